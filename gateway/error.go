@@ -1,0 +1,75 @@
+package gateway
+
+import (
+	"fmt"
+	"time"
+)
+
+// Error is what a service answered instead of what was asked for, as it came.
+type Error struct {
+	Protocol   string
+	Origin     string
+	Op         string        // what was being done, in words: "request an invite"
+	Status     int           // the HTTP status; 0: there was no answer
+	Code       string        // the service's own code, or one of the codes below
+	Message    string        // the service's own words, cleaned; "" for our own codes
+	RetryAfter time.Duration // how long the service asked to wait; 0: it did not say
+	Sent       bool          // the service may have acted on the request
+	Cause      error         // why there was no answer; never holds a secret
+}
+
+// Codes of an [Error] where the service gave none, or no answer that can be read.
+const (
+	CodeUnreachable  = "unreachable"   // no connection
+	CodeTimeout      = "timeout"       // no answer in time
+	CodeRedirect     = "redirect"      // a redirect to another origin
+	CodeBadAnswer    = "bad_answer"    // not the protocol's JSON: HTML, cut short, wrong types
+	CodeTooLarge     = "too_large"     // more than the protocol's answers can be
+	CodeHTTPStatus   = "http_status"   // an error status with no code of the service's own
+	CodeInsecure     = "insecure"      // plain http to a host that is not loopback
+	CodeInvalidInput = "invalid_input" // refused before any request
+)
+
+// Error implements error.
+func (e *Error) Error() string {
+	text := fmt.Sprintf("%s at %s: %s", e.Op, e.Origin, e.Code)
+	if e.Status != 0 {
+		text += fmt.Sprintf(" (HTTP %d)", e.Status)
+	}
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	if e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// UnsupportedError says that a protocol has no call for what was asked.
+type UnsupportedError struct {
+	Protocol string
+	Op       string // "revoke"
+	Instead  string // one sentence: what can be done instead
+}
+
+// Error implements error.
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("%s has no call to %s a credential. %s", e.Protocol, e.Op, e.Instead)
+}
+
+// RefusedError says that Enlist itself refused a request before any was made.
+type RefusedError struct {
+	Why  string // one sentence
+	Tool string // the tool that does what was wanted, or ""
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string {
+	if e.Tool == "" {
+		return e.Why
+	}
+	return e.Why + " Use " + e.Tool + " instead."
+}

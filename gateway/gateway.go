@@ -1,0 +1,52 @@
+// Package gateway is the client half: it registers an agent at a service,
+// stores what it is issued, and makes requests with it.
+//
+// Nothing in here returns a secret or anything that contains one. Registering
+// and rotating return a [credstore.Info]; a credential is used by handing a
+// [Request] to [Lifecycle.Do], which makes it. So whoever sits on top of this
+// package, the model's tools above all, can name a credential but never hold
+// one.
+package gateway
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// Protocol is how credentials of one protocol are used. What else a protocol
+// can do is said by the interfaces it also implements.
+type Protocol interface {
+	// Wire describes the protocol.
+	Wire() wire.Protocol
+	// Origin returns the origin of the service that is used unless a
+	// credential names another: the protocol's own, or what the user set.
+	Origin() string
+	// Authorize adds the credential to a request. It is called with a request
+	// to the credential's own origin only.
+	Authorize(ctx context.Context, k credstore.Key, req *http.Request) error
+}
+
+// Rotator is a Protocol that can replace a credential by a new one.
+type Rotator interface {
+	Protocol
+	// Rotate replaces the credential at the service and in the store.
+	Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error)
+}
+
+// Revoker is a Protocol that can end a credential at the service.
+type Revoker interface {
+	Protocol
+	// Revoke ends the credential at the service and marks it in the store.
+	Revoke(ctx context.Context, k credstore.Key) error
+}
+
+// Registration is the outcome of registering.
+type Registration struct {
+	credstore.Info
+	// Reused says that nothing was issued: the credential was in the store
+	// already, or another process stored it while this one waited.
+	Reused bool
+}

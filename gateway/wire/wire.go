@@ -1,0 +1,89 @@
+// Package wire is what goes over the wire between an agent and a service that
+// registers agents: paths, headers, bodies, error codes, time formats and the
+// shapes of tokens. One file a protocol, used by both halves.
+//
+// It imports the standard library only and holds no behaviour beyond encoding,
+// so that neither half can reach the other through it. Because a wrong tag in
+// here would break both halves alike and every round trip would still pass,
+// each half is also tested against the literal transcripts in testdata, which
+// never go through these types.
+package wire
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+)
+
+// Protocol is what both halves and the tools need to know of a protocol
+// without speaking it.
+type Protocol struct {
+	// Name is the protocol's short name: "lona". It begins every handle.
+	Name string
+	// Origin is the origin (scheme, host, port) of the service itself, or ""
+	// where the protocol has no fixed service.
+	Origin string
+	// Reserved lists the routes that answer with a secret or end one. The
+	// generic request tool refuses them.
+	Reserved []Route
+	// Headers lists the request headers, in canonical form, that carry the
+	// protocol's credentials. Nobody but the protocol itself may set them.
+	Headers []string
+	// Shapes match everything secret that the service ever issues.
+	Shapes []Shape
+}
+
+// Route is a method and a path of a service.
+type Route struct {
+	// Method is an HTTP method, or "" for every method.
+	Method string
+	// Path is an absolute path. A trailing "*" matches every path that begins
+	// with what stands before it.
+	Path string
+	// Tool is the name of the tool that does what the route does.
+	Tool string
+}
+
+// Shape recognises a secret by its looks.
+type Shape struct {
+	// Pattern matches the whole secret.
+	Pattern *regexp.Regexp
+	// Mask replaces it, in the syntax of [regexp.Regexp.ReplaceAll]: it keeps
+	// what is public, such as the agent's id, and drops the rest.
+	Mask string
+}
+
+// Protocols lists every protocol, sorted by name. It is one of the four lists
+// that a new protocol is added to; CONTRIBUTING.md names them.
+func Protocols() []Protocol {
+	return []Protocol{Lona()}
+}
+
+// MilliTime is a time that is written as RFC 3339 in UTC with exactly three
+// digits of milliseconds and a Z, as in 2026-02-06T14:00:00.000Z. Any RFC 3339
+// time is read.
+type MilliTime time.Time
+
+// milliLayout is the layout of [time.Time.Format].
+const milliLayout = "2006-01-02T15:04:05.000Z"
+
+// MarshalText implements [encoding.TextMarshaler].
+func (t MilliTime) MarshalText() ([]byte, error) {
+	return []byte(t.String()), nil
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (t *MilliTime) UnmarshalText(text []byte) error {
+	parsed, err := time.Parse(time.RFC3339, string(text))
+	if err != nil {
+		return fmt.Errorf("malformed time: want RFC 3339, as in 2026-02-06T14:00:00.000Z: %w", err)
+	}
+	*t = MilliTime(parsed.UTC())
+	return nil
+}
+
+// String returns the time as it goes over the wire.
+func (t MilliTime) String() string { return time.Time(t).UTC().Format(milliLayout) }
+
+// Time returns t as a [time.Time].
+func (t MilliTime) Time() time.Time { return time.Time(t) }
