@@ -88,7 +88,10 @@ type Store interface {
 	// Get returns the credential, or [ErrNotFound].
 	Get(ctx context.Context, k Key) (Credential, error)
 	// Put stores the credential in the place of the one with the same Key. It
-	// is durable when Put returns; when Put fails, the former one is intact.
+	// is durable when Put returns; when Put fails, the former one is intact. (A
+	// keyring that never answers may still do what it was told: then the one
+	// or the other is there, whole, and Get and List say which.) Times are
+	// kept to the millisecond; without a CreatedAt it is now.
 	Put(ctx context.Context, c Credential) error
 	// Delete removes the credential, or returns [ErrNotFound].
 	Delete(ctx context.Context, k Key) error

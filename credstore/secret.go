@@ -17,18 +17,30 @@ const redacted = "[redacted]"
 // into crypto/subtle.
 type Secret struct {
 	_ [0]func() // not comparable
-	s string
+	// A pointer, because fmt does not ask the methods of an unexported field:
+	// of a struct that holds a Secret in one it prints an address, not a text.
+	s *string
 }
 
 // NewSecret wraps s.
-func NewSecret(s string) Secret { return Secret{s: s} }
+func NewSecret(s string) Secret {
+	if s == "" {
+		return Secret{}
+	}
+	return Secret{s: &s}
+}
 
 // Reveal returns the secret itself. Only the packages gateway and credstore
 // may call it; the linter says so.
-func (s Secret) Reveal() string { return s.s }
+func (s Secret) Reveal() string {
+	if s.s == nil {
+		return ""
+	}
+	return *s.s
+}
 
 // IsZero reports whether there is no secret.
-func (s Secret) IsZero() bool { return s.s == "" }
+func (s Secret) IsZero() bool { return s.s == nil }
 
 // Format implements [fmt.Formatter], for every verb.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }

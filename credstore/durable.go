@@ -1,0 +1,376 @@
+package credstore
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"reflect"
+	"sync"
+	"time"
+)
+
+// writeLock is the name of the lock of whoever changes anything in a home.
+const writeLock = "store"
+
+// durable is a Store that outlives its process: a vault for the secrets and an
+// index of what is in it.
+//
+// A write marks its row of the index first and settles it last. So when a
+// process ends in between, the index knows of an item that may be in the vault,
+// and List finds out; an item that nobody knows of cannot come to be. A read
+// asks the vault only, so that an index that is lost or damaged hides nothing.
+type durable struct {
+	mode       string
+	home       string
+	on         files
+	now        func() time.Time
+	logger     *slog.Logger
+	locks      *locks
+	index      *index
+	vaults     map[string]vault // by the names that Backend returns
+	probe      func(context.Context) error
+	writeWait  time.Duration // how long others may keep a write waiting
+	repairWait time.Duration // how long List waits for the vault
+	warn       sync.Once
+}
+
+// Close closes the index. The store can be used on and opens it again.
+func (d *durable) Close() error { return d.index.close() }
+
+// Get implements [Store].
+func (d *durable) Get(ctx context.Context, k Key) (Credential, error) {
+	v, err := d.vault(ctx, "read")
+	if err != nil {
+		return Credential{}, err
+	}
+	if v == nil {
+		return Credential{}, &Error{Op: "read", Place: d.home, Kind: ErrNotFound}
+	}
+	data, err := v.get(ctx, k)
+	if errors.Is(err, errNoItem) {
+		return Credential{}, d.missing(ctx, v, k)
+	}
+	if err != nil {
+		return Credential{}, err
+	}
+	c, err := decode(k, data)
+	if err != nil {
+		return Credential{}, damagedItem("read", v, err)
+	}
+	d.seen(ctx, v, c.Info)
+	return c, nil
+}
+
+// Put implements [Store].
+func (d *durable) Put(ctx context.Context, c Credential) error {
+	c, data, err := prepare(c, d.now)
+	if err != nil {
+		return refused(d.home, err)
+	}
+	unlock, err := d.beginWrite(ctx, "write")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	v, err := d.choose(ctx)
+	if err != nil {
+		return err
+	}
+	former, existed, err := d.mark(ctx, v, row{c.Info, adding})
+	if err != nil {
+		return err
+	}
+	// From here on the index is brought to an end whether or not somebody
+	// still waits.
+	rest := context.WithoutCancel(ctx)
+	if err := v.put(ctx, c.Key, data); err != nil {
+		d.unmark(rest, c.Key, former, existed, err)
+		return err
+	}
+	if err := d.index.put(rest, row{c.Info, settled}); err != nil {
+		d.note(ctx, err) // it is stored; the next List settles the row
+	}
+	return nil
+}
+
+// Delete implements [Store].
+func (d *durable) Delete(ctx context.Context, k Key) error {
+	v, err := d.vault(ctx, "delete")
+	if err != nil {
+		return err
+	}
+	gone := &Error{Op: "delete", Place: d.home, Kind: ErrNotFound}
+	if v == nil {
+		return gone
+	}
+	unlock, err := d.beginWrite(ctx, "delete")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if v, err = d.vault(ctx, "delete"); err != nil {
+		return err
+	}
+	if v == nil { // somebody took the home away meanwhile
+		return gone
+	}
+	former, existed, err := d.mark(ctx, v, row{Info{Key: k}, deleting})
+	if err != nil {
+		return err
+	}
+	rest := context.WithoutCancel(ctx)
+	err = v.remove(ctx, k)
+	if err != nil && !errors.Is(err, errNoItem) {
+		d.unmark(rest, k, former, existed, err)
+		return err
+	}
+	if errDrop := d.index.remove(rest, k); errDrop != nil {
+		d.note(ctx, errDrop)
+	}
+	if err != nil && !existed {
+		return gone
+	}
+	return nil
+}
+
+// List implements [Store].
+func (d *durable) List(ctx context.Context, protocol string) ([]Info, error) {
+	v, err := d.vault(ctx, "list")
+	if err != nil {
+		return nil, err
+	}
+	if v == nil {
+		return []Info{}, nil
+	}
+	if !d.index.exists() {
+		return d.listVault(ctx, v, protocol)
+	}
+	rows, err := d.index.list(ctx, protocol)
+	if err == nil && d.repair(ctx, v, rows) {
+		rows, err = d.index.list(ctx, protocol)
+	}
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]Info, 0, len(rows))
+	for _, r := range rows {
+		if r.phase != adding {
+			infos = append(infos, r.Info)
+		}
+	}
+	return infos, nil
+}
+
+// Lock implements [Store].
+func (d *durable) Lock(ctx context.Context, k Key) (func(), error) {
+	return lockKey(ctx, d.locks, d.logger, k)
+}
+
+// Backend implements [Store].
+func (d *durable) Backend(ctx context.Context) (string, error) {
+	name, err := d.backend(ctx)
+	if name == "" {
+		name = ModeAuto
+	}
+	return name, err
+}
+
+// beginWrite takes the write lock, which also makes the home.
+func (d *durable) beginWrite(ctx context.Context, op string) (func(), error) {
+	ctx, cancel := context.WithTimeout(ctx, d.writeWait)
+	defer cancel()
+	unlock, err := d.locks.acquire(ctx, writeLock, func() {})
+	if err != nil {
+		return nil, &Error{Op: op, Place: d.home, Kind: ErrUnavailable, Cause: err, Remedy: diskRemedy(err, d.home)}
+	}
+	return unlock, nil
+}
+
+// mark writes what is about to happen into the index, which is made if there
+// is none, and returns the row that was there. The caller holds the write lock.
+func (d *durable) mark(ctx context.Context, v vault, r row) (former row, existed bool, err error) {
+	if err := d.makeIndex(ctx, v); err != nil {
+		return row{}, false, err
+	}
+	former, existed, err = d.index.find(ctx, r.Key)
+	if err != nil {
+		return row{}, false, err
+	}
+	switch {
+	case existed && r.phase == deleting:
+		r.Info = former.Info
+	case r.phase == deleting:
+		return former, false, nil // nothing that could be lost sight of
+	case existed && (former.phase == settled || former.phase == changing):
+		// Until the vault has the new one, the former one is what is listed.
+		r = row{former.Info, changing}
+	}
+	return former, existed, d.index.put(ctx, r)
+}
+
+// unmark undoes mark after the vault failed, unless the vault may still do what
+// it was asked for: then List finds out.
+func (d *durable) unmark(ctx context.Context, k Key, former row, existed bool, cause error) {
+	var err error
+	switch {
+	case errors.Is(cause, errUnknown):
+		return
+	case existed:
+		err = d.index.put(ctx, former)
+	default:
+		err = d.index.remove(ctx, k)
+	}
+	if err != nil {
+		d.note(ctx, err)
+	}
+}
+
+// makeIndex makes the index if there is none, of what the vault says it holds.
+func (d *durable) makeIndex(ctx context.Context, v vault) error {
+	if d.index.exists() {
+		return nil
+	}
+	var infos []Info
+	if l, ok := v.(lister); ok {
+		var err error
+		if infos, err = l.all(ctx); err != nil {
+			return err
+		}
+	}
+	return d.index.create(ctx, infos)
+}
+
+// listVault lists without an index.
+func (d *durable) listVault(ctx context.Context, v vault, protocol string) ([]Info, error) {
+	l, ok := v.(lister)
+	if !ok {
+		return []Info{}, nil
+	}
+	infos, err := l.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ordered(infos, protocol), nil
+}
+
+// seen puts a credential that the vault gave into the index, if the index says
+// otherwise. A read never fails for that.
+func (d *durable) seen(ctx context.Context, v vault, info Info) {
+	if _, err := os.Stat(d.home); errors.Is(err, fs.ErrNotExist) {
+		return // a read makes no home
+	}
+	if d.index.exists() {
+		r, ok, err := d.index.find(ctx, info.Key)
+		if err != nil {
+			d.note(ctx, err)
+			return
+		}
+		if ok && r.phase == settled && reflect.DeepEqual(r.Info, info) {
+			return
+		}
+	}
+	if unlock, ok := d.locks.try(writeLock); ok {
+		defer unlock()
+		if err := d.settle(ctx, v, info.Key); err != nil {
+			d.note(ctx, err)
+		}
+	}
+}
+
+// missing returns the error for a key that the vault has no item for. If the
+// index knows of one, its row is settled: as lost, unless it was on its way in
+// or out.
+func (d *durable) missing(ctx context.Context, v vault, k Key) error {
+	notFound := &Error{Op: "read", Place: v.place(), Kind: ErrNotFound}
+	if !d.index.exists() {
+		return notFound
+	}
+	r, ok, err := d.index.find(ctx, k)
+	if err != nil {
+		d.note(ctx, err)
+		return notFound
+	}
+	if !ok {
+		return notFound
+	}
+	if r.phase == settled || r.phase == changing {
+		notFound.Remedy = "its secret is gone from the " + v.place() + ": register again, or forget the credential"
+	}
+	if r.phase == settled && r.State == StateLost {
+		return notFound
+	}
+	if unlock, ok := d.locks.try(writeLock); ok {
+		defer unlock()
+		if err := d.settle(ctx, v, k); err != nil {
+			d.note(ctx, err)
+		}
+	}
+	return notFound
+}
+
+// repair settles the rows that a process left when it ended. While somebody
+// writes it does nothing: the rows may be theirs.
+func (d *durable) repair(ctx context.Context, v vault, rows []row) (repaired bool) {
+	for _, r := range rows {
+		if r.phase == settled {
+			continue
+		}
+		unlock, ok := d.locks.try(writeLock)
+		if !ok {
+			return repaired
+		}
+		limited, cancel := context.WithTimeout(ctx, d.repairWait)
+		err := d.settle(limited, v, r.Key)
+		cancel()
+		unlock()
+		if err != nil {
+			d.note(ctx, err)
+			return repaired // the vault would not answer for the others either
+		}
+		repaired = true
+	}
+	return repaired
+}
+
+// settle makes the row of a key say what the vault holds. The caller holds the
+// write lock.
+func (d *durable) settle(ctx context.Context, v vault, k Key) error {
+	if err := d.makeIndex(ctx, v); err != nil {
+		return err
+	}
+	data, err := v.get(ctx, k)
+	if err == nil {
+		c, err := decode(k, data)
+		if err != nil {
+			return damagedItem("list", v, err)
+		}
+		return d.index.put(ctx, row{c.Info, settled})
+	}
+	if !errors.Is(err, errNoItem) {
+		return err
+	}
+	r, ok, err := d.index.find(ctx, k)
+	if err != nil || !ok {
+		return err
+	}
+	if r.phase == adding || r.phase == deleting {
+		return d.index.remove(ctx, k)
+	}
+	r.State, r.phase = StateLost, settled
+	return d.index.put(ctx, r)
+}
+
+// note says once what is wrong with the index where it does not stop anybody.
+func (d *durable) note(ctx context.Context, err error) {
+	d.warn.Do(func() { d.logger.WarnContext(ctx, "the index of credentials is out of date", "error", err) })
+}
+
+func damagedItem(op string, v vault, cause error) error {
+	remedy := "register again; the item is replaced"
+	if errors.Is(cause, errNewer) {
+		remedy = "update Enlist"
+	}
+	return &Error{Op: op, Place: v.place(), Kind: ErrDamaged, Cause: cause, Remedy: remedy}
+}

@@ -1,0 +1,361 @@
+package credstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite" // registers the driver, too
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// phase is how far a row of the index is from what the vault holds.
+type phase string
+
+const (
+	settled  phase = "settled"  // the vault holds what the row says
+	adding   phase = "adding"   // a first Put is under way, or was when its process ended
+	changing phase = "changing" // a Put over a former credential is
+	deleting phase = "deleting" // a Delete is
+)
+
+// row is a row of the index.
+type row struct {
+	Info
+	phase phase
+}
+
+// index is the list of what is in the vault, because a keyring cannot be
+// listed. Nothing in it is secret. It is a SQLite database that several
+// processes share, and one that a person may move away at any time.
+type index struct {
+	on      files
+	path    string
+	pragmas string // more of them, from tests
+
+	mu     sync.Mutex
+	db     *sql.DB     // nil: not open
+	opened fs.FileInfo // the file that db has open
+}
+
+const (
+	indexVersion = 1
+	indexTable   = `CREATE TABLE credentials (
+	protocol TEXT NOT NULL,
+	origin TEXT NOT NULL,
+	agent TEXT NOT NULL,
+	kind TEXT NOT NULL,
+	label TEXT NOT NULL,
+	phase TEXT NOT NULL,
+	state TEXT NOT NULL,
+	key_id TEXT NOT NULL,
+	created_at INTEGER,
+	expires_at INTEGER,
+	attrs TEXT NOT NULL,
+	sum BLOB NOT NULL,
+	PRIMARY KEY (protocol, origin, agent, kind, label)
+) STRICT, WITHOUT ROWID`
+	indexColumns = `protocol, origin, agent, kind, label, phase, state, key_id, created_at, expires_at, attrs, sum`
+	indexUpsert  = `INSERT OR REPLACE INTO credentials (` + indexColumns + `)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
+	indexWhere = ` WHERE protocol = $1 AND origin = $2 AND agent = $3 AND kind = $4 AND label = $5`
+)
+
+// exists reports whether there is an index.
+func (x *index) exists() bool {
+	_, err := os.Stat(x.path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// create makes the index with some rows, unless there is one. It appears
+// complete or not at all. The caller holds the write lock.
+func (x *index) create(ctx context.Context, infos []Info) error {
+	if x.exists() {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	temp := x.path + ".new"
+	err := errors.Join(x.clear(x.path), x.clear(temp))
+	if err == nil {
+		err = x.build(ctx, temp, infos)
+	}
+	if err == nil {
+		err = x.on.Rename(temp, x.path)
+	}
+	if err == nil {
+		err = x.on.SyncDir(filepath.Dir(x.path))
+	}
+	if err != nil {
+		_ = x.clear(temp)
+		return x.problem("write", err)
+	}
+	return nil
+}
+
+// clear removes a database and what lies beside it: SQLite would take that for
+// a part of the next one.
+func (x *index) clear(path string) error {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := x.on.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *index) build(ctx context.Context, path string, infos []Info) (err error) {
+	f, err := x.on.Create(path) // SQLite takes over its mode, for the files beside it too
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", x.dsn(path))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(ctx, indexTable); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", indexVersion)); err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if err := upsert(ctx, tx, row{info, settled}); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// list returns the rows of a protocol, or all for "", sorted.
+func (x *index) list(ctx context.Context, protocol string) (rows []row, err error) {
+	err = x.with(ctx, "list", func(db *sql.DB) error {
+		query, args := `SELECT `+indexColumns+` FROM credentials`, []any(nil)
+		if protocol != "" {
+			query, args = query+` WHERE protocol = $1`, []any{protocol}
+		}
+		rows, err = scanAll(db.QueryContext(ctx, query+` ORDER BY protocol, origin, agent, kind, label`, args...))
+		return err
+	})
+	return rows, err
+}
+
+// find returns the row of a key.
+func (x *index) find(ctx context.Context, k Key) (r row, ok bool, err error) {
+	err = x.with(ctx, "read", func(db *sql.DB) error {
+		rows, err := scanAll(db.QueryContext(ctx, `SELECT `+indexColumns+` FROM credentials`+indexWhere, keyArgs(k)...))
+		if len(rows) > 0 {
+			r, ok = rows[0], true
+		}
+		return err
+	})
+	return r, ok, err
+}
+
+// put writes a row in the place of the one with its key. The caller holds the
+// write lock and has created the index.
+func (x *index) put(ctx context.Context, r row) error {
+	return x.with(ctx, "write", func(db *sql.DB) error { return upsert(ctx, db, r) })
+}
+
+// remove removes the row of a key, if there is one.
+func (x *index) remove(ctx context.Context, k Key) error {
+	return x.with(ctx, "delete", func(db *sql.DB) error {
+		_, err := db.ExecContext(ctx, `DELETE FROM credentials`+indexWhere, keyArgs(k)...)
+		return err
+	})
+}
+
+// close closes the database, if it is open.
+func (x *index) close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.drop()
+}
+
+func (x *index) drop() error {
+	if x.db == nil {
+		return nil
+	}
+	err := x.db.Close()
+	x.db, x.opened = nil, nil
+	return err
+}
+
+// with opens the database if it is not open, or if another file is in its place.
+func (x *index) with(ctx context.Context, op string, f func(*sql.DB) error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	stat, err := os.Stat(x.path)
+	if err == nil && !os.SameFile(stat, x.opened) {
+		// If somebody moved the file that db has open, SQLite notices, and
+		// does not delete the log of the new one, which has the same name.
+		_ = x.drop()
+		err = x.open(ctx, stat)
+	}
+	if err == nil {
+		err = f(x.db)
+	}
+	if err != nil {
+		return x.problem(op, err)
+	}
+	return nil
+}
+
+func (x *index) open(ctx context.Context, stat fs.FileInfo) error {
+	db, err := sql.Open("sqlite", x.dsn(x.path))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	if err := inspect(ctx, db); err != nil {
+		_ = db.Close()
+		return err
+	}
+	x.db, x.opened = db, stat
+	return nil
+}
+
+// errForeign: the file is a database, but not the index.
+var errForeign = errors.New("not an index of this version")
+
+// inspect looks for damage, so that it is found at once and not row by row.
+func inspect(ctx context.Context, db *sql.DB) error {
+	var verdict, table string
+	var version int
+	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: %s", errForeign, verdict)
+	}
+	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+		return err
+	}
+	err := db.QueryRowContext(ctx, `SELECT sql FROM sqlite_schema`).Scan(&table)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if version != indexVersion || table != indexTable {
+		return errForeign
+	}
+	return nil
+}
+
+// dsn is the name of a database for the driver: many processes, durable commits.
+func (x *index) dsn(path string) string {
+	path = filepath.ToSlash(path)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path // a drive letter
+	}
+	u := url.URL{Scheme: "file", Path: path, RawQuery: "_txlock=immediate&_dqs=0&_pragma=busy_timeout(5000)" +
+		"&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=trusted_schema(0)" + x.pragmas}
+	return u.String()
+}
+
+// problem tells damage from what passes.
+func (x *index) problem(op string, err error) error {
+	kind, remedy := ErrUnavailable, diskRemedy(err, filepath.Dir(x.path))
+	damaged := errors.Is(err, errForeign)
+	var failed *sqlite.Error
+	if errors.As(err, &failed) {
+		switch failed.Code() & 0xff {
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_FORMAT:
+			damaged = true
+		case sqlite3.SQLITE_FULL:
+			remedy = "free some space on the disk of " + filepath.Dir(x.path)
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+			remedy = "another enlist process is busy; try again"
+		}
+	}
+	if damaged {
+		kind = ErrDamaged
+		// Processes that have it open must not go on with the damaged file.
+		_ = x.drop()
+		remedy = fmt.Sprintf("move %[1]s, %[1]s-wal and %[1]s-shm away; the secrets are safe, the index holds none, and a credential is listed again when it is next used", x.path)
+	}
+	return &Error{Op: op, Place: x.path, Kind: kind, Cause: err, Remedy: remedy}
+}
+
+// execer is a [sql.DB] or a [sql.Tx].
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+func upsert(ctx context.Context, to execer, r row) error {
+	attrs, err := json.Marshal(r.Attrs)
+	if err != nil {
+		return err
+	}
+	created, expires := unixMillis(r.CreatedAt), unixMillis(r.ExpiresAt)
+	_, err = to.ExecContext(ctx, indexUpsert, append(keyArgs(r.Key),
+		string(r.phase), string(r.State), r.KeyID, created, expires, string(attrs), r.sum())...)
+	return err
+}
+
+func keyArgs(k Key) []any {
+	return []any{k.Protocol, k.Origin, k.Agent, string(k.Kind), k.Label}
+}
+
+// scanAll reads rows and checks that each is as it was written.
+func scanAll(rows *sql.Rows, err error) ([]row, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []row
+	for rows.Next() {
+		var r row
+		var created, expires sql.NullInt64
+		var attrs string
+		var sum []byte
+		if err := rows.Scan(&r.Protocol, &r.Origin, &r.Agent, &r.Kind, &r.Label, &r.phase, &r.State, &r.KeyID,
+			&created, &expires, &attrs, &sum); err != nil {
+			return nil, err
+		}
+		r.CreatedAt, r.ExpiresAt = fromMillis(created), fromMillis(expires)
+		if json.Unmarshal([]byte(attrs), &r.Attrs) != nil || string(sum) != string(r.sum()) {
+			return nil, fmt.Errorf("%w: a row was altered", errForeign)
+		}
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+// sum is a checksum of the row: SQLite does not notice when a text changes.
+func (r row) sum() []byte {
+	// Strings, numbers and maps of strings always marshal.
+	b, _ := json.Marshal([]any{keyArgs(r.Key), r.phase, r.State, r.KeyID, unixMillis(r.CreatedAt), unixMillis(r.ExpiresAt), r.Attrs})
+	sum := sha256.Sum256(b)
+	return sum[:8]
+}
+
+func unixMillis(t time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: t.UnixMilli(), Valid: !t.IsZero()}
+}
+
+func fromMillis(n sql.NullInt64) time.Time {
+	if !n.Valid {
+		return time.Time{}
+	}
+	return time.UnixMilli(n.Int64).UTC()
+}

@@ -1,0 +1,126 @@
+package credstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+)
+
+// The modes of [Options]; all but ModeAuto are also what Backend returns.
+const (
+	ModeAuto    = "auto"    // what was chosen before, or else the keyring if it works, or else the file
+	ModeKeyring = "keyring" // the OS keyring, one item a secret
+	ModeFile    = "file"    // an encrypted file in the home
+	ModeMemory  = "memory"  // nothing outlives the process
+)
+
+// Options say where credentials are kept.
+type Options struct {
+	// Mode is one of the modes above; "" is auto.
+	Mode string
+	// Home is the folder of the index, the locks and the encrypted file. It
+	// is made at the first write, for the user alone.
+	Home string
+	// ConfigDir is the folder of the encrypted file's key file, apart from
+	// Home, so that who copies the one does not have the other.
+	ConfigDir string
+	// Passphrase returns what unlocks the encrypted file. It is called when
+	// the file is first read or written. nil: the key file unlocks it.
+	Passphrase func() (Secret, error)
+	// Namespace sets the keyring items of this Home apart from those of
+	// another one: without it two homes share an item wherever they have a
+	// Key in common. "" belongs to the default home.
+	Namespace string
+	// Now is the clock.
+	Now func() time.Time
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// system is what a store stands on. Tests replace parts of it by faulty ones.
+type system struct {
+	files      files
+	ring       ring
+	argon      derivation    // the cost of a passphrase
+	answer     time.Duration // how long the keyring may take
+	first      time.Duration // how long it may take when auto asks for the first time
+	writeWait  time.Duration
+	repairWait time.Duration
+	pragmas    string // for the index
+}
+
+func realSystem() system {
+	return system{
+		files: osFiles{},
+		ring:  osRing{},
+		// The second choice of RFC 9106, for machines without 2 GiB to spare.
+		argon:      derivation{Time: 3, Memory: 64 << 10, Threads: 4},
+		answer:     10 * time.Second,
+		first:      3 * time.Second,
+		writeWait:  10 * time.Second,
+		repairWait: 3 * time.Second,
+	}
+}
+
+// Open returns the store of a home. It is cheap: nothing but the recorded
+// choice is read before the first use. The Store also implements [io.Closer].
+//
+// It refuses a mode other than the recorded choice while there are credentials:
+// they would seem to be gone, and later be in two places.
+func Open(ctx context.Context, o Options) (Store, error) {
+	return open(ctx, o, realSystem())
+}
+
+func open(ctx context.Context, o Options, on system) (Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Mode == "" {
+		o.Mode = ModeAuto
+	}
+	if o.Now == nil {
+		return nil, errors.New("credstore: Options.Now is missing")
+	}
+	switch o.Mode {
+	case ModeMemory:
+		return newMemory(o.Now, o.Logger), nil
+	case ModeAuto, ModeKeyring, ModeFile:
+	default:
+		return nil, &Error{
+			Op: "open", Place: "credential store", Cause: fmt.Errorf("there is no store %q", o.Mode),
+			Remedy: "set ENLIST_STORE to auto, keyring, file or memory",
+		}
+	}
+	home, err := filepath.Abs(o.Home)
+	if o.Home == "" || err != nil {
+		return nil, &Error{
+			Op: "open", Place: "credential store", Cause: errors.New("there is no folder for it"),
+			Remedy: "set ENLIST_HOME",
+		}
+	}
+	d := newDurable(o, home, on)
+	if _, err := d.backend(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func newDurable(o Options, home string, on system) *durable {
+	return &durable{
+		mode: o.Mode, home: home, on: on.files, now: o.Now, logger: o.Logger,
+		locks: newLocks(on.files, filepath.Join(home, "locks")),
+		index: &index{on: on.files, path: filepath.Join(home, "index.db"), pragmas: on.pragmas},
+		vaults: map[string]vault{
+			ModeKeyring: newKeyringVault(on.ring, o.Namespace, on.answer),
+			ModeFile: &fileVault{
+				on: on.files, path: filepath.Join(home, credentialsFile),
+				configDir: o.ConfigDir, passphrase: o.Passphrase, cost: on.argon,
+			},
+		},
+		probe:     newKeyringVault(on.ring, o.Namespace, on.first).probe,
+		writeWait: on.writeWait, repairWait: on.repairWait,
+	}
+}
