@@ -1,0 +1,87 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// Agent is somebody who has registered, or tried to.
+type Agent struct {
+	ID          int64 // given by the store
+	Protocol    string
+	Name        string // what the agent is called in its protocol; unique there
+	DisplayName string
+	Attrs       map[string]string // what else the protocol knows of it
+	CreatedAt   time.Time         // given by the store
+	DisabledAt  time.Time
+}
+
+const (
+	agentColumns = `id, protocol, name, display_name, attrs, created_at, disabled_at`
+
+	selectAgent = `SELECT ` + agentColumns + ` FROM agents WHERE protocol = $1 AND name = $2`
+
+	// The update counts, so that 0 can only be a row that is new; and it
+	// locks the row, so that what follows in the same Tx is alone with it.
+	ensureAgent = `INSERT INTO agents (protocol, name, display_name, attrs, seq, created_at, disabled_at)
+		VALUES ($1, $2, $3, $4, 0, $5, 0)
+		ON CONFLICT (protocol, name) DO UPDATE
+		SET display_name = excluded.display_name, attrs = excluded.attrs, seq = agents.seq + 1
+		RETURNING ` + agentColumns + `, seq`
+
+	lockAgent = `UPDATE agents SET seq = seq + 1 WHERE id = $1 RETURNING protocol, name`
+)
+
+func (a *Agent) dest() []any {
+	return []any{
+		&a.ID, &a.Protocol, &a.Name, &a.DisplayName,
+		pairs{&a.Attrs},
+		stamp{&a.CreatedAt},
+		stamp{&a.DisabledAt},
+	}
+}
+
+// Agent returns the agent of that name, or [ErrNotFound]. It does not wait for
+// those who write.
+func (s *Store) Agent(ctx context.Context, protocol, name string) (Agent, error) {
+	var a Agent
+	if err := s.read(ctx, s.agent, []any{protocol, name}, a.dest()...); err != nil {
+		return Agent{}, err
+	}
+	return a, nil
+}
+
+// Agent returns the agent of that name, or [ErrNotFound].
+func (t *Tx) Agent(protocol, name string) (Agent, error) {
+	var a Agent
+	if err := t.get(selectAgent, []any{protocol, name}, a.dest()...); err != nil {
+		return Agent{}, err
+	}
+	return a, nil
+}
+
+// EnsureAgent stores the agent, or gives the one of the same protocol and name
+// the DisplayName and the Attrs of a. Until the Tx ends nobody else changes
+// the agent or its credentials.
+func (t *Tx) EnsureAgent(a Agent) (stored Agent, created bool, err error) {
+	var seq int64
+	args := []any{a.Protocol, a.Name, a.DisplayName, pairs{&a.Attrs}, micros(t.now)}
+	if err := t.get(ensureAgent, args, append(stored.dest(), &seq)...); err != nil {
+		return Agent{}, false, err
+	}
+	t.locked = stored
+	return stored, seq == 0, nil
+}
+
+// lock locks the row of an agent until the Tx ends, and returns the agent's
+// protocol and name.
+func (t *Tx) lock(id int64) (protocol, name string, err error) {
+	if t.locked.ID != id || id == 0 {
+		a := Agent{ID: id}
+		if err := t.get(lockAgent, []any{id}, &a.Protocol, &a.Name); err != nil {
+			return "", "", err
+		}
+		t.locked = a
+	}
+	return t.locked.Protocol, t.locked.Name, nil
+}

@@ -1,0 +1,106 @@
+package store
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Event is an entry of the audit trail. It holds no secret.
+type Event struct {
+	ID       int64     // given by the store; a later event has a larger one
+	At       time.Time // given by the store
+	Protocol string
+	Name     string // what happened: "token_issued"
+	Agent    string
+	KeyID    string
+	IP       string
+	Detail   string
+	Refusal  bool // something was asked for and refused
+	Count    int  // how many refusals it stands for; 1 for anything else
+}
+
+// EventQuery chooses events. A field that is empty chooses all.
+type EventQuery struct {
+	Protocol string
+	Agent    string
+	Limit    int // at most this many; 0: 100
+}
+
+const (
+	eventColumns = `at, protocol, name, agent, key_id, ip, detail, refusal, minute, count`
+
+	insertEvent = `INSERT INTO events (` + eventColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 1)`
+
+	// What differs between the refusals of a minute is left empty rather
+	// than said of all of them.
+	insertRefusal = `INSERT INTO events (` + eventColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, 1)
+		ON CONFLICT (protocol, name, ip, minute) WHERE refusal = 1 DO UPDATE
+		SET count = events.count + 1,
+			agent = CASE WHEN events.agent = excluded.agent THEN events.agent ELSE '' END,
+			key_id = CASE WHEN events.key_id = excluded.key_id THEN events.key_id ELSE '' END,
+			detail = CASE WHEN events.detail = excluded.detail THEN events.detail ELSE '' END`
+
+	defaultEvents = 100
+)
+
+// Audit adds an event to the trail. Refusals of one protocol, name and IP
+// within a minute become one event that counts them, so that a flood of them
+// cannot fill the disk: it has the time of the first, and of Agent, KeyID and
+// Detail what they have in common.
+func (t *Tx) Audit(e Event) error {
+	args := []any{micros(t.now), e.Protocol, e.Name, e.Agent, e.KeyID, e.IP, e.Detail}
+	q := insertEvent
+	if e.Refusal {
+		q = insertRefusal
+		args = append(args, t.now.Unix()/60)
+	}
+	_, err := t.exec(q, args...)
+	return err
+}
+
+// Events returns the newest events, the newest first. It does not wait for
+// those who write.
+func (s *Store) Events(ctx context.Context, q EventQuery) ([]Event, error) {
+	var where []string
+	var args []any
+	for _, c := range []struct{ column, value string }{{"protocol", q.Protocol}, {"agent", q.Agent}} {
+		if c.value != "" {
+			args = append(args, c.value)
+			where = append(where, c.column+" = $"+strconv.Itoa(len(args)))
+		}
+	}
+	if err := s.readable(ctx, args); err != nil {
+		return nil, err
+	}
+	if q.Limit <= 0 {
+		q.Limit = defaultEvents
+	}
+	text := "SELECT id, at, protocol, name, agent, key_id, ip, detail, refusal, count FROM events"
+	if len(where) > 0 {
+		text += " WHERE " + strings.Join(where, " AND ")
+	}
+	args = append(args, int64(q.Limit))
+	text += " ORDER BY id DESC LIMIT $" + strconv.Itoa(len(args))
+	return s.events(context.WithoutCancel(ctx), text, args)
+}
+
+func (s *Store) events(ctx context.Context, q string, args []any) (events []Event, err error) {
+	rows, err := s.db.reader().QueryContext(ctx, q, args...)
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e Event
+		var refusal int64
+		err := rows.Scan(&e.ID, stamp{&e.At}, &e.Protocol, &e.Name, &e.Agent, &e.KeyID, &e.IP, &e.Detail, &refusal, &e.Count)
+		if err != nil {
+			return nil, s.readError(err)
+		}
+		e.Refusal = refusal == 1
+		events = append(events, e)
+	}
+	return events, s.readError(rows.Err())
+}

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Credential is a secret that was issued to an agent: all but the secret.
+type Credential struct {
+	ID         int64 // given by the store
+	AgentID    int64
+	Protocol   string // the agent's, given by the store
+	AgentName  string // the agent's, given by the store
+	Kind       string // what it is for, where a protocol issues several kinds
+	KeyID      string // its public part
+	Hash       [32]byte
+	Scopes     []string
+	CreatedAt  time.Time // given by the store
+	ExpiresAt  time.Time // zero: it does not expire
+	RevokedAt  time.Time // zero: it is not revoked
+	LastUsedAt time.Time
+}
+
+// ActiveAt reports whether the credential is neither revoked nor expired.
+func (c Credential) ActiveAt(now time.Time) bool {
+	return c.RevokedAt.IsZero() && (c.ExpiresAt.IsZero() || now.Before(c.ExpiresAt))
+}
+
+const (
+	keyColumns = `id, agent_id, protocol, agent_name, kind, key_id, hash, scopes,
+		created_at, expires_at, revoked_at, last_used_at`
+
+	selectKey = `SELECT ` + keyColumns + ` FROM credentials WHERE protocol = $1 AND hash = $2`
+
+	// The agent's row is locked before: neither this statement alone nor a
+	// count inside the locking one is exact on every database.
+	insertKey = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
+			created_at, expires_at, revoked_at, last_used_at)
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0
+		WHERE CAST($10 AS BIGINT) = 0 OR (
+			SELECT count(*) FROM credentials
+			WHERE agent_id = $1 AND kind = $4 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $8)
+		) < CAST($10 AS BIGINT)
+		ON CONFLICT (protocol, hash) DO NOTHING
+		RETURNING id`
+
+	anyKey = `SELECT 1 FROM credentials WHERE agent_id = $1 AND kind = $2 LIMIT 1`
+
+	revokeKey = `UPDATE credentials SET revoked_at = $1 WHERE id = $2 AND revoked_at = 0`
+
+	revokeKeys = `UPDATE credentials SET revoked_at = $1 WHERE agent_id = $2 AND kind = $3 AND revoked_at = 0`
+)
+
+func (c *Credential) dest() []any {
+	return []any{
+		&c.ID, &c.AgentID, &c.Protocol, &c.AgentName, &c.Kind, &c.KeyID,
+		digest{&c.Hash},
+		list{&c.Scopes},
+		stamp{&c.CreatedAt},
+		stamp{&c.ExpiresAt},
+		stamp{&c.RevokedAt},
+		stamp{&c.LastUsedAt},
+	}
+}
+
+// Authenticate returns the active credential with that hash. An unknown, an
+// expired and a revoked one are all [ErrNotFound]. What a Tx revoked before
+// Authenticate was called is not returned. It does not wait for those who
+// write.
+func (s *Store) Authenticate(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
+	var c Credential
+	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
+		return Credential{}, err
+	}
+	if !c.ActiveAt(s.now()) {
+		return Credential{}, ErrNotFound
+	}
+	return c, nil
+}
+
+// Credential returns the credential with that hash in whatever state it is, or
+// [ErrNotFound].
+func (t *Tx) Credential(protocol string, hash [32]byte) (Credential, error) {
+	var c Credential
+	if err := t.get(selectKey, []any{protocol, hash[:]}, c.dest()...); err != nil {
+		return Credential{}, err
+	}
+	return c, nil
+}
+
+// HasCredential reports whether the agent was ever issued a credential of that
+// kind.
+func (t *Tx) HasCredential(agentID int64, kind string) (bool, error) {
+	var one int64
+	err := t.get(anyKey, []any{agentID, kind}, &one)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Issue stores a credential of the agent c.AgentID and returns it as stored.
+// It is [ErrCap] if the agent has max active credentials of that kind already
+// (0: there is no such limit), [ErrExists] if the protocol has a credential
+// with that hash, and [ErrNotFound] if there is no such agent.
+func (t *Tx) Issue(c Credential, max int) (_ Credential, err error) {
+	c.CreatedAt, c.ExpiresAt = t.now, fromMicros(micros(c.ExpiresAt))
+	c.RevokedAt, c.LastUsedAt = time.Time{}, time.Time{}
+	if c.Protocol, c.AgentName, err = t.lock(c.AgentID); err != nil {
+		return Credential{}, err
+	}
+	args := []any{
+		c.AgentID, c.Protocol, c.AgentName, c.Kind, c.KeyID, c.Hash[:],
+		list{&c.Scopes},
+		micros(c.CreatedAt), micros(c.ExpiresAt), int64(max),
+	}
+	err = t.get(insertKey, args, &c.ID)
+	if errors.Is(err, ErrNotFound) {
+		if _, err := t.Credential(c.Protocol, c.Hash); err == nil {
+			return Credential{}, ErrExists
+		} else if !errors.Is(err, ErrNotFound) {
+			return Credential{}, err
+		}
+		return Credential{}, ErrCap
+	}
+	if err != nil {
+		return Credential{}, err
+	}
+	return c, nil
+}
+
+// Revoke ends a credential and reports whether it was not revoked before.
+func (t *Tx) Revoke(id int64) (bool, error) {
+	n, err := t.exec(revokeKey, micros(t.now), id)
+	return n == 1, err
+}
+
+// RevokeAll ends the credentials of that kind that the agent has, the expired
+// ones too, and returns how many were not revoked before.
+func (t *Tx) RevokeAll(agentID int64, kind string) (n int, err error) {
+	rows, err := t.exec(revokeKeys, micros(t.now), agentID, kind)
+	return int(rows), err
+}

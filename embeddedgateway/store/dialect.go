@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// dialect is everything that differs between databases. All the statements of
+// this package are the same for each: $1 for arguments, ON CONFLICT, RETURNING,
+// integers for times and truth, JSON as text.
+type dialect interface {
+	// tx is [Store.Tx].
+	tx(ctx context.Context, fn func(*Tx) error) error
+	// reader is a pool for statements that only read. It sees what was
+	// committed before the statement began.
+	reader() *sql.DB
+	// explain puts what can be done about it into an error of the driver.
+	explain(err error) error
+	close() error
+}
+
+// querier is what a Tx needs of a database: *sql.Tx, or a connection with
+// prepared statements.
+type querier interface {
+	ExecContext(ctx context.Context, q string, args ...any) (sql.Result, error)
+	QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row
+}
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// ddl is the migrations spelled for one database. (goose can replace words
+// too, but takes them from the environment of the process.)
+type ddl struct {
+	fs.FS
+	words *strings.Replacer
+}
+
+// Open implements [fs.FS].
+func (d ddl) Open(name string) (fs.File, error) {
+	f, err := d.FS.Open(name)
+	if err != nil || !strings.HasSuffix(name, ".sql") {
+		return f, err
+	}
+	text, err := fs.ReadFile(d.FS, name)
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return spelled{f, strings.NewReader(d.words.Replace(string(text)))}, nil
+}
+
+// spelled is a file of a ddl.
+type spelled struct {
+	fs.File
+	text *strings.Reader
+}
+
+// Read implements [fs.File].
+func (s spelled) Read(b []byte) (int, error) { return s.text.Read(b) }
+
+// checkText returns [ErrText] for arguments that not every database can keep.
+// PostgreSQL would refuse them; SQLite would keep them, and give back something
+// else to some readers.
+func checkText(args []any) error {
+	for _, a := range args {
+		if s, ok := a.(string); ok && !validText(s) {
+			return ErrText
+		}
+	}
+	return nil
+}
+
+func validText(s string) bool {
+	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
+}
+
+// micros is how a time is kept: microseconds since 1970, 0 for never.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+// stamp scans what micros made.
+type stamp struct{ to *time.Time }
+
+// Scan implements [sql.Scanner].
+func (s stamp) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("store: a time is kept as %T", v)
+	}
+	*s.to = fromMicros(n)
+	return nil
+}
+
+// digest scans a hash.
+type digest struct{ to *[32]byte }
+
+// Scan implements [sql.Scanner].
+func (d digest) Scan(v any) error {
+	b, ok := v.([]byte)
+	if !ok || len(b) != len(d.to) {
+		return fmt.Errorf("store: a hash is kept as %T of another size", v)
+	}
+	copy(d.to[:], b)
+	return nil
+}
+
+// pairs keeps a map as JSON.
+type pairs struct{ to *map[string]string }
+
+// Value implements [driver.Valuer].
+func (p pairs) Value() (driver.Value, error) {
+	if len(*p.to) == 0 {
+		return "", nil
+	}
+	for k, v := range *p.to {
+		if !validText(k) || !validText(v) {
+			return nil, ErrText
+		}
+	}
+	b, err := json.Marshal(*p.to)
+	return string(b), err
+}
+
+// Scan implements [sql.Scanner].
+func (p pairs) Scan(v any) error { return scanJSON(v, p.to) }
+
+// list keeps a list of words as JSON.
+type list struct{ to *[]string }
+
+// Value implements [driver.Valuer].
+func (l list) Value() (driver.Value, error) {
+	if len(*l.to) == 0 {
+		return "", nil
+	}
+	for _, s := range *l.to {
+		if !validText(s) {
+			return nil, ErrText
+		}
+	}
+	b, err := json.Marshal(*l.to)
+	return string(b), err
+}
+
+// Scan implements [sql.Scanner].
+func (l list) Scan(v any) error { return scanJSON(v, l.to) }
+
+func scanJSON[T any](v any, to *T) error {
+	var zero T
+	*to = zero
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("store: JSON is kept as %T", v)
+	}
+	if s == "" {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(s), to); err != nil {
+		return fmt.Errorf("store: what is kept as JSON is not: %w", err)
+	}
+	return nil
+}

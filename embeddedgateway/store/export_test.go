@@ -1,0 +1,33 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Writer is the connection that writes, for faults that only it can have. No
+// Tx may run meanwhile.
+func (s *Store) Writer() *sql.Conn { return s.db.(*sqliteDB).writer.conn }
+
+// Reader is the pool that reads.
+func (s *Store) Reader() *sql.DB { return s.db.reader() }
+
+// Hurry makes s wait for other processes no longer than that. No Tx may run
+// meanwhile.
+func (s *Store) Hurry(d time.Duration) { s.db.(*sqliteDB).writer.patient = d }
+
+// Waiting returns how many parts have asked for a turn and have had none.
+func (s *Store) Waiting() int { return len(s.db.(*sqliteDB).writer.queue) }
+
+// Exec runs any statement.
+func (t *Tx) Exec(q string, args ...any) (int64, error) { return t.exec(q, args...) }
+
+// OpenPool opens a connection with one setting.
+func OpenPool(ctx context.Context, path, name, value, reads string) error {
+	db, err := openPool(ctx, path, 1, []pragma{{name, value, reads}})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}

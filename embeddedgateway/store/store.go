@@ -1,0 +1,256 @@
+// Package store keeps what a registration gateway must not forget: agents,
+// credentials, tickets, rate counts and audit events.
+//
+// These five nouns are all there is. A protocol is made of them without a
+// table of its own: an invite, a challenge, a verification token and a seen
+// signature are all a [Ticket], which is used once before it expires.
+//
+// # Secrets
+//
+// Only hashes come in here. Whatever else is stored (names, attributes, the
+// Data of a ticket, the Detail of an event) is public, and callers must treat
+// it so.
+//
+// # Transactions
+//
+// Everything is written by [Store.Tx]. What its callback did is on the disk
+// when Tx returns nil, and undone when it returns anything else. Many Tx that
+// wait at the same time share one COMMIT, so that hundreds of registrations
+// cost one sync of the disk; a failure of one leaves the others alone.
+//
+// A callback does nothing but call its Tx: no I/O, no cryptography, no other
+// Tx, because everyone else waits for it. It may be run again where a database
+// asks for that, so it begins by resetting what it captured.
+//
+// # Times
+//
+// Every time comes from Options.Now. They are kept in UTC, to the microsecond;
+// the zero [time.Time] stands for never.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The errors of a store. Those of the first group are answers, not failures: a
+// callback that gets one may go on and have its work committed. After any other
+// error the Tx is undone, even if its callback returns nil.
+var (
+	// ErrNotFound: there is no such thing, or it may not be used any more.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: there is something with the same hash already.
+	ErrExists = errors.New("exists already")
+	// ErrCap: the agent has as many active credentials as it may have.
+	ErrCap = errors.New("too many active credentials")
+
+	// ErrNested: a Tx was begun inside the callback of another.
+	ErrNested = errors.New("store: a Tx inside the callback of a Tx")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store: closed")
+	// ErrText: a string is not valid UTF-8 or contains a NUL character, which
+	// not every database can keep.
+	ErrText = errors.New("store: text that is not valid UTF-8 or contains NUL")
+)
+
+// Options says how to open a store.
+type Options struct {
+	// Path is the SQLite file. It is created, readable by its owner only, if
+	// it is not there; its folder must exist. Two more files are kept beside
+	// it while it is open, and a lock file.
+	Path string
+	// Now is the clock.
+	Now func() time.Time
+	// Logger is told about migrations and about trouble that no caller can be
+	// told; nil discards that.
+	Logger *slog.Logger
+}
+
+// Store is an open database. Its methods may be called by many goroutines, and
+// several processes may have the same database open.
+type Store struct {
+	db           dialect
+	now          func() time.Time
+	authenticate *sql.Stmt
+	agent        *sql.Stmt
+	closed       atomic.Bool
+	close        func() error
+}
+
+// Open opens the database, creates it if it is not there, and brings its tables
+// up to date. It refuses a database that a newer version has written.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Now == nil {
+		return nil, errors.New("store: Options.Now is missing")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
+	db, err := openSQLite(ctx, o.Path, now, o.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
+	}
+	s := &Store{db: db, now: now, close: sync.OnceValue(db.close)}
+	if err := s.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("open database %s: %w", o.Path, errors.Join(err, s.Close()))
+	}
+	return s, nil
+}
+
+func (s *Store) prepare(ctx context.Context) (err error) {
+	if s.authenticate, err = s.db.reader().PrepareContext(ctx, selectKey); err != nil {
+		return s.db.explain(err)
+	}
+	if s.agent, err = s.db.reader().PrepareContext(ctx, selectAgent); err != nil {
+		return s.db.explain(err)
+	}
+	return nil
+}
+
+// Close commits what has been handed to Tx and closes the database. Later calls
+// of every other method return [ErrClosed]. It must not be called by the callback
+// of a Tx, for which it waits.
+func (s *Store) Close() error {
+	s.closed.Store(true)
+	return s.close()
+}
+
+// Tx runs fn in a transaction. When it returns nil, what fn wrote is on the
+// disk; when it returns an error, or fn panics or ends its goroutine, nothing
+// of it is. fn runs on the caller's goroutine. The end of ctx is noticed while
+// waiting and between the calls of fn; it never cuts a commit short.
+func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
+	return s.db.tx(ctx, fn)
+}
+
+// readable reports whether the read pool may be asked something.
+func (s *Store) readable(ctx context.Context, args []any) error {
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return checkText(args)
+}
+
+// readError is what to tell of an error of the read pool.
+func (s *Store) readError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrNotFound
+	case s.closed.Load():
+		return ErrClosed
+	}
+	return s.db.explain(err)
+}
+
+// read runs one statement of the read pool for a single row. The database does
+// not get the caller's context: watching it would cost more than the statement.
+func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...any) error {
+	if err := s.readable(ctx, args); err != nil {
+		return err
+	}
+	return s.readError(stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...))
+}
+
+// prunePart is how many rows Prune deletes in a transaction: few enough that
+// nobody notices waiting for it.
+const prunePart = 500
+
+// Prune deletes the tickets and rate counts that ended before now, a few at a
+// time, and returns how many. Credentials and events stay.
+func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
+	for _, q := range []string{pruneTickets, pruneCounters} {
+		for gone := int64(prunePart); gone == prunePart; n += int(gone) {
+			err := s.Tx(ctx, func(tx *Tx) (err error) {
+				gone, err = tx.exec(q, micros(now), prunePart)
+				return err
+			})
+			if err != nil {
+				return n, err
+			}
+		}
+	}
+	return n, nil
+}
+
+// Tx is a transaction. It is valid inside its callback only, and for one
+// goroutine at a time.
+type Tx struct {
+	ctx     context.Context // the caller's: looked at between statements
+	forever context.Context // what the database gets: it does not end
+	q       querier
+	explain func(error) error
+	now     time.Time
+	locked  Agent // the agent whose row was locked last
+	err     error // the first failure; every later call returns it
+	over    bool
+}
+
+// Now returns the time of the transaction. It does not change in its course.
+func (t *Tx) Now() time.Time { return t.now }
+
+// fail makes err the outcome of the transaction.
+func (t *Tx) fail(err error) error {
+	if t.err == nil {
+		t.err = err
+	}
+	return t.err
+}
+
+// ok reports whether another statement may be run.
+func (t *Tx) ok(args []any) error {
+	if t.over {
+		return errors.New("store: a Tx was used after its callback")
+	}
+	if t.err != nil {
+		return t.err
+	}
+	if err := t.ctx.Err(); err != nil {
+		return t.fail(err)
+	}
+	if err := checkText(args); err != nil {
+		return t.fail(err)
+	}
+	return nil
+}
+
+// exec runs a statement and returns how many rows it changed.
+func (t *Tx) exec(q string, args ...any) (n int64, err error) {
+	if err := t.ok(args); err != nil {
+		return 0, err
+	}
+	r, err := t.q.ExecContext(t.forever, q, args...)
+	if err != nil {
+		return 0, t.fail(t.explain(err))
+	}
+	if n, err = r.RowsAffected(); err != nil {
+		return 0, t.fail(err)
+	}
+	return n, nil
+}
+
+// get runs a statement and scans its first row. No row is [ErrNotFound].
+func (t *Tx) get(q string, args []any, dest ...any) error {
+	if err := t.ok(args); err != nil {
+		return err
+	}
+	err := t.q.QueryRowContext(t.forever, q, args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return t.fail(t.explain(err))
+	}
+	return nil
+}

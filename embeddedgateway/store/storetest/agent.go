@@ -1,0 +1,125 @@
+package storetest
+
+import (
+	"errors"
+	"maps"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+)
+
+func agentTests() map[string]func(*testing.T, *suite) {
+	return map[string]func(*testing.T, *suite){
+		"is created, found and updated":       agentLives,
+		"is not found":                        agentNotFound,
+		"is another in another protocol":      agentElsewhere,
+		"is another in other letters":         agentOtherCase,
+		"keeps any text that can be kept":     agentText,
+		"is seen inside the Tx that makes it": agentInside,
+	}
+}
+
+func agentLives(t *testing.T, s *suite) {
+	created := s.clock.Now()
+	first := store.Agent{
+		Protocol: "lona", Name: "scout", DisplayName: "Scout",
+		Attrs: map[string]string{"source": "test", "user_id": "u1"},
+	}
+	ensure := func(a store.Agent, wantNew bool) (got store.Agent) {
+		s.tx(func(tx *store.Tx) (err error) {
+			var isNew bool
+			got, isNew, err = tx.EnsureAgent(a)
+			if isNew != wantNew {
+				t.Errorf("created: got %v, want %v", isNew, wantNew)
+			}
+			return err
+		})
+		return got
+	}
+	got := ensure(first, true)
+	want := first
+	want.ID, want.CreatedAt = got.ID, created
+	if got.ID == 0 || !reflect.DeepEqual(got, want) {
+		t.Errorf("created: got %+v, want %+v", got, want)
+	}
+
+	s.clock.advance(time.Hour)
+	second := store.Agent{Protocol: "lona", Name: "scout", DisplayName: "Scout II"}
+	got = ensure(second, false)
+	want.DisplayName, want.Attrs = "Scout II", nil
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("updated: got %+v, want %+v", got, want)
+	}
+	got = ensure(second, false)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("updated again: got %+v, want %+v", got, want)
+	}
+	found, err := s.Agent(s.ctx(), "lona", "scout")
+	if err != nil || !reflect.DeepEqual(found, want) {
+		t.Errorf("found: got %+v, %v, want %+v", found, err, want)
+	}
+}
+
+func agentNotFound(t *testing.T, s *suite) {
+	if _, err := s.Agent(s.ctx(), "lona", "nobody"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("got error %v, want %v", err, store.ErrNotFound)
+	}
+	s.tx(func(tx *store.Tx) error {
+		if _, err := tx.Agent("lona", "nobody"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("in a Tx: got error %v, want %v", err, store.ErrNotFound)
+		}
+		return note(tx, "went on") // an answer, not a failure
+	})
+	s.wantEvents("went on")
+}
+
+func agentElsewhere(t *testing.T, s *suite) {
+	a := s.agent("scout")
+	s.tx(func(tx *store.Tx) error {
+		b, created, err := tx.EnsureAgent(store.Agent{Protocol: "agentdoor", Name: "scout"})
+		if !created || a.ID == b.ID {
+			t.Errorf("created: got %v (ids %d and %d), want another", created, a.ID, b.ID)
+		}
+		return err
+	})
+}
+
+func agentOtherCase(t *testing.T, s *suite) {
+	a, b := s.agent("scout"), s.agent("Scout")
+	if a.ID == b.ID {
+		t.Error("scout and Scout are one")
+	}
+}
+
+func agentText(t *testing.T, s *suite) {
+	text := "\U0001F916 $1 '; DROP TABLE agents; -- \" % _ \\ \n\t\u0001 é e\u0301 \u202e"
+	want := map[string]string{text: text, "": "", "null": "null"}
+	s.tx(func(tx *store.Tx) error {
+		_, _, err := tx.EnsureAgent(store.Agent{Protocol: "lona", Name: text, DisplayName: text, Attrs: want})
+		return err
+	})
+	a, err := s.Agent(s.ctx(), "lona", text)
+	if err != nil || a.DisplayName != text || !maps.Equal(a.Attrs, want) {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func agentInside(t *testing.T, s *suite) {
+	s.tx(func(tx *store.Tx) error {
+		a, _, err := tx.EnsureAgent(store.Agent{Protocol: "lona", Name: "scout"})
+		if err != nil {
+			return err
+		}
+		got, err := tx.Agent("lona", "scout")
+		if !reflect.DeepEqual(got, a) {
+			t.Errorf("inside: got %+v, want %+v", got, a)
+		}
+		// Nobody else sees it before the commit.
+		if _, err := s.Agent(s.ctx(), "lona", "scout"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("outside: got error %v, want %v", err, store.ErrNotFound)
+		}
+		return err
+	})
+}

@@ -1,0 +1,279 @@
+package storetest
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+)
+
+func credentialTests() map[string]func(*testing.T, *suite) {
+	return map[string]func(*testing.T, *suite){
+		"is issued and authenticates":                      issues,
+		"does not authenticate elsewhere":                  unknown,
+		"does not authenticate once expired":               expires,
+		"does not authenticate once revoked":               revokes,
+		"is not issued to nobody":                          nobody,
+		"is not issued twice":                              twice,
+		"is not issued over the cap":                       caps,
+		"makes room under the cap when it ends":            capsActive,
+		"rotates in one Tx":                                rotates,
+		"that was ever issued is remembered":               remembers,
+		"is not revoked by a Tx that fails":                notRevoked,
+		"that was revoked does not authenticate on return": revokedOnReturn,
+	}
+}
+
+func issues(t *testing.T, s *suite) {
+	a := s.agent("scout")
+	want := store.Credential{
+		AgentID: a.ID, Kind: "token", KeyID: "k1", Hash: hash("one"), Scopes: []string{"read", "write"},
+		ExpiresAt: s.clock.Now().Add(time.Hour + 999*time.Nanosecond),
+	}
+	got := s.issue(want)
+	want.ID, want.Protocol, want.AgentName = got.ID, "lona", "scout"
+	want.CreatedAt, want.ExpiresAt = s.clock.Now(), s.clock.Now().Add(time.Hour)
+	if got.ID == 0 || !reflect.DeepEqual(got, want) {
+		t.Errorf("issued: got %+v, want %+v", got, want)
+	}
+	found, err := s.Authenticate(s.ctx(), "lona", hash("one"))
+	if err != nil || !reflect.DeepEqual(found, want) {
+		t.Errorf("authenticated: got %+v, %v, want %+v", found, err, want)
+	}
+	s.tx(func(tx *store.Tx) error {
+		found, err := tx.Credential("lona", hash("one"))
+		if !reflect.DeepEqual(found, want) {
+			t.Errorf("in a Tx: got %+v, want %+v", found, want)
+		}
+		return err
+	})
+}
+
+// wantRefused fails the test if the credential authenticates.
+func (s *suite) wantRefused(protocol, name string) {
+	s.t.Helper()
+	if c, err := s.Authenticate(s.ctx(), protocol, hash(name)); !errors.Is(err, store.ErrNotFound) {
+		s.t.Errorf("%s: got %+v, error %v, want %v", name, c, err, store.ErrNotFound)
+	}
+}
+
+// wantAccepted fails the test unless the credential authenticates.
+func (s *suite) wantAccepted(name string) {
+	s.t.Helper()
+	if _, err := s.Authenticate(s.ctx(), "lona", hash(name)); err != nil {
+		s.t.Errorf("%s: got error %v", name, err)
+	}
+}
+
+func unknown(_ *testing.T, s *suite) {
+	s.issue(store.Credential{AgentID: s.agent("scout").ID, Kind: "token", Hash: hash("one")})
+	s.wantAccepted("one")
+	s.wantRefused("lona", "two")
+	s.wantRefused("agentdoor", "one")
+}
+
+func expires(t *testing.T, s *suite) {
+	a := s.agent("scout")
+	s.issue(store.Credential{AgentID: a.ID, Hash: hash("hour"), ExpiresAt: s.clock.Now().Add(time.Hour)})
+	s.issue(store.Credential{AgentID: a.ID, Hash: hash("ever")})
+	s.clock.advance(time.Hour - time.Microsecond)
+	s.wantAccepted("hour")
+	s.clock.advance(time.Microsecond)
+	s.wantRefused("lona", "hour")
+	s.clock.advance(100 * 365 * 24 * time.Hour)
+	s.wantAccepted("ever")
+	s.tx(func(tx *store.Tx) error { // still there for whoever asks for any state
+		c, err := tx.Credential("lona", hash("hour"))
+		if c.ActiveAt(tx.Now()) {
+			t.Error("an expired credential is active")
+		}
+		return err
+	})
+}
+
+func revokes(t *testing.T, s *suite) {
+	a := s.agent("scout")
+	c := s.issue(store.Credential{AgentID: a.ID, Hash: hash("one")})
+	at := s.clock.Now()
+	for _, want := range []bool{true, false} {
+		s.tx(func(tx *store.Tx) error {
+			got, err := tx.Revoke(c.ID)
+			if got != want {
+				t.Errorf("revoked: got %v, want %v", got, want)
+			}
+			return err
+		})
+		s.clock.advance(time.Minute)
+	}
+	s.wantRefused("lona", "one")
+	s.tx(func(tx *store.Tx) error {
+		c, err := tx.Credential("lona", hash("one"))
+		if c.RevokedAt != at {
+			t.Errorf("revoked at: got %v, want %v", c.RevokedAt, at)
+		}
+		return err
+	})
+}
+
+func nobody(t *testing.T, s *suite) {
+	s.tx(func(tx *store.Tx) error {
+		if _, err := tx.Issue(store.Credential{AgentID: 12345, Hash: hash("one")}, 0); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("got error %v, want %v", err, store.ErrNotFound)
+		}
+		return note(tx, "went on")
+	})
+	s.wantRefused("lona", "one")
+}
+
+func twice(t *testing.T, s *suite) {
+	a, b := s.agent("a"), s.agent("b")
+	s.issue(store.Credential{AgentID: a.ID, Hash: hash("one")})
+	s.tx(func(tx *store.Tx) error {
+		for _, limit := range []int{0, 5} {
+			if _, err := tx.Issue(store.Credential{AgentID: b.ID, Hash: hash("one")}, limit); !errors.Is(err, store.ErrExists) {
+				t.Errorf("cap %d: got error %v, want %v", limit, err, store.ErrExists)
+			}
+		}
+		return note(tx, "went on")
+	})
+	c, err := s.Authenticate(s.ctx(), "lona", hash("one"))
+	if err != nil || c.AgentName != "a" {
+		t.Errorf("got %+v, %v, want that of a", c, err)
+	}
+}
+
+func caps(t *testing.T, s *suite) {
+	a, b := s.agent("a"), s.agent("b")
+	s.tx(func(tx *store.Tx) error {
+		issue := func(agent store.Agent, kind, name string, want error) {
+			_, err := tx.Issue(store.Credential{AgentID: agent.ID, Kind: kind, Hash: hash(name)}, 2)
+			if !errors.Is(err, want) {
+				t.Errorf("%s: got error %v, want %v", name, err, want)
+			}
+		}
+		issue(a, "token", "one", nil)
+		issue(a, "token", "two", nil)
+		issue(a, "token", "three", store.ErrCap)
+		issue(a, "key", "another kind", nil)
+		issue(b, "token", "another agent", nil)
+		return nil
+	})
+	s.wantAccepted("two")
+	s.wantRefused("lona", "three")
+	s.issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash("no cap")})
+	s.wantAccepted("no cap")
+}
+
+func capsActive(t *testing.T, s *suite) {
+	a := s.agent("a")
+	s.issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash("hour"), ExpiresAt: s.clock.Now().Add(time.Hour)})
+	ever := s.issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash("ever")})
+	try := func(name string, want error) {
+		err := s.Tx(s.ctx(), func(tx *store.Tx) error {
+			_, err := tx.Issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash(name)}, 2)
+			return err
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("%s: got error %v, want %v", name, err, want)
+		}
+	}
+	try("too early", store.ErrCap)
+	s.clock.advance(time.Hour)
+	try("after one expired", nil)
+	try("too many", store.ErrCap)
+	s.tx(func(tx *store.Tx) error {
+		_, err := tx.Revoke(ever.ID)
+		return err
+	})
+	try("after one was revoked", nil)
+}
+
+func rotates(t *testing.T, s *suite) {
+	a := s.agent("a")
+	s.issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash("expired"), ExpiresAt: s.clock.Now().Add(time.Minute)})
+	s.issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash("active")})
+	s.issue(store.Credential{AgentID: a.ID, Kind: "key", Hash: hash("another kind")})
+	s.issue(store.Credential{AgentID: s.agent("b").ID, Kind: "token", Hash: hash("another agent")})
+	s.clock.advance(time.Hour)
+	s.tx(func(tx *store.Tx) error {
+		n, err := tx.RevokeAll(a.ID, "token")
+		if err != nil || n != 2 {
+			t.Errorf("revoked: got %d, %v, want 2", n, err)
+		}
+		if n, err := tx.RevokeAll(a.ID, "token"); err != nil || n != 0 {
+			t.Errorf("revoked again: got %d, %v, want 0", n, err)
+		}
+		_, err = tx.Issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash("new")}, 1)
+		return err
+	})
+	s.wantRefused("lona", "expired")
+	s.wantRefused("lona", "active")
+	s.wantAccepted("new")
+	s.wantAccepted("another kind")
+	s.wantAccepted("another agent")
+}
+
+func remembers(t *testing.T, s *suite) {
+	a := s.agent("a")
+	has := func(kind string) (has bool) {
+		s.tx(func(tx *store.Tx) (err error) {
+			has, err = tx.HasCredential(a.ID, kind)
+			return err
+		})
+		return has
+	}
+	if has("token") {
+		t.Error("has one before any was issued")
+	}
+	c := s.issue(store.Credential{AgentID: a.ID, Kind: "token", Hash: hash("one"), ExpiresAt: s.clock.Now().Add(time.Minute)})
+	if !has("token") || has("key") {
+		t.Errorf("token: got %v, want true; key: got %v, want false", has("token"), has("key"))
+	}
+	s.clock.advance(time.Hour)
+	s.tx(func(tx *store.Tx) error {
+		_, err := tx.Revoke(c.ID)
+		return err
+	})
+	if !has("token") {
+		t.Error("an expired and revoked one was forgotten")
+	}
+}
+
+func notRevoked(_ *testing.T, s *suite) {
+	c := s.issue(store.Credential{AgentID: s.agent("a").ID, Kind: "token", Hash: hash("one")})
+	_ = s.Tx(s.ctx(), func(tx *store.Tx) error {
+		if _, err := tx.Revoke(c.ID); err != nil {
+			return err
+		}
+		return errors.New("changed my mind")
+	})
+	s.wantAccepted("one")
+}
+
+func revokedOnReturn(t *testing.T, s *suite) {
+	a := s.agent("a")
+	for i := range 10 {
+		name := string(rune('A' + i))
+		c := s.issue(store.Credential{AgentID: a.ID, Hash: hash(name)})
+		done := make(chan struct{})
+		go func() { // a reader that is busy with the same row
+			defer close(done)
+			for {
+				if _, err := s.Authenticate(s.ctx(), "lona", hash(name)); err != nil {
+					return
+				}
+			}
+		}()
+		s.tx(func(tx *store.Tx) error {
+			_, err := tx.Revoke(c.ID)
+			return err
+		})
+		s.wantRefused("lona", name)
+		<-done
+		if t.Failed() {
+			return
+		}
+	}
+}

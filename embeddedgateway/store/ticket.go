@@ -1,0 +1,78 @@
+package store
+
+import "time"
+
+// Ticket is something that is used once before it expires: an invite, a
+// challenge, a verification token, a signature that must not be seen again.
+type Ticket struct {
+	Protocol  string
+	Kind      string
+	Hash      [32]byte          // of the secret that redeems it
+	Subject   string            // who it is for: it is redeemed for the same subject only
+	Data      map[string]string // what it carries; public
+	CreatedAt time.Time         // given by the store
+	ExpiresAt time.Time         // zero: it does not expire
+	UsedAt    time.Time         // zero: it is not used
+	Tries     int
+}
+
+const (
+	ticketColumns = `protocol, kind, hash, subject, data, tries, created_at, expires_at, used_at`
+
+	insertTicket = `INSERT INTO tickets (` + ticketColumns + `)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)
+		ON CONFLICT (protocol, kind, hash) DO NOTHING`
+
+	voidTickets = `DELETE FROM tickets WHERE protocol = $1 AND kind = $2 AND subject = $3 AND used_at = 0`
+
+	redeemTicket = `UPDATE tickets SET used_at = $1
+		WHERE protocol = $2 AND kind = $3 AND hash = $4 AND subject = $5
+			AND used_at = 0 AND (expires_at = 0 OR expires_at > $1)
+		RETURNING ` + ticketColumns
+
+	pruneTickets = `DELETE FROM tickets WHERE id IN (
+		SELECT id FROM tickets WHERE expires_at > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2)`
+)
+
+func (k *Ticket) dest() []any {
+	return []any{
+		&k.Protocol, &k.Kind,
+		digest{&k.Hash},
+		&k.Subject,
+		pairs{&k.Data},
+		&k.Tries,
+		stamp{&k.CreatedAt},
+		stamp{&k.ExpiresAt},
+		stamp{&k.UsedAt},
+	}
+}
+
+// OpenTicket stores a ticket that can be redeemed. With replace the others of
+// the same protocol, kind and subject cannot be redeemed any more. It is
+// [ErrExists] if the protocol has a ticket of that kind with that hash, used or
+// not, that was not pruned.
+func (t *Tx) OpenTicket(k Ticket, replace bool) error {
+	if replace {
+		if _, err := t.exec(voidTickets, k.Protocol, k.Kind, k.Subject); err != nil {
+			return err
+		}
+	}
+	n, err := t.exec(insertTicket, k.Protocol, k.Kind, k.Hash[:], k.Subject, pairs{&k.Data}, int64(k.Tries),
+		micros(t.now), micros(k.ExpiresAt))
+	if err == nil && n == 0 {
+		return ErrExists
+	}
+	return err
+}
+
+// Redeem uses a ticket up and returns it. Of any number of callers at once
+// exactly one gets it. A ticket that is unknown, expired, used, or for another
+// subject is [ErrNotFound]: whoever guesses learns nothing.
+func (t *Tx) Redeem(protocol, kind string, hash [32]byte, subject string) (Ticket, error) {
+	var k Ticket
+	args := []any{micros(t.now), protocol, kind, hash[:], subject}
+	if err := t.get(redeemTicket, args, k.dest()...); err != nil {
+		return Ticket{}, err
+	}
+	return k, nil
+}

@@ -1,0 +1,332 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A batch ends when nobody waits any more, at this many parts, or after this
+// long, whichever is first.
+const (
+	maxParts = 512
+	maxHold  = 10 * time.Millisecond
+)
+
+// Several processes may write to one database, each with its own writer. SQLite
+// has no queue for them: whoever finds the database free gets it. So a writer
+// looks often for a time, and one that is busy leaves the database alone now
+// and then, longer than the others take to look again.
+const (
+	patience   = 5 * time.Second
+	look       = time.Millisecond
+	pauseEvery = 100 * time.Millisecond
+	pause      = 2 * time.Millisecond
+)
+
+// stuck is when a part that still waits looks whether it waits for itself.
+const stuck = 20 * time.Millisecond
+
+// errUnfinished is the outcome of a callback that panicked or ended its
+// goroutine. Nobody sees it: the goroutine does not come back.
+var errUnfinished = errors.New("store: the callback did not return")
+
+// writer makes SQLite, which has one writer at a time, a fast database with
+// many. One goroutine begins a transaction, gives everybody who waits a turn in
+// it, each inside a savepoint, and commits once for all. Nobody is told of
+// success before that commit is on the disk.
+//
+// A turn is run by the goroutine that asked for it, so that a panic and
+// [runtime.Goexit] in a callback end what they would end anyway, and not the
+// writer. Statements run under a context that never ends: an interrupt inside
+// an INSERT would roll back the whole batch.
+type writer struct {
+	conn    *sql.Conn
+	stmts   map[string]*sql.Stmt
+	explain func(error) error
+	now     func() time.Time
+	patient time.Duration // how long to wait for other processes
+
+	queue   chan *part
+	back    chan struct{} // the part whose turn it was is through
+	quit    chan struct{}
+	stopped chan struct{}
+
+	checkpoints *checkpointer
+}
+
+// part is the Tx of one caller on its way through a batch.
+type part struct {
+	state atomic.Int32
+	turn  chan struct{} // the writer: run now
+	done  chan struct{} // the writer: it is over, err says how
+	err   error
+}
+
+// The states of a part. Both sides leave waiting by compare-and-swap, so that
+// a part is run or withdrawn, never both.
+const (
+	waiting int32 = iota
+	taken
+	withdrawn
+)
+
+func startWriter(ctx context.Context, write, checkpoints *sql.DB, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
+	conn, err := write.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(err, checkpoints.Close())
+	}
+	w := &writer{
+		conn: conn, stmts: make(map[string]*sql.Stmt), explain: explain, now: now, patient: patience,
+		queue: make(chan *part, 2*maxParts), back: make(chan struct{}),
+		quit: make(chan struct{}), stopped: make(chan struct{}),
+		checkpoints: newCheckpointer(checkpoints, log),
+	}
+	if err := w.exec(ctx, "PRAGMA busy_timeout = 0"); err != nil { // begin waits itself
+		return nil, errors.Join(err, conn.Close(), checkpoints.Close())
+	}
+	forever := context.WithoutCancel(ctx)
+	go w.checkpoints.loop(forever)
+	go w.loop(forever)
+	return w, nil
+}
+
+// stop ends the intake, commits what is queued, and closes the connection.
+func (w *writer) stop() error {
+	close(w.quit)
+	<-w.stopped
+	errs := []error{w.checkpoints.stop()}
+	for _, s := range w.stmts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
+}
+
+// tx hands fn to the writer and returns when the batch it was in is over.
+func (w *writer) tx(ctx context.Context, fn func(*Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p := &part{turn: make(chan struct{}, 1), done: make(chan struct{})}
+	tired := time.NewTimer(stuck)
+	defer tired.Stop()
+	queue, canceled, stopped := w.queue, ctx.Done(), w.stopped
+	for {
+		var gone error
+		select {
+		case queue <- p:
+			queue = nil // once
+			continue
+		case <-p.turn:
+			w.run(ctx, p, fn)
+			<-p.done
+			return p.err
+		case <-p.done:
+			return p.err
+		case <-tired.C:
+			if !insideTurn() {
+				continue
+			}
+			gone = ErrNested
+		case <-canceled:
+			gone, canceled = ctx.Err(), nil
+		case <-stopped:
+			gone, stopped = ErrClosed, nil
+		}
+		if p.state.CompareAndSwap(waiting, withdrawn) {
+			return gone
+		}
+		// It was taken meanwhile: its outcome is the batch's.
+	}
+}
+
+// run is a part's turn. Whatever fn does, the writer gets its turn back.
+func (w *writer) run(ctx context.Context, p *part, fn func(*Tx) error) {
+	t := &Tx{ctx: ctx, forever: context.WithoutCancel(ctx), q: w, explain: w.explain}
+	p.err = errUnfinished
+	defer func() {
+		t.over = true
+		w.back <- struct{}{}
+	}()
+	t.now = w.now()
+	err := fn(t)
+	if err == nil {
+		err = t.ok(nil) // fn may have dropped a failure, but cannot undo it
+	}
+	p.err = err
+}
+
+// insideTurn reports whether the calling goroutine is inside run: a Tx would
+// wait for itself.
+func insideTurn() bool {
+	pcs := make([]uintptr, 512)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, "/store.(*writer).run") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+func (w *writer) loop(ctx context.Context) {
+	defer close(w.stopped)
+	hold := time.NewTimer(maxHold)
+	defer hold.Stop()
+	busy := time.NewTicker(pauseEvery)
+	defer busy.Stop()
+	for {
+		select {
+		case p := <-w.queue:
+			w.batch(ctx, p, hold)
+			select {
+			case <-busy.C:
+				<-time.After(pause)
+			default:
+			}
+		case <-w.checkpoints.rest:
+			w.checkpoints.finish(ctx, w.conn)
+		case <-w.quit:
+			for {
+				select {
+				case p := <-w.queue:
+					w.batch(ctx, p, hold)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// batch runs p and who else waits in one transaction.
+func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
+	err := w.begin(ctx)
+	begun := err == nil
+	hold.Reset(maxHold)
+	var parts []*part
+	for p != nil {
+		if p.state.CompareAndSwap(waiting, taken) {
+			parts = append(parts, p)
+			if err == nil {
+				err = w.one(ctx, p)
+			}
+		}
+		// When the batch is lost, who had no turn yet gets it in another. When
+		// none can be begun, nobody need wait as long again to hear that.
+		if len(parts) == maxParts || begun && err != nil {
+			break
+		}
+		p = w.next(hold)
+	}
+	if err == nil {
+		err = w.exec(ctx, "COMMIT")
+	}
+	if err != nil {
+		_ = w.exec(ctx, "ROLLBACK") // an error means that SQLite has done so itself
+		err = fmt.Errorf("store: nothing was written: %w", err)
+	}
+	for _, p := range parts {
+		if p.err == nil {
+			p.err = err
+		}
+		close(p.done)
+	}
+	w.checkpoints.look()
+}
+
+// begin begins a transaction when no other process has one.
+func (w *writer) begin(ctx context.Context) error {
+	err := w.exec(ctx, "BEGIN IMMEDIATE")
+	if !isBusy(err) {
+		return err
+	}
+	late := time.NewTimer(w.patient)
+	defer late.Stop()
+	for isBusy(err) {
+		select {
+		case <-late.C:
+			return err
+		case <-time.After(look):
+		}
+		err = w.exec(ctx, "BEGIN IMMEDIATE")
+	}
+	return err
+}
+
+// next returns a part that waits, unless there is none or it is time to commit.
+func (w *writer) next(hold *time.Timer) *part {
+	select {
+	case <-hold.C:
+		return nil
+	default:
+	}
+	select {
+	case p := <-w.queue:
+		return p
+	default:
+		return nil
+	}
+}
+
+// one gives a part its turn. An error means that the whole batch is lost.
+func (w *writer) one(ctx context.Context, p *part) error {
+	if err := w.exec(ctx, "SAVEPOINT part"); err != nil {
+		return err
+	}
+	p.turn <- struct{}{}
+	<-w.back
+	if p.err != nil {
+		// SQLite ends a transaction itself when the disk is full or fails.
+		// Then the savepoint is gone, and so is what the others did.
+		if err := w.exec(ctx, "ROLLBACK TO part"); err != nil {
+			return p.err
+		}
+	}
+	return w.exec(ctx, "RELEASE part")
+}
+
+func (w *writer) exec(ctx context.Context, q string) error {
+	_, err := w.ExecContext(ctx, q)
+	return w.explain(err)
+}
+
+// prepared returns the statement for q. Every q is a constant of this package,
+// so there are few.
+func (w *writer) prepared(ctx context.Context, q string) (*sql.Stmt, error) {
+	if s := w.stmts[q]; s != nil {
+		return s, nil
+	}
+	s, err := w.conn.PrepareContext(ctx, q)
+	if err == nil {
+		w.stmts[q] = s
+	}
+	return s, err
+}
+
+// ExecContext implements querier.
+func (w *writer) ExecContext(ctx context.Context, q string, args ...any) (sql.Result, error) {
+	s, err := w.prepared(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return s.ExecContext(ctx, args...)
+}
+
+// QueryRowContext implements querier.
+func (w *writer) QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row {
+	s, err := w.prepared(ctx, q)
+	if err != nil {
+		return w.conn.QueryRowContext(ctx, q, args...) // it carries the error
+	}
+	return s.QueryRowContext(ctx, args...)
+}
