@@ -1,0 +1,91 @@
+package embeddedgateway
+
+import (
+	"net/http"
+	"net/netip"
+	"reflect"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+)
+
+// MaxBody is the size of the largest body.
+const MaxBody = maxBody
+
+// Route is a route of a protocol, for tests that go over all of them.
+type Route struct {
+	Protocol, Method, Path string
+	Fields                 []string // the names in the body; nil: the route takes none
+}
+
+// Routes lists the routes of every protocol. One without a method claims what
+// is below its path.
+func Routes() []Route {
+	var list []Route
+	for _, p := range everyProtocol() {
+		for _, r := range p.routes() {
+			route := Route{Protocol: p.name(), Method: r.method, Path: r.path}
+			if r.takes != nil {
+				route.Fields = fields(reflect.TypeOf(r.takes))
+			}
+			list = append(list, route)
+		}
+	}
+	return list
+}
+
+// RefusalBody is how a protocol says that a request is invalid.
+func RefusalBody(protocol string) []byte {
+	for _, p := range everyProtocol() {
+		if p.name() == protocol {
+			_, body := p.refuse(invalid("why"))
+			text, err := json.Marshal(body)
+			if err != nil {
+				panic(err)
+			}
+			return text
+		}
+	}
+	panic("no protocol " + protocol)
+}
+
+// Kinds reports, for each kind of problem in each protocol, the status that it
+// is to have, the one that it has, and its body.
+func Kinds(report func(protocol string, want, got int, body any)) {
+	for _, p := range everyProtocol() {
+		for k := kindInvalid; k <= kindInternal; k++ {
+			status, body := p.refuse(&problem{kind: k, message: "why"})
+			report(p.name(), k.status(), status, body)
+		}
+	}
+}
+
+// Decode decodes a body.
+func Decode[In any](body []byte) (In, error) { return decode[In](body) }
+
+// ClientIP returns the address of a client, and what limits go by.
+func ClientIP(r *http.Request, trusted []netip.Prefix) (ip, limitedBy string) {
+	addr := clientIP(r, trusted)
+	return addr.String(), network(addr)
+}
+
+func everyProtocol() []protocol {
+	var list []protocol
+	for _, m := range makers() {
+		list = append(list, m.make(deps{env: &environ{get: func(string) string { return "" }}}))
+	}
+	return list
+}
+
+func fields(t reflect.Type) []string {
+	names := []string{}
+	for f := range t.Fields() {
+		if f.Anonymous {
+			names = append(names, fields(f.Type)...)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
+}

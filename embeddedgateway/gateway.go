@@ -1,0 +1,195 @@
+// Package embeddedgateway is the server half: a gateway that registers agents
+// by the protocols of the services that do so, over a database of its own.
+//
+// The same [Gateway] runs alone, inside another program, and inside a Go test
+// (package gatewaytest). [Gateway.Handler] is an ordinary http.Handler;
+// [Gateway.Serve] runs it on a listener, [Gateway.DialContext] without one.
+//
+// # What is shared, and what a protocol brings
+//
+// A protocol is one file: its routes, what they do, and what its refusals look
+// like on the wire. Everything that must hold for every route is done once,
+// around all of them, in serve.go: methods, content types, size, strict JSON,
+// the client's address, rate limits, the audit trail, panics, the headers that
+// keep secrets out of caches. So a protocol cannot forget it.
+//
+// # Secrets
+//
+// A secret is made of 256 random bits, returned once, and stored as a hash
+// only. None is ever logged, audited or put into an error, neither those that
+// the gateway issued nor what a client sent in the place of one.
+package embeddedgateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// Config says how a [Gateway] runs. Database and Now are required.
+type Config struct {
+	// Database is where everything is kept: "sqlite:PATH".
+	Database string
+	// Protocols names the protocols to serve; none: all of them.
+	Protocols []string
+	// Env returns the value of a variable of the environment, or "". Each
+	// protocol reads its own. Nil: nothing is set.
+	Env func(string) string
+	// Standalone says that strangers reach the gateway, as they do where it
+	// runs on its own. Defaults are then the careful ones: Lona's
+	// AGENT_INVITE_REBIND is proof, not open.
+	Standalone bool
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+	// LonaStrategies is what Lona's list of strategies answers.
+	LonaStrategies []wire.LonaStrategy
+	// Now is the clock of everything that expires.
+	Now func() time.Time
+	// Rand is where secrets come from. Nil: crypto/rand.
+	Rand io.Reader
+	// Logger gets what an operator should know. Nil: nobody does.
+	Logger *slog.Logger
+	// Wrap stands around the handler, however a request comes. Nil: nothing does.
+	Wrap func(http.Handler) http.Handler
+}
+
+// Gateway serves the registration protocols. It is safe for concurrent use.
+type Gateway struct {
+	cfg     Config
+	store   *store.Store
+	handler http.Handler
+	inner   *inProcess
+
+	boot   int64         // tells the fault ids of two runs apart
+	faults atomic.Uint64 // how many faults there were
+
+	stop    context.CancelFunc // ends the sweeper
+	sweeper sync.WaitGroup
+	closing sync.Once
+	closed  error
+}
+
+// sweepEvery is how often what has expired is removed from the database.
+const sweepEvery = 10 * time.Minute
+
+// New opens the database, applies what migrations it lacks, and reads the
+// environment of every protocol. An error names what is to be set right.
+func New(ctx context.Context, cfg Config) (*Gateway, error) {
+	path, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	makers, err := choose(cfg.Protocols)
+	if err != nil {
+		return nil, err
+	}
+	served, err := build(cfg, makers)
+	if err != nil {
+		return nil, err
+	}
+	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Logger: cfg.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("open the database of the gateway: %w", err)
+	}
+	g := &Gateway{cfg: cfg, store: db, boot: cfg.Now().UnixMilli()}
+	g.handler = newRouter(g, served)
+	if cfg.Wrap != nil {
+		g.handler = cfg.Wrap(g.handler)
+	}
+	g.inner = newInProcess(g)
+	g.sweep(ctx)
+	return g, nil
+}
+
+// complete fills in what may be left out and returns the path of the database.
+func (c *Config) complete() (path string, err error) {
+	if c.Now == nil {
+		return "", errors.New("embeddedgateway: Config.Now is nil: give it a clock, such as time.Now")
+	}
+	if c.Env == nil {
+		c.Env = func(string) string { return "" }
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	scheme, path, _ := strings.Cut(c.Database, ":")
+	if scheme != "sqlite" || path == "" {
+		// Not the value: the URL of a database may hold its password.
+		return "", errors.New(`the gateway's database is not known: want "sqlite:PATH"`)
+	}
+	return path, nil
+}
+
+// build makes the protocols. Every variable that does not parse is reported.
+func build(cfg Config, makers []maker) ([]protocol, error) {
+	var served []protocol
+	var errs []error
+	for _, m := range makers {
+		env := &environ{get: cfg.Env}
+		p := m.make(deps{Config: cfg, env: env, mint: minter{cfg.Rand}})
+		if err := env.err(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+		}
+		served = append(served, p)
+	}
+	return served, errors.Join(errs...)
+}
+
+// sweep removes what has expired, now and then.
+func (g *Gateway) sweep(ctx context.Context) {
+	ctx, g.stop = context.WithCancel(context.WithoutCancel(ctx))
+	g.sweeper.Go(func() {
+		tick := time.NewTicker(sweepEvery)
+		defer tick.Stop()
+		for {
+			if _, err := g.store.Prune(ctx, g.cfg.Now()); err != nil && ctx.Err() == nil {
+				g.cfg.Logger.WarnContext(ctx, "removing what has expired failed; it is tried again", "error", err)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// Handler returns the handler of all protocols. Paths that none of them claims
+// are answered with 404.
+func (g *Gateway) Handler() http.Handler { return g.handler }
+
+// Audit returns what the audit trail holds, the newest first.
+func (g *Gateway) Audit(ctx context.Context, q store.EventQuery) ([]store.Event, error) {
+	events, err := g.store.Events(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("read the audit trail: %w", err)
+	}
+	return events, nil
+}
+
+// Close ends the in-process connections when their requests are answered, and
+// closes the database. A [Gateway.Serve] is to have returned before.
+func (g *Gateway) Close() error {
+	g.closing.Do(func() {
+		g.stop()
+		err := g.inner.close()
+		g.sweeper.Wait()
+		g.closed = errors.Join(err, g.store.Close())
+	})
+	return g.closed
+}

@@ -1,0 +1,95 @@
+package embeddedgateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	headerTime   = 5 * time.Second  // a request's headers
+	readTime     = 15 * time.Second // a whole request
+	writeTime    = 30 * time.Second // a request and its answer
+	idleTime     = 2 * time.Minute  // a connection between two requests
+	maxHeader    = 32 << 10
+	shutdownTime = 15 * time.Second // requests that are under way at the end
+)
+
+// Serve answers requests on a listener until ctx ends. It then takes no more,
+// answers those that are under way, and returns nil; it closes the listener in
+// any case.
+func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
+	s := newServer(g)
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(ln) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
+	case <-ctx.Done():
+	}
+	err := s.stop(context.WithoutCancel(ctx))
+	if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
+	return err
+}
+
+// server is an http.Server that knows its connections that have not asked for
+// anything yet: [http.Server.Shutdown] would wait 5 seconds for each.
+type server struct {
+	http.Server
+	mu     sync.Mutex
+	unused map[net.Conn]bool // nil: stopping
+}
+
+func newServer(g *Gateway) *server {
+	s := &server{
+		Server: http.Server{
+			Handler:           g.handler,
+			ReadHeaderTimeout: headerTime,
+			ReadTimeout:       readTime,
+			WriteTimeout:      writeTime,
+			IdleTimeout:       idleTime,
+			MaxHeaderBytes:    maxHeader,
+			ErrorLog:          slog.NewLogLogger(g.cfg.Logger.Handler(), slog.LevelDebug),
+		},
+		unused: map[net.Conn]bool{},
+	}
+	s.ConnState = s.track
+	return s
+}
+
+func (s *server) track(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(s.unused, conn)
+	case s.unused == nil:
+		_ = conn.Close()
+	default:
+		s.unused[conn] = true
+	}
+}
+
+// stop ends the server when the requests under way are answered, or after
+// shutdownTime.
+func (s *server) stop(ctx context.Context) error {
+	s.mu.Lock()
+	for conn := range s.unused {
+		_ = conn.Close()
+	}
+	s.unused = nil
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, shutdownTime)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("requests still under way after %s were cut off: %w", shutdownTime, err), s.Close())
+	}
+	return nil
+}

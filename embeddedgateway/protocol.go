@@ -1,0 +1,134 @@
+package embeddedgateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// protocol is the server half of one registration protocol.
+type protocol interface {
+	// name is the protocol's short name: "lona".
+	name() string
+	// routes lists its routes, and with [rest] the paths that are its own
+	// beyond them.
+	routes() []route
+	// refuse puts a problem into the protocol's words.
+	refuse(p *problem) (status int, body any)
+}
+
+// maker makes a protocol. What it cannot read of its environment it reports to
+// deps.env; the protocol that it returns is then not used.
+type maker struct {
+	name string
+	make func(deps) protocol
+}
+
+// makers lists every protocol, sorted by name. It is one of the four lists that
+// a new protocol is added to; CONTRIBUTING.md names them.
+func makers() []maker {
+	return []maker{
+		{wire.LonaName, newLona},
+	}
+}
+
+// deps is what a protocol is made from.
+type deps struct {
+	Config
+	env  *environ
+	mint minter
+}
+
+// choose returns the makers of the named protocols; none named: all.
+func choose(names []string) ([]maker, error) {
+	all := makers()
+	if len(names) == 0 {
+		return all, nil
+	}
+	var known []string
+	for _, m := range all {
+		known = append(known, m.name)
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("unknown protocol %q: known are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(m maker) bool { return !slices.Contains(names, m.name) }), nil
+}
+
+// route is one method of one path.
+type route struct {
+	method string // "": the path is the protocol's own, but nothing is there
+	path   string // a pattern of [http.ServeMux] without method and host
+	status int    // of the answer that is not a refusal
+	takes  any    // the zero value of what the body is decoded into; nil: no body
+	before func(context.Context, *call) error
+	answer func(context.Context, *call) (any, error)
+}
+
+// first returns the route with a condition that is judged before the body is
+// looked at and a limit is spent, as a kill switch is.
+func (r route) first(condition func(context.Context, *call) error) route {
+	r.before = condition
+	return r
+}
+
+// checker is a body that can be wrong in itself. It is judged before a limit is
+// spent: a spelling mistake costs nothing.
+type checker interface{ check() error }
+
+// post is a route that takes a JSON object. The limits are spent, all or none,
+// when the body is in order and before h is called.
+func post[In, Out any](path string, status int, h func(context.Context, *call, In) (Out, error), ls ...limit) route {
+	var zero In
+	return route{
+		method: http.MethodPost, path: path, status: status, takes: zero,
+		answer: func(ctx context.Context, c *call) (any, error) {
+			in, err := decode[In](c.body)
+			if err != nil {
+				return nil, err
+			}
+			if in, ok := any(in).(checker); ok {
+				if err := in.check(); err != nil {
+					return nil, err
+				}
+			}
+			if err := c.spend(ctx, ls...); err != nil {
+				return nil, err
+			}
+			return h(ctx, c, in)
+		},
+	}
+}
+
+// get is a route that takes no body. It answers HEAD too.
+func get[Out any](path string, h func(context.Context, *call) (Out, error), ls ...limit) route {
+	return route{
+		method: http.MethodGet, path: path, status: http.StatusOK,
+		answer: func(ctx context.Context, c *call) (any, error) {
+			if err := c.spend(ctx, ls...); err != nil {
+				return nil, err
+			}
+			return h(ctx, c)
+		},
+	}
+}
+
+// rest claims a path and all below it for the protocol: what is not a route of
+// its own there is refused in its words.
+func rest(path string) route {
+	return route{path: strings.TrimSuffix(path, "/") + "/"}
+}
+
+// limit is how often something may happen from one client.
+type limit struct {
+	name string // what is counted, within the protocol
+	n    int
+	per  time.Duration
+}
