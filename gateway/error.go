@@ -1,11 +1,15 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 )
 
 // Error is what a service answered instead of what was asked for, as it came.
+// None of its fields holds a secret, whatever the service said.
 type Error struct {
 	Protocol   string
 	Origin     string
@@ -20,14 +24,16 @@ type Error struct {
 
 // Codes of an [Error] where the service gave none, or no answer that can be read.
 const (
-	CodeUnreachable  = "unreachable"   // no connection
+	CodeUnreachable  = "unreachable"   // no connection, or it broke
 	CodeTimeout      = "timeout"       // no answer in time
-	CodeRedirect     = "redirect"      // a redirect to another origin
+	CodeCancelled    = "cancelled"     // whoever asked gave up
+	CodeRedirect     = "redirect"      // a redirect that is not followed
 	CodeBadAnswer    = "bad_answer"    // not the protocol's JSON: HTML, cut short, wrong types
 	CodeTooLarge     = "too_large"     // more than the protocol's answers can be
 	CodeHTTPStatus   = "http_status"   // an error status with no code of the service's own
 	CodeInsecure     = "insecure"      // plain http to a host that is not loopback
-	CodeInvalidInput = "invalid_input" // refused before any request
+	CodeInvalidInput = "invalid_input" // refused before any request; Cause says which argument
+	CodeWithheld     = "withheld"      // answered, but the stored secrets could not be read to look for them in it
 )
 
 // Error implements error.
@@ -72,4 +78,45 @@ func (e *RefusedError) Error() string {
 		return e.Why
 	}
 	return e.Why + " Use " + e.Tool + " instead."
+}
+
+// NotStoredError says that a service issued a credential and the store would
+// not take it. The secret is gone with this process.
+type NotStoredError struct {
+	Protocol string
+	Origin   string
+	Agent    string
+	Remedy   string // one sentence: what can be done, and what happens then
+	Cause    error  // what the store said
+}
+
+// Error implements error.
+func (e *NotStoredError) Error() string {
+	return fmt.Sprintf("%s issued a credential to %q but it could not be stored: %v. %s", e.Origin, e.Agent, e.Cause, e.Remedy)
+}
+
+// Unwrap returns the cause.
+func (e *NotStoredError) Unwrap() error { return e.Cause }
+
+// ResolveError says that a handle names no credential, or not just one.
+type ResolveError struct {
+	Handle     string   // as it was given; "": none was
+	Why        string   // one sentence
+	Candidates []string // the handles that could have been meant
+}
+
+// Error implements error.
+func (e *ResolveError) Error() string {
+	if len(e.Candidates) == 0 {
+		return e.Why
+	}
+	return e.Why + " Stored are: " + strings.Join(e.Candidates, ", ") + "."
+}
+
+// mayHaveIssued reports whether the answer to an issuing request was lost on
+// its way, so that another try can make up for it. An answer that came and is
+// not the protocol's would only come again.
+func (e *Error) mayHaveIssued() bool {
+	return e.Sent && (e.Status >= http.StatusInternalServerError || e.Code == CodeUnreachable ||
+		e.Code == CodeTimeout || errors.Is(e, errCutShort))
 }

@@ -24,6 +24,10 @@ type Protocol interface {
 	// Origin returns the origin of the service that is used unless a
 	// credential names another: the protocol's own, or what the user set.
 	Origin() string
+	// Kind returns the kind of credential that a handle names: the one that
+	// requests are made with. Other kinds, such as a key pair or a recovery
+	// key, stand behind it and have no handle.
+	Kind() credstore.Kind
 	// Authorize adds the credential to a request. It is called with a request
 	// to the credential's own origin only.
 	Authorize(ctx context.Context, k credstore.Key, req *http.Request) error
@@ -32,15 +36,32 @@ type Protocol interface {
 // Rotator is a Protocol that can replace a credential by a new one.
 type Rotator interface {
 	Protocol
-	// Rotate replaces the credential at the service and in the store.
+	// Rotate replaces the credential at the service and in the store. It takes
+	// the credential's lock; the loser of a race returns what the winner stored.
 	Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error)
 }
 
 // Revoker is a Protocol that can end a credential at the service.
 type Revoker interface {
 	Protocol
-	// Revoke ends the credential at the service and marks it in the store.
+	// Revoke ends the credential at the service and marks it in the store. It
+	// takes the credential's lock.
 	Revoke(ctx context.Context, k credstore.Key) error
+}
+
+// Renewer is a Protocol whose credentials can be made usable again after the
+// service refused one, without registering anew.
+type Renewer interface {
+	Protocol
+	// Renew takes the credential's lock and renews what Authorize sends.
+	Renew(ctx context.Context, k credstore.Key) error
+}
+
+// Starter is a Protocol with something to do when the program starts.
+type Starter interface {
+	Protocol
+	// Start takes over and registers what the user's settings ask for.
+	Start(ctx context.Context) error
 }
 
 // Registration is the outcome of registering.

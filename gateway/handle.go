@@ -1,0 +1,213 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// agentPart is what stands between the protocol and the host of a handle.
+var agentPart = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
+
+// Handle returns the name of a credential for people and models:
+// protocol/agent, with @host[:port] behind it where the origin is not the
+// protocol's own. A credential with a label is called by that.
+func (l *Lifecycle) Handle(k credstore.Key) string {
+	handle := bareHandle(k)
+	if p, err := l.protocol(k); err == nil && p.Origin() == k.Origin {
+		return handle
+	}
+	return handle + "@" + hostOf(k.Origin)
+}
+
+func bareHandle(k credstore.Key) string {
+	name := k.Agent
+	if k.Label != "" {
+		name = k.Label
+	}
+	return k.Protocol + "/" + slug(name)
+}
+
+// slug returns a name as it stands in a handle.
+func slug(name string) string {
+	if agentPart.MatchString(name) {
+		return name
+	}
+	out := strings.Map(func(r rune) rune {
+		if r <= '~' && agentPart.MatchString(string(r)) {
+			return r
+		}
+		return '-'
+	}, name)
+	if out == "" {
+		return "-"
+	}
+	return out[:min(len(out), 100)]
+}
+
+// hostOf returns the host and port of an origin.
+func hostOf(origin string) string {
+	_, host, _ := strings.Cut(origin, "://")
+	return host
+}
+
+// Resolve returns the credential that a handle names. The suffix may be left
+// out when exactly one credential matches, and "" stands for the only usable
+// one. It returns a *[ResolveError] that names the candidates.
+func (l *Lifecycle) Resolve(ctx context.Context, handle string) (credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	stored, err := l.named(ctx)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	if handle == "" {
+		return l.onlyUsable(stored)
+	}
+	protocol, agent, host, err := l.parseHandle(handle)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	bare := protocol.Wire().Name + "/" + agent
+	exact := func(i credstore.Info) bool { return l.Handle(i.Key) == handle }
+	loose := func(i credstore.Info) bool {
+		return bareHandle(i.Key) == bare && (host == "" || hostOf(i.Origin) == host)
+	}
+	for _, matches := range []func(credstore.Info) bool{exact, loose} {
+		found := filter(stored, matches)
+		if len(found) == 1 {
+			return found[0], nil
+		}
+		if len(found) > 1 {
+			return credstore.Info{}, &ResolveError{
+				Handle: handle, Why: "The handle matches more than one credential.", Candidates: l.handles(found),
+			}
+		}
+	}
+	return l.unlisted(ctx, handle, protocol, agent, host, stored)
+}
+
+// onlyUsable returns the only usable credential.
+func (l *Lifecycle) onlyUsable(stored []credstore.Info) (credstore.Info, error) {
+	usable := filter(stored, func(i credstore.Info) bool { return i.UsableAt(l.now()) })
+	switch {
+	case len(usable) == 1:
+		return usable[0], nil
+	case len(usable) > 1:
+		return credstore.Info{}, &ResolveError{Why: "More than one credential is usable: say which.", Candidates: l.handles(usable)}
+	case len(stored) > 0:
+		return credstore.Info{}, &ResolveError{Why: "No stored credential is usable any more: register the agent again.", Candidates: l.handles(stored)}
+	}
+	return credstore.Info{}, &ResolveError{Why: "No credential is stored: register an agent first."}
+}
+
+// unlisted looks a handle up that the store's list does not have. The list
+// may be lost while the secret is still in the keyring.
+func (l *Lifecycle) unlisted(ctx context.Context, handle string, p Protocol, agent, host string, stored []credstore.Info) (credstore.Info, error) {
+	origins := []string{p.Origin()}
+	if host != "" {
+		origins = []string{"https://" + host, "http://" + host}
+	}
+	for _, origin := range origins {
+		if !secure(origin) {
+			continue
+		}
+		c, err := l.store.Get(ctx, credstore.Key{
+			Protocol: p.Wire().Name, Origin: origin, Agent: agent, Kind: p.Kind(),
+		})
+		if err == nil {
+			return c.Info, nil
+		}
+		if !errors.Is(err, credstore.ErrNotFound) {
+			return credstore.Info{}, err
+		}
+	}
+	return credstore.Info{}, &ResolveError{
+		Handle: handle, Why: "No credential of that name is stored.", Candidates: l.handles(stored),
+	}
+}
+
+// parseHandle takes a handle apart. host is "" when there is no suffix.
+func (l *Lifecycle) parseHandle(handle string) (p Protocol, agent, host string, err error) {
+	protocol, rest, ok := strings.Cut(handle, "/")
+	agent, suffix, suffixed := strings.Cut(rest, "@")
+	host = suffixHost(suffix)
+	if !ok || !agentPart.MatchString(agent) || suffixed && host == "" {
+		return nil, "", "", &ResolveError{
+			Handle: clip(handle),
+			Why:    "A handle is protocol/agent or protocol/agent@host[:port], as in lona/my-agent.",
+		}
+	}
+	for _, p := range l.protocols {
+		if p.Wire().Name == protocol {
+			return p, agent, host, nil
+		}
+	}
+	names := make([]string, len(l.protocols))
+	for i, p := range l.protocols {
+		names[i] = p.Wire().Name
+	}
+	return nil, "", "", &ResolveError{
+		Handle: clip(handle),
+		Why:    fmt.Sprintf("A handle begins with a protocol: %s.", strings.Join(names, ", ")),
+	}
+}
+
+// suffixHost returns a host with or without a port in the spelling of an
+// origin, or "" when s is not one.
+func suffixHost(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/\?#@%`, r) }) {
+		return ""
+	}
+	u, err := url.Parse("https://" + s)
+	if err != nil || u.Hostname() == "" || strings.HasSuffix(s, ":") {
+		return ""
+	}
+	return hostOf(originOf(u))
+}
+
+// clip returns as much of what was given as an error may repeat.
+func clip(s string) string {
+	if runes := []rune(oneLine(s)); len(runes) > 100 {
+		return string(runes[:99]) + "…"
+	}
+	return oneLine(s)
+}
+
+// named returns the stored credentials that have a handle.
+func (l *Lifecycle) named(ctx context.Context) ([]credstore.Info, error) {
+	all, err := l.store.List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return filter(all, func(i credstore.Info) bool {
+		p, err := l.protocol(i.Key)
+		return err == nil && p.Kind() == i.Kind
+	}), nil
+}
+
+// handles returns the handles of credentials, each once.
+func (l *Lifecycle) handles(infos []credstore.Info) []string {
+	out := make([]string, 0, len(infos))
+	for _, i := range infos {
+		out = append(out, l.Handle(i.Key))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func filter(infos []credstore.Info, keep func(credstore.Info) bool) []credstore.Info {
+	var out []credstore.Info
+	for _, i := range infos {
+		if keep(i) {
+			out = append(out, i)
+		}
+	}
+	return out
+}

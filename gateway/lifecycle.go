@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// Lifecycle is the one way to use a stored credential, whatever its protocol.
+type Lifecycle struct {
+	store     credstore.Store
+	http      *caller
+	protocols []Protocol
+	now       func() time.Time
+	log       *slog.Logger
+}
+
+func newLifecycle(o Options, http *caller, protocols []Protocol) *Lifecycle {
+	return &Lifecycle{store: o.Store, http: http, protocols: protocols, now: o.Now, log: o.Logger}
+}
+
+// List returns what is stored, sorted by protocol, origin, agent, kind and
+// label. It holds the kinds that have no handle too.
+func (l *Lifecycle) List(ctx context.Context) ([]credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	return l.store.List(ctx, "")
+}
+
+// Rotate replaces a credential by a new one, at the service and in the store.
+func (l *Lifecycle) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	p, err := l.protocol(k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	r, ok := p.(Rotator)
+	if !ok {
+		return credstore.Info{}, &UnsupportedError{
+			Protocol: k.Protocol, Op: "rotate", Instead: "Register again under another name, then forget this one.",
+		}
+	}
+	return r.Rotate(ctx, k)
+}
+
+// Revoke ends a credential at the service and marks it in the store.
+func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	p, err := l.protocol(k)
+	if err != nil {
+		return err
+	}
+	if r, ok := p.(Revoker); ok {
+		return r.Revoke(ctx, k)
+	}
+	instead := "Forgetting it removes it from this machine; at the service it ends when it expires."
+	if _, ok := p.(Rotator); ok {
+		instead = "Rotating it ends it at the service and stores its successor; forgetting it removes it from this machine only, and at the service it then ends when it expires."
+	}
+	return &UnsupportedError{Protocol: k.Protocol, Op: "revoke", Instead: instead}
+}
+
+// Forget removes a credential from the store and nowhere else. It returns
+// whether the service may still accept the key.
+func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, err error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	// What cannot be read can still be forgotten: that is how a damaged entry
+	// is got rid of. Its key may well live.
+	mayLive = true
+	if c, err := l.store.Get(ctx, k); err == nil {
+		state := c.StateAt(l.now())
+		mayLive = state != credstore.StateRevoked && state != credstore.StateExpired
+	}
+	if err := l.store.Delete(ctx, k); err != nil {
+		return false, err
+	}
+	l.log.InfoContext(ctx, "credential forgotten", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
+	return mayLive, nil
+}
+
+// protocol returns the protocol of a credential.
+func (l *Lifecycle) protocol(k credstore.Key) (Protocol, error) {
+	for _, p := range l.protocols {
+		if p.Wire().Name == k.Protocol {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: this version of Enlist does not speak the protocol %q", errors.ErrUnsupported, k.Protocol)
+}

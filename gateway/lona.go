@@ -1,0 +1,495 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// What Lona keeps beside a token.
+const (
+	lonaUserID      = "user_id"     // sent as X-User-Id
+	lonaAgentName   = "agent_name"  // for registering again
+	lonaSource      = "source"      // for registering again
+	lonaPermissions = "permissions" // as the service granted them, with commas
+	lonaPartnerID   = "partner_id"  // only where the service named the agent otherwise
+	lonaAdopted     = "adopted"     // which LONA_API_KEY was taken over here
+)
+
+// lonaDefaultSource is the source of a registration that names none.
+const lonaDefaultSource = "enlist"
+
+// lonaOptions is what the user set for Lona.
+type lonaOptions struct {
+	origin  string
+	secret  credstore.Secret // the registration secret
+	apiKey  credstore.Secret // an existing token, to be taken over
+	userID  string           // who the existing token belongs to
+	agentID string           // to be registered at the start
+}
+
+// newLonaOptions reads the user's settings. An error names the one that is
+// wrong and does not repeat it.
+func newLonaOptions(o Options) (lonaOptions, error) {
+	l := lonaOptions{
+		secret:  credstore.NewSecret(o.Env("LONA_AGENT_REGISTRATION_SECRET")),
+		apiKey:  credstore.NewSecret(o.Env("LONA_API_KEY")),
+		userID:  o.Env("LONA_USER_ID"),
+		agentID: o.Env("LONA_AGENT_ID"),
+	}
+	if o.Origins[wire.LonaName] != "" {
+		l.apiKey, l.userID = credstore.Secret{}, "" // of the gateway that is set, not of this one
+	}
+	var err error
+	if l.origin, err = o.setting(wire.LonaName, "LONA_GATEWAY_URL", wire.LonaOrigin); err != nil {
+		return l, err
+	}
+	switch {
+	case !l.secret.IsZero() && !presentable(l.secret.Reveal(), minSetting):
+		return l, fmt.Errorf("LONA_AGENT_REGISTRATION_SECRET: want at least %d printable ASCII characters without spaces, as openssl rand -hex 32 makes them", minSetting)
+	case !l.apiKey.IsZero() && !presentable(l.apiKey.Reveal(), minSecret):
+		return l, fmt.Errorf("LONA_API_KEY: want a token as Lona issues them: at least %d printable ASCII characters without spaces", minSecret)
+	case l.apiKey.IsZero() != (l.userID == ""):
+		return l, errors.New("LONA_API_KEY and LONA_USER_ID: want both or neither: a token is used together with its user id")
+	case l.userID != "" && !lonaUser(l.userID):
+		return l, errors.New("LONA_USER_ID: want up to 128 printable ASCII characters without spaces")
+	case l.agentID != "" && !wire.CheckLonaAgentID(l.agentID):
+		return l, errors.New("LONA_AGENT_ID: " + lonaWantAgentID)
+	}
+	return l, nil
+}
+
+const lonaWantAgentID = "want 2 to 64 ASCII letters, digits, dots, underscores and dashes, the first one a letter or a digit"
+
+func lonaUser(s string) bool { return presentable(s, 1) && len(s) <= 128 }
+
+// LonaRegistration is what an agent registers with at Lona.
+type LonaRegistration struct {
+	AgentID       string // required
+	AgentName     string // required
+	Source        string // "": "enlist"
+	UserID        string // what X-User-Id will say; "": what is stored, else AgentID
+	ExpiresInDays *int   // nil: the service decides
+}
+
+// check returns why the service would refuse r. It does not repeat what was
+// given, which may be 10,000 characters of anything.
+func (r LonaRegistration) check() error {
+	switch {
+	case !wire.CheckLonaAgentID(r.AgentID):
+		return errors.New("agent_id: " + lonaWantAgentID)
+	case !wire.CheckLonaAgentName(r.AgentName):
+		return errors.New("agent_name: want 1 to 100 characters, none of them a control character")
+	case !wire.CheckLonaSource(r.Source):
+		return errors.New("source: want at most 64 characters, none of them a control character")
+	case r.UserID != "" && !lonaUser(r.UserID):
+		return errors.New("user_id: want up to 128 printable ASCII characters without spaces")
+	case r.ExpiresInDays != nil && *r.ExpiresInDays < 1:
+		return errors.New("expires_in_days: want 1 or more")
+	}
+	return nil
+}
+
+// Lona is the client half of Lona.
+type Lona struct {
+	lonaOptions
+	http  *caller
+	store credstore.Store
+	now   func() time.Time
+	log   *slog.Logger
+
+	mu sync.Mutex
+	// unstored has the tokens that the store would not take. A gateway may ask
+	// for an agent's last token when it registers again.
+	unstored map[credstore.Key]credstore.Secret
+}
+
+func newLona(o Options, http *caller) (*Lona, error) {
+	options, err := newLonaOptions(o)
+	if err != nil {
+		return nil, err
+	}
+	http.scrub.learn(options.secret, options.apiKey)
+	return &Lona{
+		lonaOptions: options, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		unstored: make(map[credstore.Key]credstore.Secret),
+	}, nil
+}
+
+// Wire implements [Protocol].
+func (l *Lona) Wire() wire.Protocol { return wire.Lona() }
+
+// Origin implements [Protocol].
+func (l *Lona) Origin() string { return l.origin }
+
+// Kind implements [Protocol].
+func (l *Lona) Kind() credstore.Kind { return credstore.KindToken }
+
+// createdNow returns the time as every store can keep it.
+func (l *Lona) createdNow() time.Time { return l.now().UTC().Truncate(time.Millisecond) }
+
+func (l *Lona) key(agentID string) credstore.Key {
+	return credstore.Key{Protocol: wire.LonaName, Origin: l.origin, Agent: agentID, Kind: credstore.KindToken}
+}
+
+// Authorize implements [Protocol].
+func (l *Lona) Authorize(ctx context.Context, k credstore.Key, req *http.Request) error {
+	if originOf(req.URL) != k.Origin {
+		return errors.New("a credential goes to the origin that issued it only")
+	}
+	c, err := l.store.Get(ctx, k)
+	if err != nil {
+		return err
+	}
+	user := cmp.Or(c.Attrs[lonaUserID], k.Agent)
+	if !presentable(c.Secret.Reveal(), 1) || !lonaUser(user) {
+		return &credstore.Error{
+			Op: "use", Place: "the token of " + k.Agent, Kind: credstore.ErrDamaged,
+			Remedy: "register the agent again",
+		}
+	}
+	req.Header.Set(wire.LonaKeyHeader, c.Secret.Reveal())
+	req.Header.Set(wire.LonaUserHeader, user)
+	return nil
+}
+
+// Strategies returns the list of strategies as the service sent it, with
+// every secret masked.
+func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	op := call{protocol: wire.LonaName, origin: k.Origin, op: "list the strategies"}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.Origin+wire.LonaStrategiesPath, nil)
+	if err != nil {
+		return nil, op.fail(CodeInvalidInput, errNotAnOrigin)
+	}
+	if err := l.Authorize(ctx, k, req); err != nil {
+		return nil, err
+	}
+	answer, err := l.http.exchange(ctx, op, message{method: req.Method, url: req.URL, header: req.Header}, nil, true)
+	if err != nil {
+		return nil, err
+	}
+	text, err := l.http.scrub.Scrub(ctx, string(answer.body))
+	if err != nil {
+		return nil, op.fail(CodeWithheld, err)
+	}
+	answer.body = []byte(text)
+	var out wire.LonaData[json.RawMessage]
+	if err := l.http.decode(op, answer, &out); err != nil {
+		return nil, err
+	}
+	if out.Data == nil {
+		return nil, op.unreadable(answer, `the answer has no "data"`)
+	}
+	return out.Data, nil
+}
+
+// Register gets the agent a token and stores it. Registering again rotates
+// it; a call that waited while another one did so returns what that stored.
+func (l *Lona) Register(ctx context.Context, r LonaRegistration) (Registration, error) {
+	return l.register(ctx, l.key(r.AgentID), r, false)
+}
+
+// Rotate implements [Rotator]: at Lona, registering again does it.
+func (l *Lona) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	c, err := l.store.Get(ctx, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	done, err := l.register(ctx, k, LonaRegistration{
+		AgentID:   k.Agent,
+		AgentName: cmp.Or(c.Attrs[lonaAgentName], k.Agent),
+		Source:    c.Attrs[lonaSource],
+		UserID:    c.Attrs[lonaUserID],
+	}, false)
+	return done.Info, err
+}
+
+// register is Register for a key at any origin. With keepUsable a usable token
+// is not rotated.
+func (l *Lona) register(ctx context.Context, k credstore.Key, r LonaRegistration, keepUsable bool) (Registration, error) {
+	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register"}
+	if err := r.check(); err != nil {
+		return Registration{}, op.fail(CodeInvalidInput, err)
+	}
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+
+	before, err := l.stored(ctx, k)
+	if err != nil {
+		return Registration{}, err
+	}
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return Registration{}, err
+	}
+	defer unlock()
+	held, err := l.stored(ctx, k)
+	if err != nil {
+		return Registration{}, err
+	}
+	if held.UsableAt(l.now()) && (keepUsable || !same(before, held)) {
+		return Registration{Info: held.Info, Reused: true}, nil
+	}
+
+	r.Source = cmp.Or(r.Source, lonaDefaultSource)
+	r.UserID = cmp.Or(r.UserID, held.Attrs[lonaUserID], r.AgentID)
+	issued, err := l.issue(ctx, k, r, held)
+	if err != nil {
+		return Registration{}, err
+	}
+	info, err := l.keep(ctx, l.credential(ctx, k, r, held, issued))
+	return Registration{Info: info}, err
+}
+
+// stored returns what is stored under k, or nothing of it.
+func (l *Lona) stored(ctx context.Context, k credstore.Key) (credstore.Credential, error) {
+	c, err := l.store.Get(ctx, k)
+	if errors.Is(err, credstore.ErrNotFound) {
+		return credstore.Credential{}, nil
+	}
+	return c, err
+}
+
+// same reports whether two credentials are one: the secret decides.
+func same(a, b credstore.Credential) bool {
+	return subtle.ConstantTimeCompare([]byte(a.Secret.Reveal()), []byte(b.Secret.Reveal())) == 1
+}
+
+// lonaIssued is what a registration answered. Only the token must be as the
+// protocol says; losing it over another field would help nobody.
+type lonaIssued struct {
+	token  credstore.Secret
+	fields map[string]json.RawMessage
+}
+
+// issue gets a token. An answer that was lost on its way is made up for by
+// one more round: registering again ends the token that nobody got.
+func (l *Lona) issue(ctx context.Context, k credstore.Key, r LonaRegistration, held credstore.Credential) (lonaIssued, error) {
+	issued, err := l.round(ctx, k, r, held)
+	var lost *Error
+	if !errors.As(err, &lost) || !lost.mayHaveIssued() || !l.http.pause(ctx, max(firstPause, lost.RetryAfter)) {
+		return issued, err
+	}
+	l.log.WarnContext(ctx, "the answer to a registration was lost; registering again",
+		"protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "code", lost.Code, "status", lost.Status)
+	issued, err = l.round(ctx, k, r, held)
+	var second *Error
+	if errors.As(err, &second) {
+		second.Sent = true // the first round may have
+		if second.Cause == nil {
+			second.Cause = fmt.Errorf("this was the second try; the first one failed with %w", lost)
+		}
+	}
+	return issued, err
+}
+
+// round registers once: with the registration secret, or with an invite.
+func (l *Lona) round(ctx context.Context, k credstore.Key, r LonaRegistration, held credstore.Credential) (lonaIssued, error) {
+	body := wire.LonaRegisterRequest{
+		AgentID: r.AgentID, AgentName: r.AgentName, Source: r.Source, ExpiresInDays: r.ExpiresInDays,
+	}
+	header := make(http.Header)
+	// The secret is for the gateway that the user configured, whatever
+	// gateway else a credential is from.
+	if !l.secret.IsZero() && k.Origin == l.origin {
+		header.Set(wire.LonaSecretHeader, l.secret.Reveal())
+	} else {
+		invite, err := l.invite(ctx, k, r)
+		if err != nil {
+			return lonaIssued{}, err
+		}
+		body.InviteCode = invite.Reveal()
+		if proof := l.proof(k, held); !proof.IsZero() {
+			header.Set(wire.LonaKeyHeader, proof.Reveal())
+		}
+	}
+	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register", acts: true}
+	answer, err := l.post(ctx, op, wire.LonaRegisterPath, header, body, false)
+	if err != nil {
+		return lonaIssued{}, err
+	}
+	var out wire.LonaData[map[string]json.RawMessage]
+	if err := l.http.decode(op, answer, &out); err != nil {
+		return lonaIssued{}, err
+	}
+	var token string
+	if json.Unmarshal(out.Data["token"], &token) != nil || !presentable(token, minSecret) {
+		return lonaIssued{}, op.unreadable(answer, "the answer has no token that could be put into a header")
+	}
+	issued := lonaIssued{token: credstore.NewSecret(token), fields: out.Data}
+	l.http.scrub.learn(issued.token) // before anything else of the answer is looked at
+	return issued, nil
+}
+
+// proof returns the agent's last token, which shows a gateway that asks for
+// it that the agent_id is ours.
+func (l *Lona) proof(k credstore.Key, held credstore.Credential) credstore.Secret {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if unstored, ok := l.unstored[k]; ok {
+		return unstored
+	}
+	if held.State == credstore.StateRevoked || !presentable(held.Secret.Reveal(), minSecret) {
+		return credstore.Secret{}
+	}
+	return held.Secret
+}
+
+// invite asks for an invite code.
+func (l *Lona) invite(ctx context.Context, k credstore.Key, r LonaRegistration) (credstore.Secret, error) {
+	op := call{protocol: wire.LonaName, origin: k.Origin, op: "request an invite"}
+	answer, err := l.post(ctx, op, wire.LonaInvitePath, nil,
+		wire.LonaInviteRequest{AgentID: r.AgentID, AgentName: r.AgentName, Source: r.Source}, true)
+	if err != nil {
+		return credstore.Secret{}, err
+	}
+	var out wire.LonaData[map[string]json.RawMessage]
+	if err := l.http.decode(op, answer, &out); err != nil {
+		return credstore.Secret{}, err
+	}
+	var code string
+	if json.Unmarshal(out.Data["invite_code"], &code) != nil || !presentable(code, minSecret) {
+		return credstore.Secret{}, op.unreadable(answer, "the answer has no invite code that could be sent back")
+	}
+	l.http.scrub.learn(credstore.NewSecret(code))
+	return credstore.NewSecret(code), nil
+}
+
+func (l *Lona) post(ctx context.Context, op call, path string, header http.Header, body any, idempotent bool) (answer, error) {
+	u, err := url.Parse(op.origin + path)
+	if err != nil {
+		return answer{}, op.fail(CodeInvalidInput, errNotAnOrigin)
+	}
+	return l.http.exchange(ctx, op, message{method: http.MethodPost, url: u, header: header}, body, idempotent)
+}
+
+// credential makes a credential of what was issued.
+func (l *Lona) credential(ctx context.Context, k credstore.Key, r LonaRegistration, held credstore.Credential, issued lonaIssued) credstore.Credential {
+	attrs := map[string]string{
+		lonaUserID: r.UserID, lonaAgentName: r.AgentName, lonaSource: r.Source,
+	}
+	if adopted, ok := held.Attrs[lonaAdopted]; ok {
+		attrs[lonaAdopted] = adopted
+	}
+	var permissions []string
+	if json.Unmarshal(issued.fields["permissions"], &permissions) == nil {
+		attrs[lonaPermissions] = l.http.scrub.Said(ctx, strings.Join(permissions, ","))
+	}
+	if partner := scalar(issued.fields, "partner_id"); partner != "" && partner != r.AgentID {
+		attrs[lonaPartnerID] = l.http.scrub.Said(ctx, partner)
+	}
+	var expires wire.MilliTime
+	if err := json.Unmarshal(issued.fields["expires_at"], &expires); err != nil || expires.Time().Year() < 1 || expires.Time().Year() > 9999 {
+		expires = wire.MilliTime{}
+		l.log.WarnContext(ctx, "the service did not say when the token expires", "origin", k.Origin, "agent", k.Agent)
+	}
+	_, keyID, _ := wire.ParseLonaToken(issued.token.Reveal())
+	return credstore.Credential{
+		Info: credstore.Info{
+			Key: k, State: credstore.StateActive, KeyID: keyID,
+			CreatedAt: l.createdNow(), ExpiresAt: expires.Time().Truncate(time.Millisecond), Attrs: attrs,
+		},
+		Secret: issued.token,
+	}
+}
+
+// keep stores a new token, or keeps it as a proof for the next try.
+func (l *Lona) keep(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
+	c, err := keep(ctx, l.store, c, lonaUserID, lonaAdopted)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.unstored[c.Key] = c.Secret
+		return credstore.Info{}, &NotStoredError{
+			Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Cause: err,
+			Remedy: "When the store works again, register once more: that is safe, it ends the token that was not stored.",
+		}
+	}
+	delete(l.unstored, c.Key)
+	l.log.InfoContext(ctx, "credential stored",
+		"protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "key_id", c.KeyID, "expires_at", c.ExpiresAt)
+	return c.Info, nil
+}
+
+// Start implements [Starter]: it takes over LONA_API_KEY and registers
+// LONA_AGENT_ID where no usable token of it is stored.
+func (l *Lona) Start(ctx context.Context) error {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	var errs []error
+	if !l.apiKey.IsZero() {
+		errs = append(errs, l.adopt(ctx))
+	}
+	if l.agentID != "" {
+		_, err := l.register(ctx, l.key(l.agentID), LonaRegistration{AgentID: l.agentID, AgentName: l.agentID}, true)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// adopt takes LONA_API_KEY over into the store. A setting stays while tokens
+// are rotated, so one that was taken over before is older than what is stored
+// and does not come back; and nothing that is usable is replaced.
+func (l *Lona) adopt(ctx context.Context) error {
+	agent, keyID, ok := wire.ParseLonaToken(l.apiKey.Reveal())
+	if !ok {
+		agent = cmp.Or(l.agentID, l.userID)
+	}
+	if !wire.CheckLonaAgentID(agent) {
+		return errors.New("LONA_API_KEY: it does not say which agent it is for, and LONA_USER_ID cannot be one: set LONA_AGENT_ID")
+	}
+	k := l.key(agent)
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	held, err := l.stored(ctx, k)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(l.apiKey.Reveal()))
+	mark := hex.EncodeToString(sum[:8]) // tells tokens apart, and of one says nothing
+	attrs := maps.Clone(held.Attrs)
+	if attrs == nil {
+		attrs = make(map[string]string)
+	}
+	attrs[lonaUserID], attrs[lonaAdopted] = l.userID, mark
+	c := credstore.Credential{Secret: l.apiKey, Info: credstore.Info{
+		Key: k, State: credstore.StateActive, KeyID: keyID, CreatedAt: l.createdNow(), Attrs: attrs,
+	}}
+	switch {
+	case same(held, c):
+		if held.Attrs[lonaUserID] == l.userID {
+			return nil
+		}
+		c.Info, c.Attrs = held.Info, attrs // only whose it is has changed
+	case held.Attrs[lonaAdopted] == mark:
+		return nil
+	case held.UsableAt(l.now()):
+		l.log.WarnContext(ctx, "LONA_API_KEY was not taken over: another usable token of the agent is stored; forget that one first if this is the newer", "agent", agent)
+		return nil
+	}
+	if _, err := keep(ctx, l.store, c, lonaUserID, lonaAdopted); err != nil {
+		return fmt.Errorf("store the token of LONA_API_KEY: %w", err)
+	}
+	l.log.InfoContext(ctx, "LONA_API_KEY was taken over", "origin", k.Origin, "agent", agent)
+	return nil
+}

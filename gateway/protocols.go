@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// The times that [Options] default to. An operation ends before a client of
+// ours gives up on us: MCP clients wait 30 to 60 seconds for a tool.
+const (
+	defaultTimeout  = 10 * time.Second
+	defaultDeadline = 25 * time.Second
+)
+
+// Options is what a [Client] is made of. Store and Now are required.
+type Options struct {
+	// Store keeps the credentials.
+	Store credstore.Store
+	// Env reads the user's settings; each protocol knows its own names. nil: none are set.
+	Env func(name string) string
+	// Origins sets the base URL of a protocol, by its name, whatever Env says:
+	// it is what a command line asked for, such as --embedded.
+	Origins map[string]string
+	// Transport makes the connections. nil: NewTransport(nil).
+	Transport http.RoundTripper
+	// Timeout is for one request with its answer; 0: 10 seconds.
+	Timeout time.Duration
+	// Deadline is for a whole operation with its retries; 0: 25 seconds.
+	Deadline time.Duration
+	// Now is the clock.
+	Now func() time.Time
+	// Sleep waits between two tries, or less long when ctx ends. nil: a timer.
+	Sleep func(ctx context.Context, d time.Duration) error
+	// Logger gets what is done, never what is said. nil: nothing is logged.
+	Logger *slog.Logger
+	// Version goes into the User-Agent; "": "dev".
+	Version string
+}
+
+// Client is the client half of every protocol over one store.
+type Client struct {
+	Lona      *Lona
+	Lifecycle *Lifecycle
+	Scrubber  *Scrubber
+
+	protocols []Protocol
+}
+
+// New returns a Client. An error names the setting that is wrong; it never
+// holds a secret.
+func New(o Options) (*Client, error) {
+	if o.Store == nil || o.Now == nil {
+		return nil, errors.New("gateway: Options.Store and Options.Now are required")
+	}
+	if o.Env == nil {
+		o.Env = func(string) string { return "" }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	scrubber := newScrubber(o.Store)
+	o.Store = scrubber.watch()
+	http := newCaller(o, scrubber)
+
+	lona, err := newLona(o, http)
+	if err != nil {
+		return nil, err
+	}
+
+	c := &Client{Lona: lona, Scrubber: scrubber, protocols: []Protocol{lona}}
+	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
+	c.Lifecycle = newLifecycle(o, http, c.protocols)
+	return c, nil
+}
+
+// All returns every protocol, sorted by name.
+func (c *Client) All() []Protocol { return slices.Clone(c.protocols) }
+
+// Start does what the user's settings ask for at the start of the program:
+// every [Starter] once. One that fails does not keep the next from starting.
+func (c *Client) Start(ctx context.Context) error {
+	var errs []error
+	for _, p := range c.protocols {
+		s, ok := p.(Starter)
+		if !ok {
+			continue
+		}
+		if err := s.Start(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("start %s: %w", p.Wire().Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setting returns the base URL of a protocol: what Options.Origins says, else
+// what the user set under name, else the protocol's own.
+func (o Options) setting(protocol, name, own string) (string, error) {
+	base, source := o.Origins[protocol], "the base URL of "+protocol
+	if base == "" {
+		base, source = o.Env(name), name
+	}
+	if base == "" {
+		return own, nil
+	}
+	origin, err := parseOrigin(base)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", source, err)
+	}
+	return origin, nil
+}

@@ -1,0 +1,309 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+const (
+	// maxBody is the largest body of a request.
+	maxBody = 1 << 20
+	// maxShown is how much of an answer is returned.
+	maxShown = 256 << 10
+	// maxHops is how many redirects within the origin are followed.
+	maxHops = 3
+)
+
+// Request is a request that is made with a stored credential.
+type Request struct {
+	Method string            // GET, HEAD, OPTIONS, POST, PUT, PATCH or DELETE
+	Path   string            // an absolute path, percent-encoded where it must be; no query
+	Query  map[string]string // added to the path
+	Header map[string]string // none that carries a credential or steers the connection
+	// Body is nil, a string (sent as it is), a []byte or json.RawMessage (sent
+	// as it is, as JSON), or anything else (sent as its JSON). The type is
+	// the Content-Type of Header where that has one.
+	Body any
+}
+
+// Response is what a service answered, whatever its status was. Every secret
+// in it is masked.
+type Response struct {
+	Status    int
+	Header    map[string][]string // those worth knowing, in canonical form
+	Body      []byte              // text; empty when Binary is not
+	Truncated bool                // Body is only the beginning
+	Binary    string              // what the body is, when it is not text: "image/png, 1234 bytes"
+}
+
+// Do makes a request with a stored credential, at the origin that issued it
+// and nowhere else. A *[RefusedError] says that none was made. An answer is a
+// Response whatever its status: only no answer is an *[Error].
+//
+// A 401 does not mark the credential: it may come from something between us
+// and the service, or mean this one route, and a credential marked as revoked
+// is no proof of an identity any more. What can be renewed is renewed, once;
+// what another process has replaced meanwhile is tried once in its new form.
+func (l *Lifecycle) Do(ctx context.Context, k credstore.Key, r Request) (Response, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	p, err := l.protocol(k)
+	if err != nil {
+		return Response{}, err
+	}
+	m, err := l.message(k, p, r)
+	if err != nil {
+		return Response{}, err
+	}
+	// Before anything is sent: an answer that cannot be looked through would
+	// have to be withheld, and what the request did would stay unknown.
+	if err := l.http.scrub.load(ctx); err != nil {
+		return Response{}, err
+	}
+	op := call{
+		protocol: k.Protocol, origin: k.Origin, acts: !safe(m.method),
+		op: m.method + " " + l.http.scrub.said(m.url.EscapedPath()),
+	}
+	a, err := l.authorized(ctx, k, p, op, m)
+	if err != nil {
+		return Response{}, err
+	}
+	return l.response(ctx, op, m, a)
+}
+
+// message checks a request and makes it, all but the credential.
+func (l *Lifecycle) message(k credstore.Key, p Protocol, r Request) (message, error) {
+	m := message{method: strings.ToUpper(r.Method)}
+	methods := []string{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+	if !slices.Contains(methods, m.method) {
+		return m, &RefusedError{Why: "The method must be one of " + strings.Join(methods, ", ") + "."}
+	}
+	if why := refusePath(r.Path); why != "" {
+		return m, &RefusedError{Why: why}
+	}
+	if route, ok := reservedBy(l.reserved(k, p), m.method, r.Path); ok {
+		return m, &RefusedError{Why: "That route issues or ends a credential, which is not for a plain request.", Tool: route.Tool}
+	}
+	u, err := url.Parse(k.Origin + r.Path)
+	if err != nil || originOf(u) != k.Origin {
+		return m, &RefusedError{Why: "The path is not valid."}
+	}
+	query := make(url.Values)
+	for name, value := range r.Query {
+		if strings.EqualFold(name, "_method") {
+			return m, &RefusedError{Why: "The query must not have _method, which turns the request into another one."}
+		}
+		query.Set(name, value)
+	}
+	if u.RawQuery = query.Encode(); len(u.RawQuery) > maxPath {
+		return m, &RefusedError{Why: "The query is too long."}
+	}
+	m.url = u
+	var why string
+	if m.header, why = requestHeader(r.Header, l.protocols); why != "" {
+		return m, &RefusedError{Why: why}
+	}
+	return m, m.setBody(r.Body)
+}
+
+// setBody sets the body of a request and its type.
+func (m *message) setBody(body any) error {
+	kind := "application/json"
+	switch b := body.(type) {
+	case nil:
+		return nil
+	case string:
+		m.body = []byte(b)
+		if !json.Valid(m.body) {
+			kind = "text/plain; charset=utf-8"
+		}
+	case []byte:
+		m.body = b
+	case json.RawMessage:
+		m.body = b
+	default:
+		data, err := json.Marshal(b)
+		if err != nil {
+			return &RefusedError{Why: "The body cannot be written as JSON."}
+		}
+		m.body = data
+	}
+	switch {
+	case len(m.body) > maxBody:
+		return &RefusedError{Why: fmt.Sprintf("The body is larger than %d bytes.", maxBody)}
+	case m.method == http.MethodGet || m.method == http.MethodHead || m.method == http.MethodOptions:
+		return &RefusedError{Why: "A " + m.method + " request has no body."}
+	}
+	if m.header.Get("Content-Type") == "" {
+		m.header.Set("Content-Type", kind)
+	}
+	return nil
+}
+
+// reserved returns the routes that a plain request must not reach: those of
+// the credential's protocol, and those of every protocol that lives at the
+// same origin, as all of them do at the embedded gateway.
+func (l *Lifecycle) reserved(k credstore.Key, own Protocol) []wire.Route {
+	var routes []wire.Route
+	for _, p := range l.protocols {
+		if p == own || p.Origin() == k.Origin {
+			routes = append(routes, p.Wire().Reserved...)
+		}
+	}
+	return routes
+}
+
+func safe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
+// authorized sends a request with the credential. After a 401 it sends it
+// once more if the credential is another one by then.
+func (l *Lifecycle) authorized(ctx context.Context, k credstore.Key, p Protocol, op call, m message) (answer, error) {
+	a, sent, err := l.once(ctx, k, p, op, m)
+	if err != nil || a.status != http.StatusUnauthorized {
+		return a, err
+	}
+	if r, ok := p.(Renewer); ok {
+		if err := r.Renew(ctx, k); err != nil {
+			l.log.WarnContext(ctx, "a credential could not be renewed", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
+			return a, nil
+		}
+	}
+	now, err := l.authorize(ctx, k, p, m)
+	if err != nil || maps.EqualFunc(sent, now.header, slices.Equal[[]string]) {
+		return a, nil
+	}
+	again, _, err := l.once(ctx, k, p, op, m)
+	return again, err
+}
+
+// authorize returns the message with the credential in it.
+func (l *Lifecycle) authorize(ctx context.Context, k credstore.Key, p Protocol, m message) (message, error) {
+	req, err := http.NewRequestWithContext(ctx, m.method, m.url.String(), nil)
+	if err != nil {
+		return m, &RefusedError{Why: "The request is not valid."}
+	}
+	req.Header = m.header.Clone()
+	if err := p.Authorize(ctx, k, req); err != nil {
+		return m, err
+	}
+	m.header, m.url = req.Header, req.URL
+	if originOf(m.url) != k.Origin {
+		return m, &RefusedError{Why: "A credential goes to the origin that issued it only."}
+	}
+	return m, nil
+}
+
+// once sends a request with the credential and follows redirects within the
+// origin, if the method lets it. It also returns the headers that it sent.
+func (l *Lifecycle) once(ctx context.Context, k credstore.Key, p Protocol, op call, m message) (answer, http.Header, error) {
+	m, err := l.authorize(ctx, k, p, m)
+	if err != nil {
+		return answer{}, nil, err
+	}
+	limit := maxShown + l.http.scrub.current().longest
+	for hop := 0; ; hop++ {
+		a, err := l.http.retry(ctx, safe(m.method), func() (answer, error) { return l.http.send(ctx, op, m, limit) })
+		if err != nil || !isRedirect(a) {
+			return a, m.header, err
+		}
+		to, err := m.url.Parse(a.header.Get("Location"))
+		if err != nil || originOf(to) != k.Origin {
+			e := l.http.redirected(ctx, op, m.url, a)
+			e.Sent = !safe(m.method)
+			return a, m.header, e
+		}
+		_, reserved := reservedBy(l.reserved(k, p), m.method, to.EscapedPath())
+		if hop == maxHops || !safe(m.method) || reserved || refusePath(to.EscapedPath()) != "" || to.User != nil {
+			return a, m.header, nil
+		}
+		to.Fragment = ""
+		m.url = to
+	}
+}
+
+func isRedirect(a answer) bool {
+	switch a.status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return a.header.Get("Location") != ""
+	}
+	return false
+}
+
+// response returns what may be seen of an answer.
+func (l *Lifecycle) response(ctx context.Context, op call, m message, a answer) (Response, error) {
+	if err := l.http.scrub.load(ctx); err != nil {
+		e := op.fail(CodeWithheld, err)
+		e.Status, e.Sent = a.status, op.acts
+		return Response{}, e
+	}
+	scrub := l.http.scrub.current()
+	r := Response{Status: a.status, Header: shownHeader(a.header, m.url, scrub)}
+	if r.Binary = binary(a); r.Binary != "" {
+		return r, nil
+	}
+	text := scrub.mask(string(a.body))
+	if a.cut {
+		// A secret may lie across the end of what was read.
+		text = text[:max(0, len(text)-scrub.longest)]
+	}
+	r.Truncated = a.cut || len(text) > maxShown
+	r.Body = []byte(strings.ToValidUTF8(text[:min(len(text), maxShown)], ""))
+	return r, nil
+}
+
+// shownHeader returns the headers of an answer that are worth knowing.
+func shownHeader(h http.Header, from *url.URL, scrub *masker) map[string][]string {
+	shown := make(map[string][]string)
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if !told(name) || len(shown) == maxHeaders {
+			continue
+		}
+		for _, value := range h[name][:min(len(h[name]), maxHeaders)] {
+			if len(value) > maxHeaderValue || name == "Location" && !within(from, value) {
+				continue
+			}
+			shown[name] = append(shown[name], scrub.mask(oneLine(scrub.mask(value))))
+		}
+	}
+	return shown
+}
+
+// within reports whether a URL in a header stays at the origin.
+func within(from *url.URL, to string) bool {
+	u, err := from.Parse(to)
+	return err == nil && originOf(u) == originOf(from)
+}
+
+// binary describes a body that is not text, or returns "".
+func binary(a answer) string {
+	sample := a.body
+	if a.cut && len(sample) > utf8.UTFMax {
+		sample = sample[:len(sample)-utf8.UTFMax]
+		for len(sample) > 0 && !utf8.RuneStart(a.body[len(sample)]) {
+			sample = sample[:len(sample)-1]
+		}
+	}
+	if utf8.Valid(sample) && !strings.ContainsRune(string(sample), 0) {
+		return ""
+	}
+	// What it says it is could hold anything.
+	kind, _, _ := strings.Cut(http.DetectContentType(a.body), ";")
+	size := fmt.Sprintf("%d bytes", len(a.body))
+	if a.cut {
+		size = "more than " + size
+	}
+	return kind + ", " + size
+}
