@@ -1,0 +1,259 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway"
+)
+
+// unchanged is what is stored after a call that stores nothing.
+const unchanged = "Nothing changed: the credential is stored as it was."
+
+// Credential is what may be said of a stored credential.
+type Credential struct {
+	Handle      string   `json:"handle"`
+	Protocol    string   `json:"protocol"`
+	Origin      string   `json:"origin"`
+	Agent       string   `json:"agent"`
+	State       string   `json:"state" jsonschema:"active and expiring are usable"`
+	ExpiresAt   string   `json:"expires_at,omitzero"`
+	Permissions []string `json:"permissions,omitzero"`
+}
+
+// describe says what may be said of a stored credential.
+func (d Deps) describe(i credstore.Info) Credential {
+	c := Credential{
+		Handle: d.Client.Lifecycle.Handle(i.Key), Protocol: i.Protocol, Origin: i.Origin, Agent: i.Agent,
+		State: string(i.StateAt(d.Now())),
+	}
+	if !i.ExpiresAt.IsZero() {
+		c.ExpiresAt = i.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	if p := i.Attrs["permissions"]; p != "" {
+		c.Permissions = strings.Split(p, ",")
+	}
+	return c
+}
+
+// storedIn names where secrets are kept, if that can be told.
+func (d Deps) storedIn(ctx context.Context) string {
+	if d.StoredIn == nil {
+		return ""
+	}
+	where, err := d.StoredIn(ctx)
+	if err != nil {
+		return ""
+	}
+	return where
+}
+
+// CredentialInput is the arguments of a tool that uses a credential.
+type CredentialInput struct {
+	Credential string `json:"credential,omitzero" jsonschema:"a handle; may be left out when exactly one is usable"`
+}
+
+// resolve returns the credential that a handle names, which must be one of the
+// protocol. "" stands for the only usable one of the protocol.
+func (d Deps) resolve(ctx context.Context, protocol, handle string) (credstore.Info, error) {
+	if handle != "" {
+		info, err := d.Client.Lifecycle.Resolve(ctx, handle)
+		if err == nil && info.Protocol != protocol {
+			err = &gateway.ResolveError{Handle: handle, Why: "That credential is not one of " + protocol + "."}
+		}
+		return info, err
+	}
+	all, err := d.named(ctx)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	var usable []credstore.Info
+	var handles []string
+	for _, i := range all {
+		if i.Protocol != protocol {
+			continue
+		}
+		handles = append(handles, d.Client.Lifecycle.Handle(i.Key))
+		if i.UsableAt(d.Now()) {
+			usable = append(usable, i)
+		}
+	}
+	switch {
+	case len(usable) == 1:
+		return usable[0], nil
+	case len(usable) > 1:
+		return credstore.Info{}, &gateway.ResolveError{Why: "More than one credential of " + protocol + " is usable: say which.", Candidates: handles}
+	case len(handles) > 0:
+		return credstore.Info{}, &gateway.ResolveError{Why: "No stored credential of " + protocol + " is usable any more: register the agent again.", Candidates: handles}
+	}
+	return credstore.Info{}, &gateway.ResolveError{Why: "No credential of " + protocol + " is stored: register an agent first."}
+}
+
+// named returns the stored credentials that have a handle: a key pair or a
+// recovery key behind one has none.
+func (d Deps) named(ctx context.Context) ([]credstore.Info, error) {
+	all, err := d.Client.Lifecycle.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kinds := make(map[string]credstore.Kind)
+	for _, p := range d.Client.All() {
+		kinds[p.Wire().Name] = p.Kind()
+	}
+	return slices.DeleteFunc(all, func(i credstore.Info) bool {
+		kind, ok := kinds[i.Protocol]
+		return ok && kind != i.Kind
+	}), nil
+}
+
+// Nothing is the arguments of a tool that takes none.
+type Nothing struct{}
+
+// CredentialList is the result of list_credentials.
+type CredentialList struct {
+	Credentials []Credential `json:"credentials"`
+	StoredIn    string       `json:"stored_in,omitzero"`
+	NextStep    string       `json:"next_step"`
+}
+
+func listCredentials(d Deps) server.ServerTool {
+	s := spec{
+		name:  "list_credentials",
+		title: "List stored credentials",
+		description: "Lists the stored credentials: handle, service, agent, state, expiry; never a key. " +
+			"Call it first, to see whether you are registered already.",
+		readOnly:    true,
+		destructive: false,
+		idempotent:  true,
+		openWorld:   false, // it reads this machine only
+		kept:        "Nothing changed.",
+		lost:        "Nothing changed.",
+	}
+	return tool(d, s, func(ctx context.Context, _ Nothing) (CredentialList, error) {
+		all, err := d.named(ctx)
+		if err != nil {
+			return CredentialList{}, err
+		}
+		out := CredentialList{Credentials: []Credential{}, StoredIn: d.storedIn(ctx)}
+		var usable int
+		for _, i := range all {
+			out.Credentials = append(out.Credentials, d.describe(i))
+			if i.UsableAt(d.Now()) {
+				usable++
+			}
+		}
+		switch {
+		case len(all) == 0:
+			out.NextStep = "Register: call " + registerTools() + "."
+		case usable == 0:
+			out.NextStep = "None is usable: call rotate_credential, or " + registerTools() + " with the same agent."
+		default:
+			out.NextStep = "Use a credential whose state is active or expiring: with its service's tools, or with send_request."
+		}
+		return out, nil
+	})
+}
+
+func rotateCredential(d Deps) server.ServerTool {
+	s := spec{
+		name:  "rotate_credential",
+		title: "Rotate a credential",
+		description: "Gets a new key for a credential, stores it and ends the old one; the handle stays. " +
+			"Use it when the service refuses the credential, or it expires soon, or its key may have leaked.",
+		readOnly:    false,
+		destructive: true,  // the old key ends, also for other programs that use it
+		idempotent:  false, // each call issues another key
+		openWorld:   true,
+		kept:        unchanged,
+		lost:        "The credential is stored as it was, but the service may have replaced it already.",
+		again:       "Call rotate_credential again in a minute: that is safe, it ends the key that was lost.",
+	}
+	return tool(d, s, func(ctx context.Context, in CredentialInput) (Credential, error) {
+		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		if err != nil {
+			return Credential{}, err
+		}
+		done, err := d.Client.Lifecycle.Rotate(ctx, info.Key)
+		if err != nil {
+			return Credential{}, err
+		}
+		return d.describe(done), nil
+	})
+}
+
+// Ended is the result of revoke_credential and forget_credential.
+type Ended struct {
+	Credential   string `json:"credential"`
+	WhatHappened string `json:"what_happened"`
+	MayStillWork bool   `json:"may_still_work"`
+}
+
+func revokeCredential(d Deps) server.ServerTool {
+	s := spec{
+		name:  "revoke_credential",
+		title: "Revoke a credential",
+		description: "Ends a credential at the service for good. Ask the person first. " +
+			"Where the service has no such call (Lona), nothing is done and the error says what to do instead.",
+		readOnly:    false,
+		destructive: true,
+		idempotent:  true, // what has ended stays ended
+		openWorld:   true,
+		kept:        unchanged,
+		lost:        "The credential is stored as it was, but the service may have ended it already.",
+		again:       "Call revoke_credential again in a minute: that is safe.",
+	}
+	return tool(d, s, func(ctx context.Context, in CredentialInput) (Ended, error) {
+		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		if err != nil {
+			return Ended{}, err
+		}
+		if err := d.Client.Lifecycle.Revoke(ctx, info.Key); err != nil {
+			return Ended{}, err
+		}
+		return Ended{
+			Credential:   d.Client.Lifecycle.Handle(info.Key),
+			WhatHappened: info.Origin + " accepts the key no more.",
+		}, nil
+	})
+}
+
+func forgetCredential(d Deps) server.ServerTool {
+	s := spec{
+		name:  "forget_credential",
+		title: "Forget a credential",
+		description: "Deletes a credential from this machine for good. The service is not told: there it lives until it expires. " +
+			"Ask the person first.",
+		readOnly:    false,
+		destructive: true,  // the key cannot be had again
+		idempotent:  true,  // what is deleted stays deleted
+		openWorld:   false, // it changes this machine only
+		kept:        unchanged,
+		lost:        unchanged,
+	}
+	return tool(d, s, func(ctx context.Context, in CredentialInput) (Ended, error) {
+		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		if err != nil {
+			return Ended{}, err
+		}
+		handle := d.Client.Lifecycle.Handle(info.Key)
+		alive, err := d.Client.Lifecycle.Forget(ctx, info.Key)
+		if err != nil {
+			return Ended{}, err
+		}
+		out := Ended{Credential: handle, WhatHappened: "It is deleted from this machine.", MayStillWork: alive}
+		if alive {
+			until := "for ever"
+			if !info.ExpiresAt.IsZero() {
+				until = "until " + info.ExpiresAt.UTC().Format(time.RFC3339)
+			}
+			out.WhatHappened += fmt.Sprintf(" %s was not told and may accept the key %s.", info.Origin, until)
+		}
+		return out, nil
+	})
+}

@@ -1,0 +1,112 @@
+package tools
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// lona is what the shared tools know of Lona.
+func lona() protocol {
+	const register = "lona_register_agent"
+	return protocol{
+		register: register,
+		setting:  "LONA_GATEWAY_URL",
+		advice: map[string]string{
+			wire.LonaInvalidRequest: "Read service_said for the argument that is wrong, then call " + register + " again with it put right.",
+			wire.LonaInvalidInvite:  "Call " + register + " again: it gets a new invite.",
+			wire.LonaInvalidRegistrationSecret: "Ask the person to correct or unset LONA_AGENT_REGISTRATION_SECRET in Enlist's environment and to restart Enlist. " +
+				"Do not ask for the secret itself.",
+			wire.LonaInvitesDisabled: "Ask the person to set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment: the service gives out no invites now. " +
+				"Do not ask for the secret itself.",
+			wire.LonaAgentExists: "Call " + register + " with another agent_id: this one belongs to somebody whose token is not stored here.",
+			wire.LonaRateLimited: "Wait an hour, then call " + register + " again: an address gets three invites an hour. " +
+				"A person can set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment, which has no such limit.",
+			wire.LonaUnauthorized: "Call rotate_credential. If that fails too, call " + register + " with the same agent_id.",
+		},
+	}
+}
+
+// LonaRegisterInput is the arguments of lona_register_agent.
+type LonaRegisterInput struct {
+	AgentID       string `json:"agent_id" jsonschema:"2 to 64 ASCII letters, digits or ._-; choose one and keep to it"`
+	AgentName     string `json:"agent_name" jsonschema:"for people; up to 100 characters"`
+	ExpiresInDays *int   `json:"expires_in_days,omitzero" jsonschema:"lifetime of the token; the service has a maximum"`
+	Source        string `json:"source,omitzero" jsonschema:"where the agent comes from"`
+	UserID        string `json:"user_id,omitzero" jsonschema:"only if it differs from agent_id"`
+}
+
+// LonaRegistered is the result of lona_register_agent.
+type LonaRegistered struct {
+	Credential
+	StoredIn string `json:"stored_in,omitzero"`
+	Reused   bool   `json:"reused"`
+	NextStep string `json:"next_step"`
+}
+
+func lonaRegisterAgent(d Deps) server.ServerTool {
+	s := spec{
+		name:  "lona_register_agent",
+		title: "Register at Lona",
+		description: "Registers an agent at Lona and stores its token, which you never see. " +
+			"Call it once, before the other Lona tools; needs no invite or key. " +
+			"The same agent_id again gets a new token and ends the old one. Returns the credential's handle.",
+		readOnly: false,
+		// What it ends is the token of the same agent_id, and it stores the
+		// successor: nothing is lost.
+		destructive: false,
+		// Each call issues another token.
+		idempotent: false,
+		openWorld:  true,
+		kept:       "Nothing new. A token that was stored for this agent before is still stored.",
+		lost:       "Nothing new. The service may have issued a token that never arrived, and ended the one that is stored, if any.",
+		again:      "Call lona_register_agent again with the same arguments in a minute: that is safe, it ends the token that was lost.",
+	}
+	return tool(d, s, func(ctx context.Context, in LonaRegisterInput) (LonaRegistered, error) {
+		done, err := d.Client.Lona.Register(ctx, gateway.LonaRegistration{
+			AgentID: in.AgentID, AgentName: in.AgentName, ExpiresInDays: in.ExpiresInDays, Source: in.Source, UserID: in.UserID,
+		})
+		if err != nil {
+			return LonaRegistered{}, err
+		}
+		out := LonaRegistered{Credential: d.describe(done.Info), StoredIn: d.storedIn(ctx), Reused: done.Reused}
+		out.NextStep = "Call lona_list_strategies with credential " + out.Handle + ". Then follow Lona's agent workflow, from a strategy to its backtest: " +
+			"send_request makes every other request with this credential."
+		return out, nil
+	})
+}
+
+// LonaStrategies is the result of lona_list_strategies.
+type LonaStrategies struct {
+	Credential string `json:"credential"`
+	Strategies any    `json:"strategies"`
+}
+
+func lonaListStrategies(d Deps) server.ServerTool {
+	s := spec{
+		name:        "lona_list_strategies",
+		title:       "List Lona's strategies",
+		description: "Lists the agent's strategies at Lona. Use it after lona_register_agent, or to see whether a credential works.",
+		readOnly:    true,
+		destructive: false,
+		idempotent:  true,
+		openWorld:   true,
+		kept:        unchanged,
+		lost:        unchanged,
+	}
+	return tool(d, s, func(ctx context.Context, in CredentialInput) (LonaStrategies, error) {
+		info, err := d.resolve(ctx, wire.LonaName, in.Credential)
+		if err != nil {
+			return LonaStrategies{}, err
+		}
+		list, err := d.Client.Lona.Strategies(ctx, info.Key)
+		if err != nil {
+			return LonaStrategies{}, err
+		}
+		return LonaStrategies{Credential: d.Client.Lifecycle.Handle(info.Key), Strategies: json.RawMessage(list)}, nil
+	})
+}

@@ -1,0 +1,100 @@
+package tools
+
+import (
+	"context"
+	"encoding/json"
+	"mime"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway"
+)
+
+// maxShown is how much of an answer a model is shown, in bytes.
+const maxShown = 64 << 10
+
+// RequestInput is the arguments of send_request.
+type RequestInput struct {
+	CredentialInput
+	Method  string            `json:"method" jsonschema:"enum=DELETE,enum=GET,enum=HEAD,enum=OPTIONS,enum=PATCH,enum=POST,enum=PUT"`
+	Path    string            `json:"path" jsonschema:"as in /api/v1/strategies; no host, no query"`
+	Query   map[string]string `json:"query,omitzero"`
+	Headers map[string]string `json:"headers,omitzero" jsonschema:"none that carries a credential"`
+	Body    any               `json:"body,omitzero" jsonschema:"JSON, or a string that is sent as it is"`
+}
+
+// Answer is the result of send_request.
+type Answer struct {
+	Credential string              `json:"credential"`
+	Status     int                 `json:"status"`
+	Headers    map[string][]string `json:"headers,omitzero"`
+	Body       any                 `json:"body,omitzero"`
+	Binary     string              `json:"binary,omitzero"`
+	Truncated  bool                `json:"truncated,omitzero"`
+	NextStep   string              `json:"next_step,omitzero"`
+}
+
+func sendRequest(d Deps) server.ServerTool {
+	s := spec{
+		name:  "send_request",
+		title: "Send a request with a credential",
+		description: "Makes an HTTP request with a credential, to the service that issued it, and returns status, headers and body. " +
+			"Use it for routes that have no tool of their own; those that issue or end credentials are refused.",
+		readOnly:    false,
+		destructive: true,  // a DELETE or POST can do anything there
+		idempotent:  false, // nor need it be harmless twice
+		openWorld:   true,
+		kept:        unchanged,
+		lost:        "The credential is stored as it was. Whether the service did what the request asked for is not known.",
+		again:       "Find out with a GET request whether it was done, before you repeat it.",
+	}
+	return tool(d, s, func(ctx context.Context, in RequestInput) (Answer, error) {
+		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		if err != nil {
+			return Answer{}, err
+		}
+		r, err := d.Client.Lifecycle.Do(ctx, info.Key, gateway.Request{
+			Method: in.Method, Path: in.Path, Query: in.Query, Header: in.Headers, Body: in.Body,
+		})
+		if err != nil {
+			return Answer{}, err
+		}
+		out := Answer{
+			Credential: d.Client.Lifecycle.Handle(info.Key),
+			Status:     r.Status, Headers: r.Header, Binary: r.Binary, Truncated: r.Truncated,
+		}
+		out.Body, out.Truncated = body(r)
+		if r.Status == http.StatusUnauthorized {
+			out.NextStep = "The service refused the credential: call rotate_credential, then repeat the request."
+		}
+		return out, nil
+	})
+}
+
+// body returns the body of an answer as a model is shown it: JSON as such,
+// anything else, and what was cut, as text.
+func body(r gateway.Response) (shown any, truncated bool) {
+	if len(r.Body) == 0 {
+		return nil, r.Truncated
+	}
+	if len(r.Body) > maxShown {
+		text := r.Body[:maxShown]
+		for len(text) > 0 && !utf8.RuneStart(r.Body[len(text)]) {
+			text = text[:len(text)-1]
+		}
+		return string(text), true
+	}
+	if !r.Truncated && isJSON(r.Header) && json.Valid(r.Body) {
+		return json.RawMessage(r.Body), false
+	}
+	return string(r.Body), r.Truncated
+}
+
+// isJSON reports whether a Content-Type says JSON.
+func isJSON(header map[string][]string) bool {
+	kind, _, err := mime.ParseMediaType(http.Header(header).Get("Content-Type"))
+	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json"))
+}

@@ -1,0 +1,296 @@
+package tools
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/mark3labs/mcp-go/mcp"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway"
+)
+
+// Failure is the structured content of every tool error.
+type Failure struct {
+	Code              string `json:"code"`
+	WhatHappened      string `json:"what_happened"`
+	WhatIsStored      string `json:"what_is_stored"`
+	NextStep          string `json:"next_step"`
+	Protocol          string `json:"protocol,omitzero"`
+	Origin            string `json:"origin,omitzero"`
+	Status            int    `json:"status,omitzero"`
+	RetryAfterSeconds int    `json:"retry_after_seconds,omitzero"`
+	// ServiceSaid holds the service's words, and no other field does.
+	ServiceSaid string `json:"service_said,omitzero"`
+}
+
+// Codes of a [Failure] beside those of package gateway and of the services.
+const (
+	CodeInvalidArguments = "invalid_arguments"
+	CodeInternal         = "internal"
+	CodeNoCredential     = "no_such_credential" //nolint:gosec // an error code, not a credential
+	CodeWhichCredential  = "which_credential"   //nolint:gosec // an error code, not a credential
+	CodeRefused          = "refused"
+	CodeUnsupported      = "unsupported"
+	CodeNotStored        = "not_stored"
+	CodeStoreUnavailable = "store_unavailable"
+	CodeStoreDamaged     = "store_damaged"
+	CodeStoreTooSmall    = "store_too_small"
+)
+
+// failed makes a tool error of a failure.
+func failed(f Failure) *mcp.CallToolResult {
+	res := mcp.NewToolResultStructuredOnly(f)
+	res.IsError = true
+	return res
+}
+
+// Internal returns the result for a bug of ours. id is what it is logged under.
+func Internal(id string) *mcp.CallToolResult {
+	return failed(Failure{
+		Code:         CodeInternal,
+		WhatHappened: "Enlist made a mistake. It is in its log under " + id + ".",
+		WhatIsStored: "What was stored before is still stored; list_credentials shows it.",
+		NextStep:     "Call list_credentials to see how things stand. If the same call fails again, give the person this id: " + id + ".",
+	})
+}
+
+// explain says what an error means to a model.
+func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
+	var (
+		notStored   *gateway.NotStoredError
+		service     *gateway.Error
+		resolve     *gateway.ResolveError
+		refused     *gateway.RefusedError
+		unsupported *gateway.UnsupportedError
+	)
+	ctx = context.WithoutCancel(ctx) // words are cleaned even when the time is up
+	switch {
+	case errors.As(err, &notStored):
+		return Failure{
+			Code: CodeNotStored, Protocol: notStored.Protocol, Origin: notStored.Origin,
+			WhatHappened: fmt.Sprintf("%s issued a credential, but it could not be stored: %s.", notStored.Origin, d.said(ctx, notStored.Cause)),
+			WhatIsStored: "Nothing new. What was stored before may have ended at the service.",
+			NextStep:     d.said(ctx, errors.New(notStored.Remedy)),
+		}
+	case errors.As(err, &service):
+		return d.explainService(ctx, s, service)
+	case errors.As(err, &resolve):
+		return explainResolve(s, resolve)
+	case errors.As(err, &refused):
+		next := "Call " + s.name + " again with that put right."
+		if refused.Tool != "" {
+			next = "Call " + refused.Tool + " instead."
+		}
+		return Failure{Code: CodeRefused, WhatHappened: refused.Why, WhatIsStored: s.kept, NextStep: next}
+	case errors.As(err, &unsupported):
+		return explainUnsupported(s, unsupported)
+	}
+	if f, ok := d.explainStore(ctx, s, err); ok {
+		return f
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return Failure{Code: gateway.CodeCancelled, WhatHappened: "The call was cancelled.", WhatIsStored: s.kept, NextStep: s.retry("")}
+	case errors.Is(err, context.DeadlineExceeded):
+		return Failure{Code: gateway.CodeTimeout, WhatHappened: "The call took too long and was ended.", WhatIsStored: s.kept, NextStep: s.retry("a little later")}
+	case errors.Is(err, errors.ErrUnsupported):
+		return Failure{
+			Code: CodeUnsupported, WhatHappened: d.said(ctx, err), WhatIsStored: s.kept,
+			NextStep: "Ask the person to update Enlist.",
+		}
+	}
+	id := strings.ToLower(rand.Text()[:10])
+	d.Logger.ErrorContext(ctx, "a tool failed in a way that nobody thought of", "bug_id", id, "tool", s.name, "error", d.said(ctx, err))
+	f, _ := Internal(id).StructuredContent.(Failure)
+	return f
+}
+
+// explainUnsupported is about a call that a protocol does not have.
+func explainUnsupported(s spec, e *gateway.UnsupportedError) Failure {
+	instead := "rotate_credential, forget_credential"
+	if e.Op == "rotate" {
+		instead = cmp.Or(protocols()[e.Protocol].register, registerTools()) + ", forget_credential"
+	}
+	return Failure{
+		Code: CodeUnsupported, Protocol: e.Protocol, WhatIsStored: s.kept,
+		WhatHappened: fmt.Sprintf("The protocol %s has no call to %s a credential, so nothing was done.", e.Protocol, e.Op),
+		NextStep:     strings.TrimSuffix(e.Instead, ".") + ". The tools for that: " + instead + ".",
+	}
+}
+
+// said returns the words of an error without secrets, on one line.
+func (d Deps) said(ctx context.Context, err error) string {
+	if err == nil {
+		return ""
+	}
+	return d.Client.Scrubber.Said(ctx, err.Error())
+}
+
+// retry says to call the tool again.
+func (s spec) retry(when string) string {
+	if when != "" {
+		when = " " + when
+	}
+	return "Call " + s.name + " again" + when + "."
+}
+
+// explainResolve is about a handle that names no credential, or not just one.
+func explainResolve(s spec, e *gateway.ResolveError) Failure {
+	f := Failure{Code: CodeNoCredential, WhatHappened: e.Why, WhatIsStored: "Nothing changed."}
+	switch list := strings.Join(e.Candidates, ", "); {
+	case list != "":
+		f.WhatIsStored = "Nothing changed. Stored are: " + list + "."
+		f.NextStep = fmt.Sprintf("Call %s again with one of these as credential, or register: call %s.", s.name, registerTools())
+		if e.Handle == "" && len(e.Candidates) > 1 {
+			f.Code = CodeWhichCredential
+		}
+	case e.Handle != "":
+		f.NextStep = "Call list_credentials: it has the handles of all credentials."
+	default:
+		f.NextStep = "Register first: call " + registerTools() + "."
+	}
+	return f
+}
+
+// registerTools names the tools that register an agent.
+func registerTools() string {
+	var names []string
+	for _, t := range All(Deps{}) {
+		if strings.HasSuffix(t.Tool.Name, "_register_agent") {
+			names = append(names, t.Tool.Name)
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// explainStore is about the place where credentials are kept.
+func (d Deps) explainStore(ctx context.Context, s spec, err error) (Failure, bool) {
+	f := Failure{WhatIsStored: s.kept}
+	what := d.said(ctx, err)
+	var known *credstore.Error
+	if errors.As(err, &known) {
+		// The remedy is said in next_step.
+		what = d.said(ctx, &credstore.Error{Op: known.Op, Place: known.Place, Kind: known.Kind, Cause: known.Cause})
+	}
+	switch {
+	case errors.Is(err, credstore.ErrNotFound):
+		f.Code, f.WhatHappened = CodeNoCredential, "There is no such credential any more."
+		f.NextStep = "Call list_credentials."
+		return f, true
+	case errors.Is(err, credstore.ErrTooLarge):
+		f.Code = CodeStoreTooSmall
+		f.NextStep = "Ask the person to set ENLIST_STORE=file for Enlist."
+	case errors.Is(err, credstore.ErrDamaged):
+		f.Code = CodeStoreDamaged
+		f.NextStep = "Register the agent again: call " + registerTools() + "."
+	case known != nil, errors.Is(err, credstore.ErrUnavailable):
+		f.Code = CodeStoreUnavailable
+		f.NextStep = "Ask the person to unlock or repair the credential store, then call " + s.name + " again."
+	default:
+		return f, false
+	}
+	f.WhatHappened = "The credential store could not be used: " + strings.TrimSuffix(what, ".") + "."
+	if known != nil && known.Remedy != "" {
+		remedy := strings.TrimSuffix(d.said(ctx, errors.New(known.Remedy)), ".")
+		f.NextStep = fmt.Sprintf("Ask the person to do this: %s. Then call %s again.", remedy, s.name)
+	}
+	return f, true
+}
+
+// explainService is about a service that did not do what it was asked for.
+func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Failure {
+	p := protocols()[e.Protocol]
+	f := Failure{
+		Code: e.Code, Protocol: e.Protocol, Origin: e.Origin, Status: e.Status,
+		RetryAfterSeconds: int(math.Ceil(e.RetryAfter.Seconds())),
+		ServiceSaid:       d.Client.Scrubber.Said(ctx, e.Message),
+		WhatIsStored:      s.kept,
+	}
+	if e.Sent {
+		f.WhatIsStored = s.lost
+	}
+	base := "Ask the person whether the service's base URL is right"
+	if p.setting != "" {
+		base += " (" + p.setting + " in Enlist's environment)"
+	}
+	switch e.Code {
+	case gateway.CodeInvalidInput:
+		f = badArguments(s.name, "Refused before any request was made: "+d.said(ctx, e.Cause)+".")
+		f.Code, f.Protocol, f.Origin = e.Code, e.Protocol, e.Origin
+		return f
+	case gateway.CodeUnreachable:
+		f.WhatHappened = e.Origin + " could not be reached, or the connection broke."
+		f.ServiceSaid = d.said(ctx, e.Cause) // the system's words, which may quote the service's
+		f.NextStep = s.retry("in a minute") + " If it fails again, ask the person whether this machine is online and the base URL is right."
+	case gateway.CodeTimeout:
+		f.WhatHappened = e.Origin + " did not answer in time."
+		f.NextStep = s.retry("in a minute")
+	case gateway.CodeCancelled:
+		f.WhatHappened = "The call was cancelled."
+		f.NextStep = s.retry("") + " Only do so if the person still wants it."
+	case gateway.CodeRedirect:
+		f.WhatHappened = e.Origin + " answered with a redirect. It was not followed: a key goes to the service that issued it only."
+		f.ServiceSaid = d.said(ctx, e.Cause) // it names the other host
+		f.NextStep = base + "."
+	case gateway.CodeBadAnswer:
+		f.WhatHappened = e.Origin + " answered with something that is not the protocol's JSON" + d.own(ctx, e.Cause) + "."
+		f.NextStep = base + "."
+	case gateway.CodeTooLarge:
+		f.WhatHappened = e.Origin + " answered with far more than the protocol's answers can be" + d.own(ctx, e.Cause) + "."
+		f.NextStep = base + "."
+	case gateway.CodeInsecure:
+		f.WhatHappened = "Plain http to " + e.Origin + " would show the key to anybody on the way. No request was made."
+		f.NextStep = base + ": it must begin with https."
+	case gateway.CodeWithheld:
+		f.WhatHappened = e.Origin + " answered, but the stored secrets could not be read to take them out of the answer, so it is withheld."
+		f.NextStep = "Ask the person to unlock the credential store, then call " + s.name + " again."
+	default:
+		f.WhatHappened = fmt.Sprintf("%s refused to %s (HTTP %d).", e.Origin, cmp.Or(e.Op, "do it"), e.Status)
+		f.NextStep = refusalStep(s, p, e)
+	}
+	// What is not the protocol's will not become it by asking again.
+	if e.Sent && s.again != "" && e.Code != gateway.CodeBadAnswer && e.Code != gateway.CodeTooLarge && e.Code != gateway.CodeRedirect {
+		f.NextStep = s.again
+	}
+	if e.RetryAfter > 0 {
+		f.NextStep = fmt.Sprintf("Wait %s, then call %s again.", e.RetryAfter.Round(time.Second), s.name)
+	}
+	return f
+}
+
+// own returns the words of a cause where they are ours alone, and nothing
+// where they repeat an error of the service.
+func (d Deps) own(ctx context.Context, cause error) string {
+	var inner *gateway.Error
+	if cause == nil || errors.As(cause, &inner) {
+		return ""
+	}
+	return " (" + d.said(ctx, cause) + ")"
+}
+
+// refusalStep is the next step after a service's own error code, or after a
+// status where the code says nothing.
+func refusalStep(s spec, p protocol, e *gateway.Error) string {
+	if step, ok := p.advice[e.Code]; ok {
+		return step
+	}
+	switch {
+	case e.Status == http.StatusTooManyRequests:
+		return s.retry("later: the service gives no time; an hour is a safe one")
+	case e.Status >= http.StatusInternalServerError:
+		return s.retry("in a minute") + " If it fails again, tell the person that the service is out of order."
+	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
+		return "Call rotate_credential. If that fails too, register again: call " + cmp.Or(p.register, registerTools()) + "."
+	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed:
+		return "Ask the person whether the service's base URL is right."
+	}
+	return "Read service_said: if an argument is wrong, call " + s.name + " again with that put right; else tell the person what it says."
+}

@@ -1,0 +1,223 @@
+package tools_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	mcpclient "github.com/mark3labs/mcp-go/client"
+	"github.com/mark3labs/mcp-go/mcp"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/leakscan"
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/server"
+	"github.com/enlist-mcp/enlist/tools"
+)
+
+// rig is a model at the tools of a real server, in one process.
+type rig struct {
+	t      *testing.T
+	caller *mcpclient.Client
+	client *gateway.Client
+	store  credstore.Store
+	clock  *gatewaytest.Clock
+
+	mu   sync.Mutex
+	seen strings.Builder // every answer and every log line
+}
+
+// options change a rig.
+type options struct {
+	env     map[string]string
+	store   func(credstore.Store) credstore.Store
+	clock   *gatewaytest.Clock
+	timeout time.Duration
+}
+
+// newRig returns a model that talks about Lona to the service at origin.
+func newRig(t *testing.T, origin string, o options) *rig {
+	t.Helper()
+	r := &rig{t: t, clock: o.clock}
+	if r.clock == nil {
+		r.clock = gatewaytest.NewClock(time.Now())
+	}
+	r.store = credstore.NewMemory(r.clock.Now)
+	if o.store != nil {
+		r.store = o.store(r.store)
+	}
+	env := map[string]string{"LONA_GATEWAY_URL": origin}
+	for name, value := range o.env {
+		env[name] = value
+	}
+	logger := slog.New(slog.NewTextHandler(r, nil))
+	var err error
+	r.client, err = gateway.New(gateway.Options{
+		Store: r.store, Env: func(name string) string { return env[name] }, Now: r.clock.Now, Logger: logger,
+		Timeout: o.timeout,
+		Sleep: func(_ context.Context, d time.Duration) error {
+			r.clock.Advance(d)
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.New(server.Config{Client: r.client, Now: r.clock.Now, StoredIn: r.store.Backend, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.caller, err = mcpclient.NewInProcessClient(s.MCP())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.caller.Close() })
+	if err := r.caller.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.caller.Initialize(t.Context(), mcp.InitializeRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Write implements [io.Writer] for the log.
+func (r *rig) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen.Write(p)
+}
+
+// args are the arguments of a tool.
+type args map[string]any
+
+// raw calls a tool.
+func (r *rig) raw(tool string, arguments any) *mcp.CallToolResult {
+	r.t.Helper()
+	return r.rawCtx(r.t.Context(), tool, arguments)
+}
+
+func (r *rig) rawCtx(ctx context.Context, tool string, arguments any) *mcp.CallToolResult {
+	r.t.Helper()
+	req := mcp.CallToolRequest{}
+	req.Params.Name, req.Params.Arguments = tool, arguments
+	res, err := r.caller.CallTool(ctx, req)
+	if err != nil {
+		r.t.Fatalf("%s: %v", tool, err)
+	}
+	text, err := json.Marshal(res)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	_, _ = fmt.Fprintln(r, string(text))
+	return res
+}
+
+// call calls a tool that must succeed.
+func call[Out any](r *rig, tool string, arguments args) Out {
+	r.t.Helper()
+	res := r.raw(tool, arguments)
+	if res.IsError {
+		r.t.Fatalf("%s: got the error %s", tool, mcp.GetTextFromContent(res.Content[0]))
+	}
+	return decode[Out](r.t, res)
+}
+
+// fail calls a tool that must fail.
+func (r *rig) fail(tool string, arguments any) tools.Failure {
+	r.t.Helper()
+	return r.failCtx(r.t.Context(), tool, arguments)
+}
+
+func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Failure {
+	r.t.Helper()
+	res := r.rawCtx(ctx, tool, arguments)
+	if !res.IsError {
+		r.t.Fatalf("%s: got %s, want an error", tool, mcp.GetTextFromContent(res.Content[0]))
+	}
+	f := decode[tools.Failure](r.t, res)
+	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
+		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
+	}
+	if n := len([]rune(f.ServiceSaid)); n > 500 {
+		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
+	}
+	return f
+}
+
+func decode[Out any](t *testing.T, res *mcp.CallToolResult) (out Out) {
+	t.Helper()
+	raw, err := json.Marshal(res.StructuredContent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		t.Fatalf("%v in %s", err, raw)
+	}
+	if got, want := mcp.GetTextFromContent(res.Content[0]), string(raw); !sameJSON(got, want) {
+		t.Errorf("text content: got %s, want what the structured content says: %s", got, want)
+	}
+	return out
+}
+
+func sameJSON(a, b string) bool {
+	var x, y any
+	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && fmt.Sprint(x) == fmt.Sprint(y)
+}
+
+// register registers an agent.
+func (r *rig) register(agent string) tools.LonaRegistered {
+	r.t.Helper()
+	return call[tools.LonaRegistered](r, "lona_register_agent", args{"agent_id": agent, "agent_name": "An Agent"})
+}
+
+// saysNothingOf is saysNone for what a gateway has issued. It also tells the
+// scan of the whole suite of it.
+func (r *rig) saysNothingOf(gw *gatewaytest.Gateway) {
+	r.t.Helper()
+	rec := r.recorder()
+	for _, secret := range gw.Secrets() {
+		rec.Issued(secret)
+	}
+	r.saysNone(gw.Secrets()...)
+}
+
+// saysNone fails the test if a secret is in anything that the model saw or
+// that was logged, and keeps it all for the scan of the whole suite.
+func (r *rig) saysNone(secrets ...string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, secret := range secrets {
+		if strings.Contains(r.seen.String(), secret) {
+			r.t.Errorf("a secret (%.16s…) was told to the model or logged", secret)
+		}
+	}
+	out, err := r.recorder().Output(r.t.Name())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := io.WriteString(out, r.seen.String()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) recorder() *leakscan.Recorder {
+	r.t.Helper()
+	rec, err := leakscan.New(os.Getenv(leakscan.Variable))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return rec
+}
+
+func textOf(res *mcp.CallToolResult) string { return mcp.GetTextFromContent(res.Content[0]) }

@@ -1,0 +1,98 @@
+// Package tools is what the model sees: one tool a file of its thing, typed
+// arguments and results, and errors that say what to do next.
+//
+// A tool names a credential by its handle and never holds one. It reaches a
+// service through package gateway only.
+package tools
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/mark3labs/mcp-go/mcp"
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// Deps is what tools are made of. Client and Now are required.
+type Deps struct {
+	Client *gateway.Client
+	Now    func() time.Time
+	// StoredIn names where secrets are kept, as credstore.Store.Backend does.
+	// nil: results do not say.
+	StoredIn func(context.Context) (string, error)
+	// Logger gets what only a bug of ours can cause. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Register adds every tool to a server.
+func Register(s *server.MCPServer, d Deps) {
+	s.AddTools(All(d)...)
+}
+
+// All lists every tool, sorted by name. It is one of the lists that a new
+// protocol is added to.
+func All(d Deps) []server.ServerTool {
+	if d.Logger == nil {
+		d.Logger = slog.New(slog.DiscardHandler)
+	}
+	return []server.ServerTool{
+		forgetCredential(d),
+		listCredentials(d),
+		lonaListStrategies(d),
+		lonaRegisterAgent(d),
+		revokeCredential(d),
+		rotateCredential(d),
+		sendRequest(d),
+	}
+}
+
+// protocol is what the tools that are for every protocol know of one.
+type protocol struct {
+	register string            // the tool that registers an agent
+	setting  string            // the environment variable that holds the service's base URL
+	advice   map[string]string // the next step for an error code of the service
+}
+
+// protocols is the list of them.
+func protocols() map[string]protocol {
+	return map[string]protocol{
+		wire.LonaName: lona(),
+	}
+}
+
+// Markdown returns the table of all tools for the README.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| Tool | What it does | Arguments | Changes anything |\n|---|---|---|---|\n")
+	for _, t := range All(Deps{}) {
+		what, _, _ := strings.Cut(t.Tool.Description, ". ")
+		var args []string
+		for _, a := range argumentsOf(t.Tool) {
+			name := "`" + a.name + "`"
+			if !a.required {
+				name = "[" + name + "]"
+			}
+			args = append(args, name)
+		}
+		fmt.Fprintf(&b, "| `%s` | %s. | %s | %s |\n",
+			t.Tool.Name, strings.TrimSuffix(what, "."), strings.Join(args, ", "), effect(t.Tool.Annotations))
+	}
+	return b.String()
+}
+
+// effect says what the hints say, in a word or two.
+func effect(a mcp.ToolAnnotation) string {
+	switch {
+	case *a.ReadOnlyHint:
+		return "no"
+	case *a.DestructiveHint:
+		return "yes, for good"
+	}
+	return "yes"
+}
