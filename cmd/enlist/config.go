@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// globalFlags are the flags that every command takes. A flag goes before the
+// environment, the environment before the default. No secret has a flag: a
+// command line can be read by every process of the machine.
+type globalFlags struct {
+	home     string
+	store    string
+	embedded bool
+	verbose  bool
+}
+
+func (f *globalFlags) register(set *pflag.FlagSet) {
+	set.StringVar(&f.home, "home", "", "data `folder` (ENLIST_HOME; default: the platform's folder for user data)")
+	set.StringVar(&f.store, "store", "", "where secrets are kept: auto, keyring, file or memory (ENLIST_STORE; default: auto)")
+	set.BoolVar(&f.embedded, "embedded", false, "talk to a gateway inside this process, offline, instead of the real services")
+	set.BoolVarP(&f.verbose, "verbose", "v", false, "log more, to standard error")
+}
+
+// home returns the data folder.
+func (p *program) home() (string, error) {
+	if dir := first(p.flags.home, p.env("ENLIST_HOME")); dir != "" {
+		return filepath.Abs(dir)
+	}
+	return p.defaultHome()
+}
+
+// defaultHome returns the platform's folder for user data.
+func (p *program) defaultHome() (string, error) {
+	var base string
+	switch runtime.GOOS {
+	case "windows":
+		base = p.env("LocalAppData")
+	case "darwin":
+		base = under(p.env("HOME"), "Library", "Application Support")
+	default:
+		base = first(p.env("XDG_DATA_HOME"), under(p.env("HOME"), ".local", "share"))
+	}
+	if base == "" {
+		return "", errors.New("there is no home folder to keep data in: set ENLIST_HOME to a folder")
+	}
+	return filepath.Join(base, "enlist"), nil
+}
+
+// configDir returns the folder of the key file of the encrypted store, which
+// is apart from the data so that a copy of one does not open the other.
+func (p *program) configDir() string {
+	base := first(p.env("XDG_CONFIG_HOME"), under(p.env("HOME"), ".config"))
+	if runtime.GOOS == "windows" {
+		base = p.env("AppData")
+	}
+	return under(base, "enlist")
+}
+
+// storeOptions says which credential store flags and environment name.
+func (p *program) storeOptions() (credstore.Options, error) {
+	home, err := p.home()
+	if err != nil {
+		return credstore.Options{}, err
+	}
+	o := credstore.Options{
+		Mode:      first(p.flags.store, p.env("ENLIST_STORE"), "auto"),
+		Home:      home,
+		ConfigDir: p.configDir(),
+		Now:       p.now,
+		Logger:    p.logger(),
+	}
+	// Two homes are two stores, in the one keyring of the user too.
+	if usual, err := p.defaultHome(); err != nil || usual != home {
+		o.Namespace = home
+	}
+	phrase, file := p.env("ENLIST_PASSPHRASE"), p.env("ENLIST_PASSPHRASE_FILE")
+	switch {
+	case phrase != "" && file != "":
+		return o, errors.New("both ENLIST_PASSPHRASE and ENLIST_PASSPHRASE_FILE are set: unset one")
+	case phrase != "":
+		o.Passphrase = func() (credstore.Secret, error) { return credstore.NewSecret(phrase), nil }
+	case file != "":
+		o.Passphrase = func() (credstore.Secret, error) { return readPassphrase(file) }
+	}
+	return o, nil
+}
+
+// readPassphrase reads the first line of a file.
+func readPassphrase(path string) (credstore.Secret, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return credstore.Secret{}, fmt.Errorf("read ENLIST_PASSPHRASE_FILE: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return credstore.Secret{}, fmt.Errorf("read ENLIST_PASSPHRASE_FILE: %w", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	line = strings.TrimSuffix(line, "\r")
+	if line == "" {
+		return credstore.Secret{}, fmt.Errorf("ENLIST_PASSPHRASE_FILE: the first line of %s is empty", path)
+	}
+	return credstore.NewSecret(line), nil
+}
+
+// trustedProxies reads ENLIST_TRUSTED_PROXIES: addresses and networks,
+// separated by commas.
+func (p *program) trustedProxies() ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for field := range strings.SplitSeq(p.env("ENLIST_TRUSTED_PROXIES"), ",") {
+		field = strings.TrimSpace(field)
+		if field == "" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(field); err == nil {
+			prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()))
+			continue
+		}
+		prefix, err := netip.ParsePrefix(field)
+		if err != nil {
+			return nil, fmt.Errorf("ENLIST_TRUSTED_PROXIES: %q is neither an address nor a network such as 10.0.0.0/8", field)
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}
+
+// logger logs to standard error: standard output belongs to the answer, and
+// under stdio to the protocol. A command that serves tells what it does; one
+// that a person waits for tells what is wrong.
+func (p *program) logger() *slog.Logger {
+	level := slog.LevelWarn
+	if p.serves {
+		level = slog.LevelInfo
+	}
+	if p.flags.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// under joins names to a base, or returns "" if there is no base.
+func under(base string, names ...string) string {
+	if base == "" {
+		return ""
+	}
+	return filepath.Join(append([]string{base}, names...)...)
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// defaultListen is where `enlist gateway` listens unless told otherwise.
+const defaultListen = "127.0.0.1:8420"
+
+func (p *program) gatewayCommand() *cobra.Command {
+	var listen, database string
+	var protocols []string
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Run the registration gateway",
+		Long: `Run the registration gateway: the whole server side of the protocols, over one
+SQLite database.
+
+Lona's part is set in the environment: AGENT_REGISTRATION_SECRET (several,
+separated by commas, while one is replaced), AGENT_INVITE_ENABLED=false (stops
+registering by invite), AGENT_TOKEN_TTL_DAYS, AGENT_TOKEN_MAX_TTL_DAYS,
+AGENT_DEFAULT_PERMISSIONS, and AGENT_INVITE_REBIND: "proof" (the default here)
+wants the last token of an agent_id that is taken, "open" does not.`,
+		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
+  LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'`,
+		Args: cobra.NoArgs,
+		RunE: run(func(cmd *cobra.Command, _ []string) error {
+			return p.serveGateway(cmd.Context(), listen, database, protocols)
+		}),
+	}
+	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
+	cmd.Flags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
+	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
+	return cmd
+}
+
+func (p *program) serveGateway(ctx context.Context, listen, database string, protocols []string) (err error) {
+	p.serves = true
+	config, err := p.gatewayConfig(database)
+	if err != nil {
+		return err
+	}
+	config.Protocols = protocols
+	config.Standalone = true
+	g, err := embeddedgateway.New(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", first(listen, p.env("ENLIST_LISTEN"), defaultListen))
+	if err != nil {
+		return fmt.Errorf("%w (choose another address with --listen)", err)
+	}
+	fmt.Fprintf(p.stderr, "enlist gateway: listening on http://%s, database %s\n", ln.Addr(), config.Database)
+	return g.Serve(ctx, ln)
+}
+
+// gatewayConfig is what the gateway of `enlist gateway` takes from outside.
+func (p *program) gatewayConfig(database string) (embeddedgateway.Config, error) {
+	proxies, err := p.trustedProxies()
+	if err != nil {
+		return embeddedgateway.Config{}, err
+	}
+	database = first(database, p.env("ENLIST_DATABASE_URL"))
+	if database == "" {
+		home, err := p.home()
+		if err != nil {
+			return embeddedgateway.Config{}, err
+		}
+		database = "sqlite:" + filepath.Join(home, "gateway.db")
+	}
+	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return embeddedgateway.Config{}, fmt.Errorf("the folder of the database: %w", err)
+		}
+	}
+	return embeddedgateway.Config{
+		Database:       database,
+		Env:            p.env,
+		TrustedProxies: proxies,
+		Now:            p.now,
+		Logger:         p.logger(),
+		Wrap:           p.wrapGateway,
+	}, nil
+}
+
+// sampleStrategies is what the embedded gateway answers as Lona's strategies,
+// so that a program under development sees a list with something in it.
+func sampleStrategies() []wire.LonaStrategy {
+	return []wire.LonaStrategy{
+		{ID: "sample-mean-reversion", Name: "Mean reversion", Description: "A sample of Enlist's embedded gateway"},
+		{ID: "sample-trend-following", Name: "Trend following", Description: "A sample of Enlist's embedded gateway"},
+	}
+}

@@ -1,0 +1,27 @@
+// Command enlist gives an AI agent an account wherever agents may sign up, and
+// keeps the keys out of the model's sight. It is both halves in one binary:
+// the MCP server that an agent uses, and the registration gateway that a
+// service runs. One file a command.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	p := &program{
+		stdin:  os.Stdin,
+		stdout: os.Stdout,
+		stderr: os.Stderr,
+		env:    os.Getenv,
+		now:    time.Now,
+	}
+	code := p.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}

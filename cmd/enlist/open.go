@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/embeddedgateway"
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// client is the client half with everything it stands on.
+type client struct {
+	*gateway.Client
+	store    credstore.Store
+	embedded *embedded
+}
+
+// openClient opens the user's store and the client half over it. Nothing is
+// read, written or connected before it is needed: an MCP client waits for us.
+func (p *program) openClient(ctx context.Context) (*client, error) {
+	options, err := p.storeOptions()
+	if err != nil {
+		return nil, err
+	}
+	store, err := credstore.Open(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	e := newEmbedded(p, options.Home)
+	origins := map[string]string{}
+	if p.flags.embedded {
+		for _, protocol := range wire.Protocols() {
+			origins[protocol.Name] = embeddedgateway.Origin
+		}
+	}
+	c, err := gateway.New(gateway.Options{
+		Store:     store,
+		Env:       p.env,
+		Origins:   origins,
+		Transport: e,
+		Now:       p.now,
+		Logger:    p.logger(),
+		Version:   version(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &client{Client: c, store: store, embedded: e}, nil
+}
+
+// Close ends the embedded gateway, if one was started.
+func (c *client) Close() error {
+	return c.embedded.Close()
+}
+
+// embedded is the transport of the client half: it reaches the origin of the
+// embedded gateway inside this process, without a socket, and every other
+// origin as usual. The gateway starts with the first request to it; its
+// database lies in ENLIST_HOME and is shared by every process of the user.
+type embedded struct {
+	p              *program
+	home           string
+	direct, inside *http.Transport
+
+	mu      sync.Mutex
+	gateway *embeddedgateway.Gateway
+}
+
+func newEmbedded(p *program, home string) *embedded {
+	e := &embedded{p: p, home: home, direct: gateway.NewTransport(nil)}
+	e.inside = gateway.NewTransport(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		g, err := e.open(context.WithoutCancel(ctx)) // it outlives the request that starts it
+		if err != nil {
+			return nil, err
+		}
+		return g.DialContext(ctx, network, addr)
+	})
+	return e
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (e *embedded) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme+"://"+req.URL.Host != embeddedgateway.Origin {
+		return e.direct.RoundTrip(req)
+	}
+	if !e.p.flags.embedded {
+		// Port 80 of this machine may be anybody's.
+		return nil, errors.New(embeddedgateway.Origin + " is the gateway inside enlist: run the same command with --embedded")
+	}
+	return e.inside.RoundTrip(req)
+}
+
+// open returns the gateway, started at the first call.
+func (e *embedded) open(ctx context.Context) (*embeddedgateway.Gateway, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gateway != nil {
+		return e.gateway, nil
+	}
+	if err := os.MkdirAll(e.home, 0o700); err != nil {
+		return nil, err
+	}
+	g, err := embeddedgateway.New(ctx, embeddedgateway.Config{
+		Database:       "sqlite:" + filepath.Join(e.home, "gateway.db"),
+		Env:            e.env,
+		LonaStrategies: sampleStrategies(),
+		Now:            e.p.now,
+		Logger:         e.p.logger(),
+		Wrap:           e.p.wrapGateway,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.gateway = g
+	return g, nil
+}
+
+// env is the user's environment, but that both halves of this process have the
+// same registration secret: without one of its own the gateway would refuse
+// the client's.
+func (e *embedded) env(name string) string {
+	if name == "AGENT_REGISTRATION_SECRET" {
+		return first(e.p.env(name), e.p.env("LONA_AGENT_REGISTRATION_SECRET"))
+	}
+	return e.p.env(name)
+}
+
+// Close ends the gateway if it was started.
+func (e *embedded) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gateway == nil {
+		return nil
+	}
+	return e.gateway.Close()
+}

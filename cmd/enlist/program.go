@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // a tool error, a service that refuses, a store that is locked
+	exitUsage   = 2 // an unknown command, flag or argument
+)
+
+// program is one run of the command, with everything from outside passed in.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	env            func(string) string
+	now            func() time.Time
+
+	// wrapGateway stands around the handler of every gateway that this process
+	// runs. Tests use it to learn which secrets were issued; otherwise nil.
+	wrapGateway func(http.Handler) http.Handler
+
+	flags  globalFlags
+	serves bool // the command is a server; its log says what it does
+}
+
+// run executes the command line and returns the exit code.
+func (p *program) run(ctx context.Context, args []string) int {
+	root := p.root()
+	root.SetArgs(args)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	err := root.ExecuteContext(ctx)
+	var failed *runError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &failed):
+		if !failed.reported {
+			fmt.Fprintf(p.stderr, "enlist: %v\n", failed.err)
+		}
+		return exitFailure
+	}
+	fmt.Fprintf(p.stderr, "enlist: %v\nRun 'enlist --help' for the commands, 'enlist COMMAND --help' for one.\n", err)
+	return exitUsage
+}
+
+// runError is a failure of a command that was called correctly.
+type runError struct {
+	err      error
+	reported bool // the command has said it in its own way
+}
+
+func (e *runError) Error() string { return e.err.Error() }
+func (e *runError) Unwrap() error { return e.err }
+
+// usageError is a mistake in the command line that shows only inside a command.
+type usageError struct{ error }
+
+// run adapts a command: what f returns is a failure, unless it is a usageError;
+// what cobra itself finds wrong is a mistake in the command line.
+func run(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := f(cmd, args)
+		var usage *usageError
+		var failed *runError
+		if err == nil || errors.As(err, &usage) || errors.As(err, &failed) {
+			return err
+		}
+		return &runError{err: err}
+	}
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "enlist",
+		Short: "Accounts for AI agents, keys out of the model's sight",
+		Long: `Enlist gives an AI agent an account wherever agents may sign up, and keeps
+the keys out of the model's sight.
+
+  enlist demo       a tour, offline, in a few seconds
+  enlist mcp        the MCP server for Claude, Cursor, VS Code and others
+  enlist gateway    the registration gateway, for those who run a service`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	p.flags.register(root.PersistentFlags())
+	root.AddCommand(
+		p.callCommand(),
+		p.demoCommand(),
+		p.forgetCommand(),
+		p.gatewayCommand(),
+		p.listCommand(),
+		p.mcpCommand(),
+		p.requestCommand(),
+		p.revokeCommand(),
+		p.rotateCommand(),
+		p.showCommand(),
+		p.versionCommand(),
+	)
+	return root
+}
