@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -83,7 +85,8 @@ func (p *program) storeOptions() (credstore.Options, error) {
 	}
 	// Two homes are two stores, in the one keyring of the user too.
 	if usual, err := p.defaultHome(); err != nil || usual != home {
-		o.Namespace = home
+		sum := sha256.Sum256([]byte(home))
+		o.Namespace = hex.EncodeToString(sum[:4])
 	}
 	phrase, file := p.env("ENLIST_PASSPHRASE"), p.env("ENLIST_PASSPHRASE_FILE")
 	switch {

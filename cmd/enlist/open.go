@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -55,9 +56,13 @@ func (p *program) openClient(ctx context.Context) (*client, error) {
 	return &client{Client: c, store: store, embedded: e}, nil
 }
 
-// Close ends the embedded gateway, if one was started.
+// Close ends the embedded gateway, if one was started, and the store.
 func (c *client) Close() error {
-	return c.embedded.Close()
+	err := c.embedded.Close()
+	if store, ok := c.store.(io.Closer); ok {
+		err = errors.Join(err, store.Close())
+	}
+	return err
 }
 
 // embedded is the transport of the client half: it reaches the origin of the
