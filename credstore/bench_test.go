@@ -43,7 +43,7 @@ func BenchmarkOpen(b *testing.B) {
 	o := options(b, credstore.ModeFile)
 	fill(b, openOn(b, o, credstore.QuickSystem()))
 	for b.Loop() {
-		if _, err := credstore.Open(b.Context(), o); err != nil {
+		if _, err := credstore.Open(o); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -53,14 +53,14 @@ func BenchmarkOpen(b *testing.B) {
 func BenchmarkPassphrase(b *testing.B) {
 	o := options(b, credstore.ModeFile)
 	o.Passphrase = passphrase("correct horse battery staple")
-	s, err := credstore.Open(b.Context(), o)
+	s, err := credstore.Open(o)
 	if err != nil {
 		b.Fatal(err)
 	}
 	c := credstoretest.Lona("my-agent")
 	put(b, s, c)
 	for b.Loop() {
-		s, err := credstore.Open(b.Context(), o)
+		s, err := credstore.Open(o)
 		if err != nil {
 			b.Fatal(err)
 		}

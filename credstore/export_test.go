@@ -42,7 +42,7 @@ func (s System) WithWaits(d time.Duration) System {
 	return s
 }
 
-func OpenOn(ctx context.Context, o Options, on System) (Store, error) { return open(ctx, o, on) }
+func OpenOn(o Options, on System) (Store, error) { return open(o, on) }
 
 func Parse(data []byte) (Sealed, error) { return parse(data) }
 

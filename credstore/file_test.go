@@ -138,7 +138,7 @@ func TestKeyFileServesSeveralHomes(t *testing.T) {
 func TestRealCostOfAPassphrase(t *testing.T) {
 	o := options(t, credstore.ModeFile)
 	o.Passphrase = passphrase("correct horse battery staple")
-	s, err := credstore.Open(t.Context(), o)
+	s, err := credstore.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func roleNoBus(ctx context.Context, o credstore.Options, _ string) error {
 	explicit := o
 	explicit.Mode = credstore.ModeKeyring
 	explicit.Home = filepath.Join(o.Home, "explicit")
-	s, err := credstore.Open(ctx, explicit)
+	s, err := credstore.Open(explicit)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func roleNoBus(ctx context.Context, o credstore.Options, _ string) error {
 	if err := wantUnavailable(getError(ctx, s, c.Key), "ENLIST_STORE=file"); err != nil {
 		return err
 	}
-	if s, err = credstore.Open(ctx, o); err != nil {
+	if s, err = credstore.Open(o); err != nil {
 		return err
 	}
 	if err := s.Put(ctx, c); err != nil {
@@ -74,7 +74,7 @@ func TestLockedKeyring(t *testing.T) {
 
 func roleLocked(ctx context.Context, o credstore.Options, _ string) error {
 	c := credstoretest.Lona("my-agent")
-	s, err := credstore.Open(ctx, o)
+	s, err := credstore.Open(o)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func roleLocked(ctx context.Context, o credstore.Options, _ string) error {
 		return errors.New("a locked keyring led to the file")
 	}
 	o.Home = filepath.Join(o.Home, "new")
-	s, err = credstore.Open(ctx, o)
+	s, err = credstore.Open(o)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func TestHungKeyring(t *testing.T) {
 
 func roleHung(ctx context.Context, o credstore.Options, _ string) error {
 	c := credstoretest.Lona("my-agent")
-	s, err := credstore.Open(ctx, o)
+	s, err := credstore.Open(o)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package credstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,16 +64,18 @@ func realSystem() system {
 	}
 }
 
-// Open returns the store of a home. It is cheap: nothing but the recorded
-// choice is read before the first use. The Store also implements [io.Closer].
+// Open returns the store of a home. It is cheap: nothing is read before the
+// first use, so that a home that cannot be used is the error of a call, which
+// can say so, and not of the program's start. The Store also implements
+// [io.Closer].
 //
-// It refuses a mode other than the recorded choice while there are credentials:
-// they would seem to be gone, and later be in two places.
-func Open(ctx context.Context, o Options) (Store, error) {
-	return open(ctx, o, realSystem())
+// A mode other than the recorded choice is refused at every use while there are
+// credentials: they would seem to be gone, and later be in two places.
+func Open(o Options) (Store, error) {
+	return open(o, realSystem())
 }
 
-func open(ctx context.Context, o Options, on system) (Store, error) {
+func open(o Options, on system) (Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -101,11 +102,7 @@ func open(ctx context.Context, o Options, on system) (Store, error) {
 			Remedy: "set ENLIST_HOME",
 		}
 	}
-	d := newDurable(o, home, on)
-	if _, err := d.backend(ctx); err != nil {
-		return nil, err
-	}
-	return d, nil
+	return newDurable(o, home, on), nil
 }
 
 func newDurable(o Options, home string, on system) *durable {

@@ -195,7 +195,7 @@ func TestAnotherModeThanTheRecordedOneIsRefused(t *testing.T) {
 			wantRemedy(t, err, credstore.ErrUnavailable)
 			_, err = early.List(t.Context(), "")
 			wantRemedy(t, err, credstore.ErrUnavailable)
-			_, err = credstore.OpenOn(t.Context(), o, system)
+			_, err = openOn(t, o, system).Backend(t.Context())
 			wantRemedy(t, err, credstore.ErrUnavailable)
 			if !strings.Contains(err.Error(), test.first) || !strings.Contains(err.Error(), test.second) {
 				t.Errorf("the error names not both: %v", err)
@@ -219,7 +219,7 @@ func TestAnotherModeIsRefusedWhereTheIndexIsGone(t *testing.T) {
 	put(t, openOn(t, o, system), credstoretest.Lona("my-agent"))
 	remove(t, filepath.Join(o.Home, "index.db"))
 	o.Mode = credstore.ModeFile
-	_, err := credstore.OpenOn(t.Context(), o, system)
+	_, err := openOn(t, o, system).Backend(t.Context())
 	wantRemedy(t, err, credstore.ErrUnavailable)
 }
 
@@ -274,6 +274,20 @@ func TestOpenRefuses(t *testing.T) {
 		"an unknown mode": func(o *credstore.Options) { o.Mode = "plaintext" },
 		"no home":         func(o *credstore.Options) { o.Home = "" },
 		"no clock":        func(o *credstore.Options) { o.Now = nil },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := good
+			change(&o)
+			if s, err := credstore.Open(o); err == nil {
+				t.Errorf("got %v, want an error", s)
+			}
+		})
+	}
+}
+
+func TestARecordThatCannotBeReadIsTheErrorOfEveryUse(t *testing.T) {
+	tests := map[string]func(*credstore.Options){
 		"a record of neither": func(o *credstore.Options) {
 			write(t, filepath.Join(o.Home, "store"), "kering\n", 0o600)
 		},
@@ -286,10 +300,16 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
-			o := good
+			o := options(t, credstore.ModeAuto)
 			change(&o)
-			if s, err := credstore.Open(t.Context(), o); err == nil {
-				t.Errorf("got %v, want an error", s)
+			s := openOn(t, o, credstore.QuickSystem())
+			c := credstoretest.Lona("my-agent")
+			_, get := s.Get(t.Context(), c.Key)
+			_, list := s.List(t.Context(), "")
+			for what, err := range map[string]error{"get": get, "list": list, "put": s.Put(t.Context(), c)} {
+				if failed := new(credstore.Error); !errors.As(err, &failed) || failed.Remedy == "" {
+					t.Errorf("%s: got %v, want an error with a remedy", what, err)
+				}
 			}
 		})
 	}
@@ -303,7 +323,7 @@ func TestHomeThatCannotBeMadeIsAnError(t *testing.T) {
 	wantRemedy(t, s.Put(t.Context(), c), credstore.ErrUnavailable)
 	_, err := s.Lock(t.Context(), c.Key)
 	wantRemedy(t, err, credstore.ErrUnavailable)
-	_, err = credstore.OpenOn(t.Context(), o, credstore.QuickSystem())
+	_, err = s.List(t.Context(), "")
 	wantRemedy(t, err, credstore.ErrUnavailable)
 }
 

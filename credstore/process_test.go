@@ -98,7 +98,7 @@ func kill(t *testing.T, cmd *exec.Cmd) {
 }
 
 func roleLock(ctx context.Context, o credstore.Options, agent string) error {
-	s, err := credstore.Open(ctx, o)
+	s, err := credstore.Open(o)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func TestLockFilesNameNobody(t *testing.T) {
 
 // rolePut puts some credentials.
 func rolePut(ctx context.Context, o credstore.Options, name string) error {
-	s, err := credstore.OpenOn(ctx, o, credstore.QuickSystem())
+	s, err := credstore.OpenOn(o, credstore.QuickSystem())
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func TestProcessesThatStartTogetherShareAHome(t *testing.T) {
 
 // roleCount counts in a file under a lock.
 func roleCount(ctx context.Context, o credstore.Options, path string) error {
-	s, err := credstore.Open(ctx, o)
+	s, err := credstore.Open(o)
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func roleStop(ctx context.Context, o credstore.Options, arg string) error {
 		}
 		return nil
 	}
-	s, err := credstore.OpenOn(ctx, o, credstore.QuickSystem().WithFiles(faultyFiles{fault: stop}))
+	s, err := credstore.OpenOn(o, credstore.QuickSystem().WithFiles(faultyFiles{fault: stop}))
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func options(t testing.TB, mode string) credstore.Options {
 
 func forgetAll(t testing.TB, o credstore.Options) {
 	ctx := context.Background() // the test's own is over
-	s, err := credstore.Open(ctx, o)
+	s, err := credstore.Open(o)
 	if err != nil {
 		return // the test broke the home, and says so itself
 	}
@@ -96,7 +96,7 @@ func forgetAll(t testing.TB, o credstore.Options) {
 
 func openOn(t testing.TB, o credstore.Options, on credstore.System) credstore.Store {
 	t.Helper()
-	s, err := credstore.OpenOn(t.Context(), o, on)
+	s, err := credstore.OpenOn(o, on)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,9 +76,9 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 	case errors.As(err, &notStored):
 		return Failure{
 			Code: CodeNotStored, Protocol: notStored.Protocol, Origin: notStored.Origin,
-			WhatHappened: fmt.Sprintf("%s issued a credential, but it could not be stored: %s.", notStored.Origin, d.said(ctx, notStored.Cause)),
+			WhatHappened: fmt.Sprintf("%s issued a credential, but it could not be stored: %s.", notStored.Origin, d.ours(notStored.Cause)),
 			WhatIsStored: "Nothing new. What was stored before may have ended at the service.",
-			NextStep:     d.said(ctx, errors.New(notStored.Remedy)),
+			NextStep:     d.ours(errors.New(notStored.Remedy)),
 		}
 	case errors.As(err, &service):
 		return d.explainService(ctx, s, service)
@@ -93,7 +93,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 	case errors.As(err, &unsupported):
 		return explainUnsupported(s, unsupported)
 	}
-	if f, ok := d.explainStore(ctx, s, err); ok {
+	if f, ok := d.explainStore(s, err); ok {
 		return f
 	}
 	switch {
@@ -134,6 +134,15 @@ func (d Deps) said(ctx context.Context, err error) string {
 	return d.Client.Scrubber.Said(ctx, err.Error())
 }
 
+// ours returns the words of an error that no service had a part in. They are
+// said even when the store cannot be read, which they may be about.
+func (d Deps) ours(err error) string {
+	if err == nil {
+		return ""
+	}
+	return d.Client.Scrubber.Own(err.Error())
+}
+
 // retry says to call the tool again.
 func (s spec) retry(when string) string {
 	if when != "" {
@@ -172,13 +181,13 @@ func registerTools() string {
 }
 
 // explainStore is about the place where credentials are kept.
-func (d Deps) explainStore(ctx context.Context, s spec, err error) (Failure, bool) {
+func (d Deps) explainStore(s spec, err error) (Failure, bool) {
 	f := Failure{WhatIsStored: s.kept}
-	what := d.said(ctx, err)
+	what := d.ours(err)
 	var known *credstore.Error
 	if errors.As(err, &known) {
 		// The remedy is said in next_step.
-		what = d.said(ctx, &credstore.Error{Op: known.Op, Place: known.Place, Kind: known.Kind, Cause: known.Cause})
+		what = d.ours(&credstore.Error{Op: known.Op, Place: known.Place, Kind: known.Kind, Cause: known.Cause})
 	}
 	switch {
 	case errors.Is(err, credstore.ErrNotFound):
@@ -199,7 +208,7 @@ func (d Deps) explainStore(ctx context.Context, s spec, err error) (Failure, boo
 	}
 	f.WhatHappened = "The credential store could not be used: " + strings.TrimSuffix(what, ".") + "."
 	if known != nil && known.Remedy != "" {
-		remedy := strings.TrimSuffix(d.said(ctx, errors.New(known.Remedy)), ".")
+		remedy := strings.TrimSuffix(d.ours(errors.New(known.Remedy)), ".")
 		f.NextStep = fmt.Sprintf("Ask the person to do this: %s. Then call %s again.", remedy, s.name)
 	}
 	return f, true
@@ -223,7 +232,7 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	}
 	switch e.Code {
 	case gateway.CodeInvalidInput:
-		f = badArguments(s.name, "Refused before any request was made: "+d.said(ctx, e.Cause)+".")
+		f = badArguments(s.name, "Refused before any request was made: "+d.ours(e.Cause)+".")
 		f.Code, f.Protocol, f.Origin = e.Code, e.Protocol, e.Origin
 		return f
 	case gateway.CodeUnreachable:

@@ -170,8 +170,7 @@ func printJSON(out io.Writer, v any) error {
 
 // withClient runs f with the client half open, and closes it.
 func (p *program) withClient(cmd *cobra.Command, f func(context.Context, *client) error) (err error) {
-	ctx := cmd.Context()
-	c, err := p.openClient(ctx)
+	c, err := p.openClient()
 	if err != nil {
 		return err
 	}
@@ -180,7 +179,7 @@ func (p *program) withClient(cmd *cobra.Command, f func(context.Context, *client
 			err = closeErr
 		}
 	}()
-	return f(ctx, c)
+	return f(cmd.Context(), c)
 }
 
 func expiryOf(info credstore.Info) string {

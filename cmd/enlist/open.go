@@ -25,12 +25,12 @@ type client struct {
 
 // openClient opens the user's store and the client half over it. Nothing is
 // read, written or connected before it is needed: an MCP client waits for us.
-func (p *program) openClient(ctx context.Context) (*client, error) {
+func (p *program) openClient() (*client, error) {
 	options, err := p.storeOptions()
 	if err != nil {
 		return nil, err
 	}
-	store, err := credstore.Open(ctx, options)
+	store, err := credstore.Open(options)
 	if err != nil {
 		return nil, err
 	}
