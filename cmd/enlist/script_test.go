@@ -153,7 +153,8 @@ func (p *process) stop() error {
 var listening = regexp.MustCompile(`listening on (http://[0-9.:]+)`)
 
 // start runs `enlist ARGS` in the background until the script ends. It waits
-// for the line that says where the server listens and sets NAME_URL to it.
+// for the line that says where the server listens and sets NAME_URL to it; what
+// the server writes to standard error is in the file NAME.err once it has ended.
 //
 //	start NAME ARGS...
 func start(ts *testscript.TestScript, neg bool, args []string) {
@@ -173,12 +174,16 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	p := &process{cmd: cmd, read: make(chan struct{}), cancel: cancel}
 	running[args[0]] = p
 
+	said, err := os.Create(ts.MkAbs(args[0] + ".err"))
+	ts.Check(err)
 	url := make(chan string, 1)
 	go func() {
 		defer close(p.read)
 		defer close(url)
+		defer said.Close()
 		lines := bufio.NewScanner(stderr)
 		for lines.Scan() {
+			fmt.Fprintln(said, lines.Text())
 			if m := listening.FindStringSubmatch(lines.Text()); m != nil && len(url) == 0 {
 				select {
 				case url <- m[1]:
