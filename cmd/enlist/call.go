@@ -82,6 +82,10 @@ func (p *program) call(ctx context.Context, c *client, tool string, arguments ma
 	if err != nil {
 		return err
 	}
+	// What the settings ask for at the start of `enlist mcp` holds here, too.
+	if err := c.Start(ctx); err != nil {
+		p.logger().WarnContext(ctx, "start-up registration failed", "error", c.Scrubber.Own(err.Error()))
+	}
 	caller, err := mcpclient.NewInProcessClient(s.MCP())
 	if err != nil {
 		return err
