@@ -122,7 +122,7 @@ func checkLona(agentID, agentName, source string) error {
 		return invalid("agent_name must be 1 to 100 characters without control characters")
 	case !wire.CheckLonaSource(source):
 		return invalid("source must be at most 64 characters without control characters")
-	case masked(agentID) != agentID || masked(agentName) != agentName || masked(source) != source:
+	case wire.Mask(agentID) != agentID || wire.Mask(agentName) != agentName || wire.Mask(source) != source:
 		// It would be stored and shown. Somebody has pasted into the wrong field.
 		return invalid("agent_id, agent_name and source are public: one of them looks like a token or an invite code")
 	}

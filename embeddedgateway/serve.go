@@ -231,13 +231,13 @@ func (e *endpoint) judge(ctx context.Context, c *call, err error) *problem {
 		if c.Context().Err() != nil { // the client has left: nothing is wrong here
 			level = slog.LevelDebug
 		}
-		e.cfg.Logger.Log(ctx, level, "a request was given up", "protocol", c.protocol, "path", c.Pattern, "error", masked(err.Error()))
+		e.cfg.Logger.Log(ctx, level, "a request was given up", "protocol", c.protocol, "path", c.Pattern, "error", wire.Mask(err.Error()))
 		return unavailable()
 	}
 	id := fmt.Sprintf("%x-%d", e.boot, e.faults.Add(1))
-	attrs := []any{"id", id, "protocol", c.protocol, "method", c.Method, "path", c.Pattern, "error", masked(err.Error())}
+	attrs := []any{"id", id, "protocol", c.protocol, "method", c.Method, "path", c.Pattern, "error", wire.Mask(err.Error())}
 	if p, ok := errors.AsType[*panicked](err); ok {
-		attrs = append(attrs, "stack", masked(string(p.stack)))
+		attrs = append(attrs, "stack", wire.Mask(string(p.stack)))
 	}
 	e.cfg.Logger.ErrorContext(ctx, "internal error", attrs...)
 	return internal(id)
@@ -264,7 +264,7 @@ func (e *endpoint) refused(ctx context.Context, c *call, p *problem) {
 // event is an event of the audit trail about the call. The store gives it its
 // time.
 func (c *call) event(name string) store.Event {
-	return store.Event{Protocol: c.protocol, Name: name, Agent: masked(c.agent), KeyID: c.keyID, IP: c.ip.String()}
+	return store.Event{Protocol: c.protocol, Name: name, Agent: wire.Mask(c.agent), KeyID: c.keyID, IP: c.ip.String()}
 }
 
 // spend counts the call against limits that go by the client's address: all of
@@ -295,16 +295,6 @@ func (c *call) sent(header string) string {
 		return ""
 	}
 	return values[0]
-}
-
-// masked is text without anything that looks like a secret of a protocol.
-func masked(text string) string {
-	for _, p := range wire.Protocols() {
-		for _, s := range p.Shapes {
-			text = s.Pattern.ReplaceAllString(text, s.Mask)
-		}
-	}
-	return text
 }
 
 // reply writes an answer. What a protocol answers may hold a secret, so no

@@ -125,24 +125,14 @@ func (w *wiretap) lines() []string {
 	for _, x := range w.exchanges {
 		lines = append(lines, "→ "+x.method+" "+x.path)
 		for _, h := range x.header {
-			lines = append(lines, "  "+mask(h))
+			lines = append(lines, "  "+wire.Mask(h))
 		}
 		if len(x.body) > 0 {
-			lines = append(lines, "  "+mask(string(x.body)))
+			lines = append(lines, "  "+wire.Mask(string(x.body)))
 		}
-		lines = append(lines, "← "+x.status, "  "+mask(strings.TrimSpace(string(x.answer))))
+		lines = append(lines, "← "+x.status, "  "+wire.Mask(strings.TrimSpace(string(x.answer))))
 	}
 	return lines
-}
-
-// mask replaces everything that looks like a secret.
-func mask(text string) string {
-	for _, protocol := range wire.Protocols() {
-		for _, shape := range protocol.Shapes {
-			text = shape.Pattern.ReplaceAllString(text, shape.Mask)
-		}
-	}
-	return text
 }
 
 // byteCounter keeps what was written to it, to search it.

@@ -98,30 +98,18 @@ func (p *program) listCommand() *cobra.Command {
 
 func (p *program) showCommand() *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "show CREDENTIAL",
-		Short: "Show what is known of a credential, without its secret",
-		Long: `Show what is known of a credential, without its secret.
-
-CREDENTIAL is a handle as 'enlist list' prints it, such as lona/my-agent.`,
-		Args: cobra.ExactArgs(1),
-		RunE: run(func(cmd *cobra.Command, args []string) error {
-			return p.withClient(cmd, func(ctx context.Context, c *client) error {
-				info, err := c.Lifecycle.Resolve(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				d, err := p.describe(ctx, c, info)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					return printJSON(p.stdout, d)
-				}
-				return printCredential(p.stdout, d)
-			})
-		}),
-	}
+	cmd := p.credentialCommand("show", "Show what is known of a credential, without its secret",
+		"Show what is known of a credential, without its secret.",
+		func(ctx context.Context, c *client, info credstore.Info) error {
+			d, err := p.describe(ctx, c, info)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(p.stdout, d)
+			}
+			return printCredential(p.stdout, d)
+		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -28,7 +28,9 @@ func (p *program) requestCommand() *cobra.Command {
 		Use:   "request CREDENTIAL METHOD PATH",
 		Short: "Make a request with a credential",
 		Long: `Make a request with a credential to the service that issued it, and print the
-body of the answer. An answer with an error status ends with exit code 1.` + credentialArgument,
+body of the answer. An answer with an error status ends with exit code 1.
+
+CREDENTIAL is a handle as 'enlist list' prints it, such as lona/my-agent.`,
 		Example: `  enlist request lona/my-agent GET /api/v1/strategies`,
 		Args:    cobra.ExactArgs(3),
 		RunE: run(func(cmd *cobra.Command, args []string) error {

@@ -5,17 +5,16 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/enlist-mcp/enlist/credstore"
 )
 
-// credentialArgument explains the one argument that these commands share.
-const credentialArgument = "\n\nCREDENTIAL is a handle as 'enlist list' prints it, such as lona/my-agent." //nolint:gosec // a word, not a secret
-
-func (p *program) rotateCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "rotate CREDENTIAL",
-		Short: "Replace a credential by a new one, at the service and in the store",
-		Long:  "Replace a credential by a new one, at the service and in the store. The old one is\ndead afterwards." + credentialArgument,
+// credentialCommand returns a command about one stored credential.
+func (p *program) credentialCommand(verb, short, long string, f func(context.Context, *client, credstore.Info) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " CREDENTIAL",
+		Short: short,
+		Long:  long + "\n\nCREDENTIAL is a handle as 'enlist list' prints it, such as lona/my-agent.",
 		Args:  cobra.ExactArgs(1),
 		RunE: run(func(cmd *cobra.Command, args []string) error {
 			return p.withClient(cmd, func(ctx context.Context, c *client) error {
@@ -23,72 +22,61 @@ func (p *program) rotateCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				info, err = c.Lifecycle.Rotate(ctx, info.Key)
-				if err != nil {
-					return err
-				}
-				d, err := p.describe(ctx, c, info)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					return printJSON(p.stdout, d)
-				}
-				fmt.Fprintf(p.stdout, "Rotated %s. The new one is stored in the %s and expires %s; the old one is refused from now on.\n",
-					d.Handle, d.StoredIn, expiry(d.ExpiresAt))
-				return nil
+				return f(ctx, c, info)
 			})
 		}),
 	}
+}
+
+func (p *program) rotateCommand() *cobra.Command {
+	var asJSON bool
+	cmd := p.credentialCommand("rotate", "Replace a credential by a new one, at the service and in the store",
+		"Replace a credential by a new one, at the service and in the store. The old one is\ndead afterwards.",
+		func(ctx context.Context, c *client, info credstore.Info) error {
+			info, err := c.Lifecycle.Rotate(ctx, info.Key)
+			if err != nil {
+				return err
+			}
+			d, err := p.describe(ctx, c, info)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(p.stdout, d)
+			}
+			fmt.Fprintf(p.stdout, "Rotated %s. The new one is stored in the %s and expires %s; the old one is refused from now on.\n",
+				d.Handle, d.StoredIn, expiry(d.ExpiresAt))
+			return nil
+		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 func (p *program) revokeCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "revoke CREDENTIAL",
-		Short: "End a credential at the service",
-		Long:  "End a credential at the service. Where a protocol has no such call, this says what can be\ndone instead." + credentialArgument,
-		Args:  cobra.ExactArgs(1),
-		RunE: run(func(cmd *cobra.Command, args []string) error {
-			return p.withClient(cmd, func(ctx context.Context, c *client) error {
-				info, err := c.Lifecycle.Resolve(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				if err := c.Lifecycle.Revoke(ctx, info.Key); err != nil {
-					return err
-				}
-				fmt.Fprintf(p.stdout, "Revoked %s at %s.\n", c.Lifecycle.Handle(info.Key), info.Origin)
-				return nil
-			})
-		}),
-	}
+	return p.credentialCommand("revoke", "End a credential at the service",
+		"End a credential at the service. Where a protocol has no such call, this says what can be\ndone instead.",
+		func(ctx context.Context, c *client, info credstore.Info) error {
+			if err := c.Lifecycle.Revoke(ctx, info.Key); err != nil {
+				return err
+			}
+			fmt.Fprintf(p.stdout, "Revoked %s at %s.\n", c.Lifecycle.Handle(info.Key), info.Origin)
+			return nil
+		})
 }
 
 func (p *program) forgetCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "forget CREDENTIAL",
-		Short: "Delete a credential from this machine",
-		Long:  "Delete a credential from this machine. The service is not told: there it lives until it\nexpires or is revoked." + credentialArgument,
-		Args:  cobra.ExactArgs(1),
-		RunE: run(func(cmd *cobra.Command, args []string) error {
-			return p.withClient(cmd, func(ctx context.Context, c *client) error {
-				info, err := c.Lifecycle.Resolve(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				mayLive, err := c.Lifecycle.Forget(ctx, info.Key)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(p.stdout, "Forgot %s here.", c.Lifecycle.Handle(info.Key))
-				if mayLive {
-					fmt.Fprintf(p.stdout, " %s was not told: there it lives until %s.", info.Origin, expiryOf(info))
-				}
-				fmt.Fprintln(p.stdout)
-				return nil
-			})
-		}),
-	}
+	return p.credentialCommand("forget", "Delete a credential from this machine",
+		"Delete a credential from this machine. The service is not told: there it lives until it\nexpires or is revoked.",
+		func(ctx context.Context, c *client, info credstore.Info) error {
+			mayLive, err := c.Lifecycle.Forget(ctx, info.Key)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(p.stdout, "Forgot %s here.", c.Lifecycle.Handle(info.Key))
+			if mayLive {
+				fmt.Fprintf(p.stdout, " %s was not told: there it lives until %s.", info.Origin, expiryOf(info))
+			}
+			fmt.Fprintln(p.stdout)
+			return nil
+		})
 }

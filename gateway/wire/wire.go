@@ -2,7 +2,7 @@
 // registers agents: paths, headers, bodies, error codes, time formats and the
 // shapes of tokens. One file a protocol, used by both halves.
 //
-// It imports the standard library only and holds no behaviour beyond encoding,
+// It imports the standard library only and does no more than encode and recognise,
 // so that neither half can reach the other through it. Because a wrong tag in
 // here would break both halves alike and every round trip would still pass,
 // each half is also tested against the literal transcripts in testdata, which
@@ -57,6 +57,18 @@ type Shape struct {
 // that a new protocol is added to; CONTRIBUTING.md names them.
 func Protocols() []Protocol {
 	return []Protocol{Lona()}
+}
+
+// Mask returns text with everything masked that looks like a secret of a
+// protocol. It knows secrets by their looks only; where the secrets themselves
+// are known, they are to be looked for as well.
+func Mask(text string) string {
+	for _, p := range Protocols() {
+		for _, s := range p.Shapes {
+			text = s.Pattern.ReplaceAllString(text, s.Mask)
+		}
+	}
+	return text
 }
 
 // MilliTime is a time that is written as RFC 3339 in UTC with exactly three
