@@ -15,7 +15,8 @@ type Error struct {
 	Origin     string
 	Op         string        // what was being done, in words: "request an invite"
 	Status     int           // the HTTP status; 0: there was no answer
-	Code       string        // the service's own code, or one of the codes below
+	Code       string        // one of the codes below; with Theirs, the service's own
+	Theirs     bool          // Code is the service's: it decides nothing about Enlist
 	Message    string        // the service's own words, cleaned; "" for our own codes
 	RetryAfter time.Duration // how long the service asked to wait; 0: it did not say
 	Sent       bool          // the service may have acted on the request
@@ -35,6 +36,16 @@ const (
 	CodeInvalidInput = "invalid_input" // refused before any request; Cause says which argument
 	CodeWithheld     = "withheld"      // answered, but the stored secrets could not be read to look for them in it
 )
+
+// isOwnCode reports whether a code is one of those above.
+func isOwnCode(code string) bool {
+	switch code {
+	case CodeUnreachable, CodeTimeout, CodeCancelled, CodeRedirect, CodeBadAnswer,
+		CodeTooLarge, CodeHTTPStatus, CodeInsecure, CodeInvalidInput, CodeWithheld:
+		return true
+	}
+	return false
+}
 
 // Error implements error.
 func (e *Error) Error() string {
@@ -79,6 +90,18 @@ func (e *RefusedError) Error() string {
 	}
 	return e.Why + " Use " + e.Tool + " instead."
 }
+
+// LocalError says that Enlist itself, not the service, is why a request was
+// not made. A transport returns it, as the one of the embedded gateway does when
+// that cannot start. It is passed on as it is, and the request is not repeated.
+// Neither of its fields may hold a secret or words of a service.
+type LocalError struct {
+	Why    string // one sentence
+	Remedy string // one sentence: what can be done
+}
+
+// Error implements error.
+func (e *LocalError) Error() string { return e.Why + " " + e.Remedy }
 
 // NotStoredError says that a service issued a credential and the store would
 // not take it. The secret is gone with this process.

@@ -57,10 +57,24 @@ func hostOf(origin string) string {
 	return host
 }
 
+// embeddedOrigin is the origin of the embedded gateway. It exists only in a
+// process that was told to be it, so that it must be named in full elsewhere.
+const embeddedOrigin = "http://enlist.localhost"
+
 // Resolve returns the credential that a handle names. The suffix may be left
 // out when exactly one credential matches, and "" stands for the only usable
-// one. It returns a *[ResolveError] that names the candidates.
+// one at the origin that its protocol is used at now. It returns a
+// *[ResolveError] that names the candidates.
 func (l *Lifecycle) Resolve(ctx context.Context, handle string) (credstore.Info, error) {
+	return l.resolve(ctx, "", handle)
+}
+
+// ResolveOf is [Lifecycle.Resolve] among the credentials of one protocol.
+func (l *Lifecycle) ResolveOf(ctx context.Context, protocol, handle string) (credstore.Info, error) {
+	return l.resolve(ctx, protocol, handle)
+}
+
+func (l *Lifecycle) resolve(ctx context.Context, only, handle string) (credstore.Info, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	stored, err := l.named(ctx)
@@ -68,16 +82,23 @@ func (l *Lifecycle) Resolve(ctx context.Context, handle string) (credstore.Info,
 		return credstore.Info{}, err
 	}
 	if handle == "" {
-		return l.onlyUsable(stored)
+		return l.onlyUsable(stored, only)
 	}
 	protocol, agent, host, err := l.parseHandle(handle)
 	if err != nil {
 		return credstore.Info{}, err
 	}
-	bare := protocol.Wire().Name + "/" + agent
+	name := protocol.Wire().Name
+	if only != "" && name != only {
+		return credstore.Info{}, &ResolveError{Handle: handle, Why: "That credential is not one of " + only + "."}
+	}
+	bare := name + "/" + agent
 	exact := func(i credstore.Info) bool { return l.Handle(i.Key) == handle }
 	loose := func(i credstore.Info) bool {
-		return bareHandle(i.Key) == bare && (host == "" || hostOf(i.Origin) == host)
+		if host != "" {
+			return bareHandle(i.Key) == bare && hostOf(i.Origin) == host
+		}
+		return bareHandle(i.Key) == bare && (i.Origin != embeddedOrigin || l.current(i))
 	}
 	for _, matches := range []func(credstore.Info) bool{exact, loose} {
 		found := filter(stored, matches)
@@ -93,18 +114,38 @@ func (l *Lifecycle) Resolve(ctx context.Context, handle string) (credstore.Info,
 	return l.unlisted(ctx, handle, protocol, agent, host, stored)
 }
 
-// onlyUsable returns the only usable credential.
-func (l *Lifecycle) onlyUsable(stored []credstore.Info) (credstore.Info, error) {
-	usable := filter(stored, func(i credstore.Info) bool { return i.UsableAt(l.now()) })
-	switch {
-	case len(usable) == 1:
-		return usable[0], nil
-	case len(usable) > 1:
-		return credstore.Info{}, &ResolveError{Why: "More than one credential is usable: say which.", Candidates: l.handles(usable)}
-	case len(stored) > 0:
-		return credstore.Info{}, &ResolveError{Why: "No stored credential is usable any more: register the agent again.", Candidates: l.handles(stored)}
+// current reports whether a credential is from the origin that its protocol
+// is used at now.
+func (l *Lifecycle) current(i credstore.Info) bool {
+	p, err := l.protocol(i.Key)
+	return err == nil && p.Origin() == i.Origin
+}
+
+// onlyUsable returns the only usable credential of a protocol, or of all for
+// "". One of another origin is never chosen unless it is named: a request
+// would go to a service that nobody asked for.
+func (l *Lifecycle) onlyUsable(stored []credstore.Info, protocol string) (credstore.Info, error) {
+	of := ""
+	if protocol != "" {
+		of = " of " + protocol
+		stored = filter(stored, func(i credstore.Info) bool { return i.Protocol == protocol })
 	}
-	return credstore.Info{}, &ResolveError{Why: "No credential is stored: register an agent first."}
+	usable := filter(stored, func(i credstore.Info) bool { return i.UsableAt(l.now()) })
+	here := filter(usable, l.current)
+	switch {
+	case len(here) == 1:
+		return here[0], nil
+	case len(here) > 1:
+		return credstore.Info{}, &ResolveError{Why: "More than one credential" + of + " is usable: say which.", Candidates: l.handles(here)}
+	case len(usable) > 0:
+		return credstore.Info{}, &ResolveError{
+			Why:        "No usable credential" + of + " is from the service that is set now: register an agent there, or say which of the others.",
+			Candidates: l.handles(usable),
+		}
+	case len(stored) > 0:
+		return credstore.Info{}, &ResolveError{Why: "No stored credential" + of + " is usable any more: register the agent again.", Candidates: l.handles(stored)}
+	}
+	return credstore.Info{}, &ResolveError{Why: "No credential" + of + " is stored: register an agent first."}
 }
 
 // unlisted looks a handle up that the store's list does not have. The list

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/gateway"
 )
 
@@ -142,13 +143,53 @@ func TestResolveTheOnlyUsable(t *testing.T) {
 	expired, revoked := info(lonaOrigin, "old"), info(lonaOrigin, "dead")
 	expired.ExpiresAt = start.Add(-time.Minute)
 	revoked.State = credstore.StateRevoked
-	want := info("https://example.com", "scout")
-	f := holding(t, expired, revoked, want)
+	want := info(lonaOrigin, "scout")
+	f := holding(t, expired, revoked, want, info("https://example.com", "elsewhere"))
 
 	got, err := f.Lifecycle.Resolve(t.Context(), "")
 
 	if err != nil || got.Key != want.Key {
 		t.Errorf("got %+v (%v), want %+v", got.Key, err, want.Key)
+	}
+}
+
+func TestAnotherOriginIsNeverChosenUnnamed(t *testing.T) {
+	there := info("https://example.com", "scout")
+	f := holding(t, there, info(embeddedgateway.Origin, "local"))
+	for _, resolve := range []func() (credstore.Info, error){
+		func() (credstore.Info, error) { return f.Lifecycle.Resolve(t.Context(), "") },
+		func() (credstore.Info, error) { return f.Lifecycle.ResolveOf(t.Context(), "lona", "") },
+	} {
+		got, err := resolve()
+		var e *gateway.ResolveError
+		if !errors.As(err, &e) || !slices.Equal(e.Candidates, []string{"lona/local@enlist.localhost", "lona/scout@example.com"}) {
+			t.Errorf("got %+v (%v), want the others as candidates", got.Key, err)
+		}
+	}
+	// Named, it is; but the embedded gateway only in full.
+	if got, err := f.Lifecycle.Resolve(t.Context(), "lona/scout"); err != nil || got.Key != there.Key {
+		t.Errorf("lona/scout: got %+v (%v)", got.Key, err)
+	}
+	if got, err := f.Lifecycle.Resolve(t.Context(), "lona/local"); err == nil {
+		t.Errorf("lona/local: got %+v, want an error", got.Key)
+	}
+	if got, err := f.Lifecycle.Resolve(t.Context(), "lona/local@enlist.localhost"); err != nil || got.Origin != embeddedgateway.Origin {
+		t.Errorf("lona/local@enlist.localhost: got %+v (%v)", got.Key, err)
+	}
+}
+
+func TestTheCurrentOriginGoesFirst(t *testing.T) {
+	own := info(lonaOrigin, "my-agent")
+	f := holding(t, own, info("https://example.com", "my-agent"), info("https://other.example", "scout"))
+	for _, handle := range []string{"", "lona/my-agent"} {
+		got, err := f.Lifecycle.ResolveOf(t.Context(), "lona", handle)
+		if err != nil || got.Key != own.Key {
+			t.Errorf("%q: got %+v (%v), want %+v", handle, got.Key, err, own.Key)
+		}
+	}
+	var e *gateway.ResolveError
+	if got, err := f.Lifecycle.ResolveOf(t.Context(), "gopher", "lona/my-agent"); !errors.As(err, &e) {
+		t.Errorf("of another protocol: got %+v (%v)", got.Key, err)
 	}
 }
 

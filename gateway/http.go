@@ -138,7 +138,7 @@ type answer struct {
 var errCutShort = errors.New("the answer could not be read to its end")
 
 // send makes one request and reads its answer, up to a limit. An error is an
-// *Error: there was no answer.
+// *Error, there was no answer, or a *LocalError.
 func (c *caller) send(parent context.Context, k call, m message, limit int) (answer, error) {
 	if !secure(originOf(m.url)) {
 		return answer{}, k.fail(CodeInsecure, errPlainHTTP)
@@ -158,6 +158,10 @@ func (c *caller) send(parent context.Context, k call, m message, limit int) (ans
 		r.SetBody(bytes.Clone(m.body)) // resty keeps its buffers
 	}
 	resp, err := r.Execute(m.method, m.url.String())
+	var local *LocalError
+	if errors.As(err, &local) {
+		return answer{}, local
+	}
 	if err != nil {
 		// A transport that reports nothing may have sent it.
 		return answer{}, c.broken(parent, k, err, wrote.Load() || !connecting.Load())

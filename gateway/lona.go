@@ -3,17 +3,13 @@ package gateway
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,56 +19,19 @@ import (
 
 // What Lona keeps beside a token.
 const (
-	lonaUserID      = "user_id"     // sent as X-User-Id
-	lonaAgentName   = "agent_name"  // for registering again
-	lonaSource      = "source"      // for registering again
-	lonaPermissions = "permissions" // as the service granted them, with commas
-	lonaPartnerID   = "partner_id"  // only where the service named the agent otherwise
-	lonaAdopted     = "adopted"     // which LONA_API_KEY was taken over here
+	lonaUserID      = "user_id"    // sent as X-User-Id
+	lonaAgentName   = "agent_name" // for registering again
+	lonaSource      = "source"     // for registering again
+	lonaPermissions = permissionsAttr
+	lonaPartnerID   = "partner_id" // only where the service named the agent otherwise
+	lonaAdopted     = "adopted"    // which LONA_API_KEY was taken over here
 )
 
 // lonaDefaultSource is the source of a registration that names none.
 const lonaDefaultSource = "enlist"
 
-// lonaOptions is what the user set for Lona.
-type lonaOptions struct {
-	origin  string
-	secret  credstore.Secret // the registration secret
-	apiKey  credstore.Secret // an existing token, to be taken over
-	userID  string           // who the existing token belongs to
-	agentID string           // to be registered at the start
-}
-
-// newLonaOptions reads the user's settings. An error names the one that is
-// wrong and does not repeat it.
-func newLonaOptions(o Options) (lonaOptions, error) {
-	l := lonaOptions{
-		secret:  credstore.NewSecret(o.Env("LONA_AGENT_REGISTRATION_SECRET")),
-		apiKey:  credstore.NewSecret(o.Env("LONA_API_KEY")),
-		userID:  o.Env("LONA_USER_ID"),
-		agentID: o.Env("LONA_AGENT_ID"),
-	}
-	if o.Origins[wire.LonaName] != "" {
-		l.apiKey, l.userID = credstore.Secret{}, "" // of the gateway that is set, not of this one
-	}
-	var err error
-	if l.origin, err = o.setting(wire.LonaName, "LONA_GATEWAY_URL", wire.LonaOrigin); err != nil {
-		return l, err
-	}
-	switch {
-	case !l.secret.IsZero() && !presentable(l.secret.Reveal(), minSetting):
-		return l, fmt.Errorf("LONA_AGENT_REGISTRATION_SECRET: want at least %d printable ASCII characters without spaces, as openssl rand -hex 32 makes them", minSetting)
-	case !l.apiKey.IsZero() && !presentable(l.apiKey.Reveal(), minSecret):
-		return l, fmt.Errorf("LONA_API_KEY: want a token as Lona issues them: at least %d printable ASCII characters without spaces", minSecret)
-	case l.apiKey.IsZero() != (l.userID == ""):
-		return l, errors.New("LONA_API_KEY and LONA_USER_ID: want both or neither: a token is used together with its user id")
-	case l.userID != "" && !lonaUser(l.userID):
-		return l, errors.New("LONA_USER_ID: want up to 128 printable ASCII characters without spaces")
-	case l.agentID != "" && !wire.CheckLonaAgentID(l.agentID):
-		return l, errors.New("LONA_AGENT_ID: " + lonaWantAgentID)
-	}
-	return l, nil
-}
+// lonaRegisterTool is the tool that registers an agent.
+const lonaRegisterTool = "lona_register_agent"
 
 const lonaWantAgentID = "want 2 to 64 ASCII letters, digits, dots, underscores and dashes, the first one a letter or a digit"
 
@@ -156,6 +115,12 @@ func (l *Lona) Authorize(ctx context.Context, k credstore.Key, req *http.Request
 	if err != nil {
 		return err
 	}
+	if c.State == credstore.StatePending || c.Secret.IsZero() {
+		return &RefusedError{
+			Why:  "There is no token of the agent " + k.Agent + ": its registration did not come to an end. It must be registered again.",
+			Tool: lonaRegisterTool,
+		}
+	}
 	user := cmp.Or(c.Attrs[lonaUserID], k.Agent)
 	if !presentable(c.Secret.Reveal(), 1) || !lonaUser(user) {
 		return &credstore.Error{
@@ -197,7 +162,8 @@ func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage
 	if out.Data == nil {
 		return nil, op.unreadable(answer, `the answer has no "data"`)
 	}
-	return out.Data, nil
+	// What was taken out may have hidden a secret.
+	return json.RawMessage(l.http.scrub.current().mask(string(visibleJSON(out.Data)))), nil
 }
 
 // Register gets the agent a token and stores it. Registering again rotates
@@ -250,12 +216,45 @@ func (l *Lona) register(ctx context.Context, k credstore.Key, r LonaRegistration
 
 	r.Source = cmp.Or(r.Source, lonaDefaultSource)
 	r.UserID = cmp.Or(r.UserID, held.Attrs[lonaUserID], r.AgentID)
-	issued, err := l.issue(ctx, k, r, held)
-	if err != nil {
+	if err := l.prove(ctx, k, r, held); err != nil {
 		return Registration{}, err
 	}
-	info, err := l.keep(ctx, l.credential(ctx, k, r, held, issued))
+	issued, err := l.issue(ctx, k, r, held)
+	if err != nil {
+		l.withdraw(ctx, k, held, err)
+		return Registration{}, err
+	}
+	info, err := l.keep(ctx, l.credential(k, r, held, issued))
 	return Registration{Info: info}, err
+}
+
+// prove shows that the store can be written, before anything is requested that
+// ends or issues a token: what is held is written once more, and where nothing
+// is, a pending credential without a secret.
+func (l *Lona) prove(ctx context.Context, k credstore.Key, r LonaRegistration, held credstore.Credential) error {
+	if held.Key != k {
+		held = credstore.Credential{Info: credstore.Info{
+			Key: k, State: credstore.StatePending, CreatedAt: l.createdNow(),
+			Attrs: map[string]string{lonaUserID: r.UserID, lonaAgentName: r.AgentName, lonaSource: r.Source},
+		}}
+	}
+	_, err := keep(ctx, l.store, held, lonaUserID, lonaAdopted)
+	return err
+}
+
+// withdraw removes what prove wrote where nothing was held, if the service
+// cannot have issued anything. Otherwise it stays: pending says just that.
+func (l *Lona) withdraw(ctx context.Context, k credstore.Key, held credstore.Credential, why error) {
+	var failed *Error
+	if held.Key == k || errors.As(why, &failed) && failed.Sent {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	if err := l.store.Delete(ctx, k); err != nil {
+		l.log.WarnContext(ctx, "a pending credential could not be removed",
+			"protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "error", l.http.scrub.Own(err.Error()))
+	}
 }
 
 // stored returns what is stored under k, or nothing of it.
@@ -291,11 +290,14 @@ func (l *Lona) issue(ctx context.Context, k credstore.Key, r LonaRegistration, h
 		"protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "code", lost.Code, "status", lost.Status)
 	issued, err = l.round(ctx, k, r, held)
 	var second *Error
-	if errors.As(err, &second) {
+	switch {
+	case errors.As(err, &second):
 		second.Sent = true // the first round may have
 		if second.Cause == nil {
 			second.Cause = fmt.Errorf("this was the second try; the first one failed with %w", lost)
 		}
+	case err != nil:
+		return issued, lost // the second round was never made
 	}
 	return issued, err
 }
@@ -380,8 +382,9 @@ func (l *Lona) post(ctx context.Context, op call, path string, header http.Heade
 	return l.http.exchange(ctx, op, message{method: http.MethodPost, url: u, header: header}, body, idempotent)
 }
 
-// credential makes a credential of what was issued.
-func (l *Lona) credential(ctx context.Context, k credstore.Key, r LonaRegistration, held credstore.Credential, issued lonaIssued) credstore.Credential {
+// credential makes a credential of what was issued. It does not look into the
+// store: the token is not safe before it is there.
+func (l *Lona) credential(k credstore.Key, r LonaRegistration, held credstore.Credential, issued lonaIssued) credstore.Credential {
 	attrs := map[string]string{
 		lonaUserID: r.UserID, lonaAgentName: r.AgentName, lonaSource: r.Source,
 	}
@@ -390,15 +393,16 @@ func (l *Lona) credential(ctx context.Context, k credstore.Key, r LonaRegistrati
 	}
 	var permissions []string
 	if json.Unmarshal(issued.fields["permissions"], &permissions) == nil {
-		attrs[lonaPermissions] = l.http.scrub.Said(ctx, strings.Join(permissions, ","))
+		if granted := joinPermissions(permissions, l.http.scrub); granted != "" {
+			attrs[lonaPermissions] = granted
+		}
 	}
 	if partner := scalar(issued.fields, "partner_id"); partner != "" && partner != r.AgentID {
-		attrs[lonaPartnerID] = l.http.scrub.Said(ctx, partner)
+		attrs[lonaPartnerID] = l.http.scrub.Own(partner)
 	}
-	var expires wire.MilliTime
+	var expires wire.MilliTime // zero: the service did not say
 	if err := json.Unmarshal(issued.fields["expires_at"], &expires); err != nil || expires.Time().Year() < 1 || expires.Time().Year() > 9999 {
 		expires = wire.MilliTime{}
-		l.log.WarnContext(ctx, "the service did not say when the token expires", "origin", k.Origin, "agent", k.Agent)
 	}
 	_, keyID, _ := wire.ParseLonaToken(issued.token.Reveal())
 	return credstore.Credential{
@@ -419,77 +423,15 @@ func (l *Lona) keep(ctx context.Context, c credstore.Credential) (credstore.Info
 		l.unstored[c.Key] = c.Secret
 		return credstore.Info{}, &NotStoredError{
 			Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Cause: err,
-			Remedy: "When the store works again, register once more: that is safe, it ends the token that was not stored.",
+			Remedy: "When the store works again, register once more before Enlist is restarted: until then it has the token that was not stored, which the service may ask for. " +
+				"If the service then answers agent_exists, take another agent_id, or have a person set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment.",
 		}
 	}
 	delete(l.unstored, c.Key)
 	l.log.InfoContext(ctx, "credential stored",
 		"protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "key_id", c.KeyID, "expires_at", c.ExpiresAt)
+	if c.ExpiresAt.IsZero() {
+		l.log.WarnContext(ctx, "the service did not say when the token expires", "origin", c.Origin, "agent", c.Agent)
+	}
 	return c.Info, nil
-}
-
-// Start implements [Starter]: it takes over LONA_API_KEY and registers
-// LONA_AGENT_ID where no usable token of it is stored.
-func (l *Lona) Start(ctx context.Context) error {
-	ctx, cancel := l.http.begin(ctx)
-	defer cancel()
-	var errs []error
-	if !l.apiKey.IsZero() {
-		errs = append(errs, l.adopt(ctx))
-	}
-	if l.agentID != "" {
-		_, err := l.register(ctx, l.key(l.agentID), LonaRegistration{AgentID: l.agentID, AgentName: l.agentID}, true)
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// adopt takes LONA_API_KEY over into the store. A setting stays while tokens
-// are rotated, so one that was taken over before is older than what is stored
-// and does not come back; and nothing that is usable is replaced.
-func (l *Lona) adopt(ctx context.Context) error {
-	agent, keyID, ok := wire.ParseLonaToken(l.apiKey.Reveal())
-	if !ok {
-		agent = cmp.Or(l.agentID, l.userID)
-	}
-	if !wire.CheckLonaAgentID(agent) {
-		return errors.New("LONA_API_KEY: it does not say which agent it is for, and LONA_USER_ID cannot be one: set LONA_AGENT_ID")
-	}
-	k := l.key(agent)
-	unlock, err := l.store.Lock(ctx, k)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	held, err := l.stored(ctx, k)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256([]byte(l.apiKey.Reveal()))
-	mark := hex.EncodeToString(sum[:8]) // tells tokens apart, and of one says nothing
-	attrs := maps.Clone(held.Attrs)
-	if attrs == nil {
-		attrs = make(map[string]string)
-	}
-	attrs[lonaUserID], attrs[lonaAdopted] = l.userID, mark
-	c := credstore.Credential{Secret: l.apiKey, Info: credstore.Info{
-		Key: k, State: credstore.StateActive, KeyID: keyID, CreatedAt: l.createdNow(), Attrs: attrs,
-	}}
-	switch {
-	case same(held, c):
-		if held.Attrs[lonaUserID] == l.userID {
-			return nil
-		}
-		c.Info, c.Attrs = held.Info, attrs // only whose it is has changed
-	case held.Attrs[lonaAdopted] == mark:
-		return nil
-	case held.UsableAt(l.now()):
-		l.log.WarnContext(ctx, "LONA_API_KEY was not taken over: another usable token of the agent is stored; forget that one first if this is the newer", "agent", agent)
-		return nil
-	}
-	if _, err := keep(ctx, l.store, c, lonaUserID, lonaAdopted); err != nil {
-		return fmt.Errorf("store the token of LONA_API_KEY: %w", err)
-	}
-	l.log.InfoContext(ctx, "LONA_API_KEY was taken over", "origin", k.Origin, "agent", agent)
-	return nil
 }

@@ -12,18 +12,20 @@ import (
 	"strings"
 )
 
-// maxCode is the longest error code that is passed on.
-const maxCode = 64
-
 // refused returns the Error for an error status, with the service's own code
-// and words where it gave any.
+// and words where it gave any. What cannot be told from words, or from a code
+// of ours, is passed on as words.
 func (c *caller) refused(ctx context.Context, k call, a answer) *Error {
 	code, text := refusal(a.body)
-	code = c.scrub.Said(ctx, code)
-	if code == "" || len(code) > maxCode {
-		code = CodeHTTPStatus
+	e := k.fail(CodeHTTPStatus, nil)
+	switch {
+	case codeLike.MatchString(code) && !isOwnCode(code) && c.scrub.Said(ctx, code) == code:
+		e.Code, e.Theirs = code, true
+	case code != "" && text != "":
+		text = code + ": " + text
+	case code != "":
+		text = code
 	}
-	e := k.fail(code, nil)
 	e.Status = a.status
 	e.Message = c.scrub.Said(ctx, text)
 	e.Sent = k.acts && a.status >= http.StatusInternalServerError
@@ -74,7 +76,7 @@ func refusal(body []byte) (code, text string) {
 }
 
 // codeLike matches what can be a code rather than a sentence.
-var codeLike = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,64}$`)
+var codeLike = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 // scalar returns the first of the named fields that is a non-empty string or
 // a number.

@@ -259,9 +259,20 @@ func (l *Lifecycle) response(ctx context.Context, op call, m message, a answer) 
 		// A secret may lie across the end of what was read.
 		text = text[:max(0, len(text)-scrub.longest)]
 	}
+	if shown := shownText(text); shown != text {
+		text = scrub.mask(shown) // what was taken out may have hidden a secret
+	}
 	r.Truncated = a.cut || len(text) > maxShown
 	r.Body = []byte(strings.ToValidUTF8(text[:min(len(text), maxShown)], ""))
 	return r, nil
+}
+
+// shownText returns a body without invisible characters.
+func shownText(text string) string {
+	if json.Valid([]byte(text)) {
+		return string(visibleJSON([]byte(text)))
+	}
+	return visible(text)
 }
 
 // shownHeader returns the headers of an answer that are worth knowing.

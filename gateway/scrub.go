@@ -16,6 +16,8 @@ const (
 	masked = "[redacted]"
 	// maxSaid is how much of a service's words is passed on, in characters.
 	maxSaid = 500
+	// loadTime is how long looking into the store for that may take.
+	loadTime = 2 * time.Second
 	// notSaid stands for words that could not be looked through.
 	notSaid = "[withheld: the stored secrets could not be read to look for them in these words]"
 )
@@ -74,8 +76,10 @@ func (s *Scrubber) Said(ctx context.Context, text string) string {
 		return ""
 	}
 	// Words are looked through even when whoever asked has given up: they may
-	// still go into an error.
-	if err := s.load(context.WithoutCancel(ctx)); err != nil {
+	// still go into an error. But a keyring that is locked may never answer.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+	defer cancel()
+	if err := s.load(ctx); err != nil {
 		return notSaid
 	}
 	return s.said(text)
@@ -154,6 +158,9 @@ func (s *Scrubber) load(ctx context.Context) error {
 		}
 		if err != nil {
 			return fmt.Errorf("read the stored secret of %s/%s to mask it: %w", i.Protocol, i.Agent, err)
+		}
+		if c.Secret.IsZero() {
+			continue // pending: what comes in its place may look the same
 		}
 		s.learn(c.Secret)
 		s.mu.Lock()

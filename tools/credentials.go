@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mark3labs/mcp-go/server"
@@ -36,9 +35,7 @@ func (d Deps) describe(i credstore.Info) Credential {
 	if !i.ExpiresAt.IsZero() {
 		c.ExpiresAt = i.ExpiresAt.UTC().Format(time.RFC3339)
 	}
-	if p := i.Attrs["permissions"]; p != "" {
-		c.Permissions = strings.Split(p, ",")
-	}
+	c.Permissions = gateway.Permissions(i)
 	return c
 }
 
@@ -57,42 +54,6 @@ func (d Deps) storedIn(ctx context.Context) string {
 // CredentialInput is the arguments of a tool that uses a credential.
 type CredentialInput struct {
 	Credential string `json:"credential,omitzero" jsonschema:"a handle; may be left out when exactly one is usable"`
-}
-
-// resolve returns the credential that a handle names, which must be one of the
-// protocol. "" stands for the only usable one of the protocol.
-func (d Deps) resolve(ctx context.Context, protocol, handle string) (credstore.Info, error) {
-	if handle != "" {
-		info, err := d.Client.Lifecycle.Resolve(ctx, handle)
-		if err == nil && info.Protocol != protocol {
-			err = &gateway.ResolveError{Handle: handle, Why: "That credential is not one of " + protocol + "."}
-		}
-		return info, err
-	}
-	all, err := d.named(ctx)
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	var usable []credstore.Info
-	var handles []string
-	for _, i := range all {
-		if i.Protocol != protocol {
-			continue
-		}
-		handles = append(handles, d.Client.Lifecycle.Handle(i.Key))
-		if i.UsableAt(d.Now()) {
-			usable = append(usable, i)
-		}
-	}
-	switch {
-	case len(usable) == 1:
-		return usable[0], nil
-	case len(usable) > 1:
-		return credstore.Info{}, &gateway.ResolveError{Why: "More than one credential of " + protocol + " is usable: say which.", Candidates: handles}
-	case len(handles) > 0:
-		return credstore.Info{}, &gateway.ResolveError{Why: "No stored credential of " + protocol + " is usable any more: register the agent again.", Candidates: handles}
-	}
-	return credstore.Info{}, &gateway.ResolveError{Why: "No credential of " + protocol + " is stored: register an agent first."}
 }
 
 // named returns the stored credentials that have a handle: a key pair or a
@@ -172,7 +133,8 @@ func rotateCredential(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        unchanged,
 		lost:        "The credential is stored as it was, but the service may have replaced it already.",
-		again:       "Call rotate_credential again in a minute: that is safe, it ends the key that was lost.",
+		again: "Call rotate_credential again in a minute: it ends the key that was lost. " +
+			"If the service refuses that with agent_exists, it wants the key that never arrived: " + anotherAgent,
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Credential, error) {
 		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
@@ -227,8 +189,8 @@ func forgetCredential(d Deps) server.ServerTool {
 	s := spec{
 		name:  "forget_credential",
 		title: "Forget a credential",
-		description: "Deletes a credential from this machine for good. The service is not told: there it lives until it expires. " +
-			"Ask the person first.",
+		description: "Deletes a credential from this machine for good. The service is not told: there it lives until it expires, " +
+			"and may be wanted to register that agent again. Ask the person first.",
 		readOnly:    false,
 		destructive: true,  // the key cannot be had again
 		idempotent:  true,  // what is deleted stays deleted
@@ -254,6 +216,7 @@ func forgetCredential(d Deps) server.ServerTool {
 			}
 			out.WhatHappened += fmt.Sprintf(" %s was not told and may accept the key %s.", info.Origin, until)
 		}
+		out.WhatHappened += " Without its last key, the service may refuse to register " + info.Agent + " again."
 		return out, nil
 	})
 }

@@ -10,6 +10,11 @@ import (
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
+// anotherAgent is the way out where a service wants a token that nobody has as
+// the proof of who an agent is.
+const anotherAgent = "register with another agent_id, or ask the person to set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment. " +
+	"Do not ask for the secret itself."
+
 // lona is what the shared tools know of Lona.
 func lona() protocol {
 	const register = "lona_register_agent"
@@ -23,7 +28,9 @@ func lona() protocol {
 				"Do not ask for the secret itself.",
 			wire.LonaInvitesDisabled: "Ask the person to set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment: the service gives out no invites now. " +
 				"Do not ask for the secret itself.",
-			wire.LonaAgentExists: "Call " + register + " with another agent_id: this one belongs to somebody whose token is not stored here.",
+			wire.LonaAgentExists: "This agent_id is taken and the token that would prove it yours is not stored here: " +
+				"it is somebody else's, or the answer with the token was lost. Call " + register + " with another agent_id, or ask the person to set " +
+				"LONA_AGENT_REGISTRATION_SECRET in Enlist's environment. Do not ask for the secret itself.",
 			wire.LonaRateLimited: "Wait an hour, then call " + register + " again: an address gets three invites an hour. " +
 				"A person can set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment, which has no such limit.",
 			wire.LonaUnauthorized: "Call rotate_credential. If that fails too, call " + register + " with the same agent_id.",
@@ -56,15 +63,16 @@ func lonaRegisterAgent(d Deps) server.ServerTool {
 			"Call it once, before the other Lona tools; needs no invite or key. " +
 			"The same agent_id again gets a new token and ends the old one. Returns the credential's handle.",
 		readOnly: false,
-		// What it ends is the token of the same agent_id, and it stores the
-		// successor: nothing is lost.
-		destructive: false,
+		// The former token of the agent_id ends, also for other programs that
+		// use it.
+		destructive: true,
 		// Each call issues another token.
 		idempotent: false,
 		openWorld:  true,
 		kept:       "Nothing new. A token that was stored for this agent before is still stored.",
-		lost:       "Nothing new. The service may have issued a token that never arrived, and ended the one that is stored, if any.",
-		again:      "Call lona_register_agent again with the same arguments in a minute: that is safe, it ends the token that was lost.",
+		lost:       "No new token; where there was none, the credential is listed as pending. The service may have issued a token that never arrived, and ended the one that is stored, if any.",
+		again: "Call lona_register_agent again with the same arguments in a minute: it ends the token that was lost. " +
+			"If the service refuses that with agent_exists, it wants the token that never arrived: " + anotherAgent,
 	}
 	return tool(d, s, func(ctx context.Context, in LonaRegisterInput) (LonaRegistered, error) {
 		done, err := d.Client.Lona.Register(ctx, gateway.LonaRegistration{
@@ -99,7 +107,7 @@ func lonaListStrategies(d Deps) server.ServerTool {
 		lost:        unchanged,
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (LonaStrategies, error) {
-		info, err := d.resolve(ctx, wire.LonaName, in.Credential)
+		info, err := d.Client.Lifecycle.ResolveOf(ctx, wire.LonaName, in.Credential)
 		if err != nil {
 			return LonaStrategies{}, err
 		}

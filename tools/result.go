@@ -43,7 +43,18 @@ const (
 	CodeStoreUnavailable = "store_unavailable"
 	CodeStoreDamaged     = "store_damaged"
 	CodeStoreTooSmall    = "store_too_small"
+	CodeLocalFailure     = "local_failure" // Enlist itself, not the service, is the reason
 )
+
+// isOwnCode reports whether a code is one of those above.
+func isOwnCode(code string) bool {
+	switch code {
+	case CodeInvalidArguments, CodeInternal, CodeNoCredential, CodeWhichCredential, CodeRefused, CodeUnsupported,
+		CodeNotStored, CodeStoreUnavailable, CodeStoreDamaged, CodeStoreTooSmall, CodeLocalFailure:
+		return true
+	}
+	return false
+}
 
 // failed makes a tool error of a failure.
 func failed(f Failure) *mcp.CallToolResult {
@@ -70,6 +81,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 		resolve     *gateway.ResolveError
 		refused     *gateway.RefusedError
 		unsupported *gateway.UnsupportedError
+		local       *gateway.LocalError
 	)
 	ctx = context.WithoutCancel(ctx) // words are cleaned even when the time is up
 	switch {
@@ -79,6 +91,11 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 			WhatHappened: fmt.Sprintf("%s issued a credential, but it could not be stored: %s.", notStored.Origin, d.ours(notStored.Cause)),
 			WhatIsStored: "Nothing new. What was stored before may have ended at the service.",
 			NextStep:     d.ours(errors.New(notStored.Remedy)),
+		}
+	case errors.As(err, &local):
+		return Failure{
+			Code: CodeLocalFailure, WhatHappened: d.ours(errors.New(local.Why)), WhatIsStored: s.kept,
+			NextStep: d.ours(errors.New(local.Remedy)),
 		}
 	case errors.As(err, &service):
 		return d.explainService(ctx, s, service)
@@ -230,7 +247,14 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	if p.setting != "" {
 		base += " (" + p.setting + " in Enlist's environment)"
 	}
-	switch e.Code {
+	code := e.Code
+	if e.Theirs {
+		code = "" // whatever it is, it says nothing of ours
+		if isOwnCode(e.Code) {
+			f.Code, f.ServiceSaid = gateway.CodeHTTPStatus, d.Client.Scrubber.Said(ctx, strings.TrimSuffix(e.Code+": "+e.Message, ": "))
+		}
+	}
+	switch code {
 	case gateway.CodeInvalidInput:
 		f = badArguments(s.name, "Refused before any request was made: "+d.ours(e.Cause)+".")
 		f.Code, f.Protocol, f.Origin = e.Code, e.Protocol, e.Origin
@@ -266,7 +290,7 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 		f.NextStep = refusalStep(s, p, e)
 	}
 	// What is not the protocol's will not become it by asking again.
-	if e.Sent && s.again != "" && e.Code != gateway.CodeBadAnswer && e.Code != gateway.CodeTooLarge && e.Code != gateway.CodeRedirect {
+	if e.Sent && s.again != "" && code != gateway.CodeBadAnswer && code != gateway.CodeTooLarge && code != gateway.CodeRedirect {
 		f.NextStep = s.again
 	}
 	if e.RetryAfter > 0 {
@@ -288,7 +312,7 @@ func (d Deps) own(ctx context.Context, cause error) string {
 // refusalStep is the next step after a service's own error code, or after a
 // status where the code says nothing.
 func refusalStep(s spec, p protocol, e *gateway.Error) string {
-	if step, ok := p.advice[e.Code]; ok {
+	if step, ok := p.advice[e.Code]; ok && e.Theirs {
 		return step
 	}
 	switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ type options struct {
 	store   func(credstore.Store) credstore.Store
 	clock   *gatewaytest.Clock
 	timeout time.Duration
+	// transport is the gateway client's; nil: the usual one.
+	transport http.RoundTripper
 }
 
 // newRig returns a model that talks about Lona to the service at origin.
@@ -62,7 +65,7 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	var err error
 	r.client, err = gateway.New(gateway.Options{
 		Store: r.store, Env: func(name string) string { return env[name] }, Now: r.clock.Now, Logger: logger,
-		Timeout: o.timeout,
+		Timeout: o.timeout, Transport: o.transport,
 		Sleep: func(_ context.Context, d time.Duration) error {
 			r.clock.Advance(d)
 			return nil

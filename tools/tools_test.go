@@ -185,7 +185,7 @@ func TestMarkdownHasARowForEachTool(t *testing.T) {
 		}
 	}
 	for _, row := range []string{
-		"| `lona_register_agent` | Registers an agent at Lona and stores its token, which you never see. | `agent_id`, `agent_name`, [`expires_in_days`], [`source`], [`user_id`] | yes |\n",
+		"| `lona_register_agent` | Registers an agent at Lona and stores its token, which you never see. | `agent_id`, `agent_name`, [`expires_in_days`], [`source`], [`user_id`] | yes, for good |\n",
 		"| `list_credentials` | Lists the stored credentials: handle, service, agent, state, expiry; never a key. |  | no |\n",
 	} {
 		if !strings.Contains(got, row) {
