@@ -29,7 +29,8 @@ type durable struct {
 	logger     *slog.Logger
 	locks      *locks
 	index      *index
-	vaults     map[string]vault // by the names that Backend returns
+	keyring    *keyringVault // without a namespace
+	file       *fileVault
 	probe      func(context.Context) error
 	writeWait  time.Duration // how long others may keep a write waiting
 	repairWait time.Duration // how long List waits for the vault
@@ -170,11 +171,11 @@ func (d *durable) Lock(ctx context.Context, k Key) (func(), error) {
 
 // Backend implements [Store].
 func (d *durable) Backend(ctx context.Context) (string, error) {
-	name, err := d.backend(ctx)
-	if name == "" {
-		name = ModeAuto
+	recorded, err := d.allowed(ctx)
+	if d.mode == ModeAuto && recorded.mode != "" {
+		return recorded.mode, err
 	}
-	return name, err
+	return d.mode, err
 }
 
 // beginWrite takes the write lock, which also makes the home.
@@ -350,6 +351,9 @@ func (d *durable) settle(ctx context.Context, v vault, k Key) error {
 	}
 	if !errors.Is(err, errNoItem) {
 		return err
+	}
+	if !d.keptIn(v) {
+		return nil // the item may be elsewhere
 	}
 	r, ok, err := d.index.find(ctx, k)
 	if err != nil || !ok {

@@ -158,6 +158,27 @@ func (v *fileVault) write(op string, f sealed, former []byte) error {
 	return nil
 }
 
+// creatable returns an error when there is no file and none can be made. It
+// writes nothing.
+func (v *fileVault) creatable() error {
+	if v.passphrase != nil || v.configDir != "" {
+		return nil
+	}
+	if _, raw, err := v.read("write"); err != nil || raw != nil {
+		return err
+	}
+	return v.noFolder("write")
+}
+
+// noFolder is the error of a key file without a folder. The current one is none:
+// it is another one each time.
+func (v *fileVault) noFolder(op string) error {
+	return &Error{
+		Op: op, Place: v.path, Kind: ErrUnavailable, Cause: errors.New("there is no folder for the key file"),
+		Remedy: "set HOME or XDG_CONFIG_HOME (Windows: AppData), or ENLIST_PASSPHRASE",
+	}
+}
+
 // create returns a new file without items. It is not on disk yet; a key file is.
 func (v *fileVault) create(ctx context.Context) (sealed, error) {
 	d := v.cost
@@ -250,6 +271,9 @@ func (v *fileVault) keyPath() string { return filepath.Join(v.configDir, keyFile
 
 // readKeyFile returns the key in the key file, which nobody else may be able to read.
 func (v *fileVault) readKeyFile() (Secret, error) {
+	if v.configDir == "" {
+		return Secret{}, v.noFolder("read")
+	}
 	path := v.keyPath()
 	refuse := func(cause error, remedy string) (Secret, error) {
 		return Secret{}, &Error{Op: "read", Place: path, Kind: ErrUnavailable, Cause: cause, Remedy: remedy}
@@ -282,12 +306,12 @@ func (v *fileVault) readKeyFile() (Secret, error) {
 // makeKeyFile makes the key file unless there is one. The folder may serve
 // several homes, so it has a lock of its own.
 func (v *fileVault) makeKeyFile(ctx context.Context) error {
+	if v.configDir == "" {
+		return v.noFolder("write")
+	}
 	path := v.keyPath()
 	fail := func(err error) error {
 		return &Error{Op: "write", Place: path, Kind: ErrUnavailable, Cause: err, Remedy: diskRemedy(err, v.configDir)}
-	}
-	if v.configDir == "" {
-		return fail(errors.New("there is no folder for the key file"))
 	}
 	unlock, err := newLocks(v.on, v.configDir).acquire(ctx, keyFile, func() {})
 	if err != nil {

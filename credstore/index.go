@@ -281,8 +281,10 @@ func (x *index) problem(op string, err error) error {
 		switch failed.Code() & 0xff {
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_FORMAT:
 			damaged = true
-		case sqlite3.SQLITE_FULL:
-			remedy = "free some space on the disk of " + filepath.Dir(x.path)
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR:
+			// A full disk fails a read too, which needs the shared memory beside
+			// the index, and then SQLite says I/O error.
+			remedy = "free some space on the disk of " + filepath.Dir(x.path) + ", or check it"
 		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 			remedy = "another enlist process is busy; try again"
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,14 @@ type keyringVault struct {
 
 func newKeyringVault(r ring, namespace string, limit time.Duration) *keyringVault {
 	return &keyringVault{ring: r, namespace: namespace, limit: limit, busy: make(chan struct{}, 1)}
+}
+
+// in returns the vault of a namespace. Its calls wait for those of v, and those
+// of v for its.
+func (v *keyringVault) in(namespace string) *keyringVault {
+	named := *v
+	named.namespace = namespace
+	return &named
 }
 
 func (v *keyringVault) place() string { return "keyring" }
@@ -233,15 +242,7 @@ func (v *keyringVault) unavailable(op string, cause error) error {
 // wrong; so words are looked at, for the remedy and for nothing else.
 func keyringRemedy(system string, cause error) string {
 	const file = "on a machine without one, set ENLIST_STORE=file before the first registration"
-	text := cause.Error()
-	has := func(words ...string) bool {
-		for _, w := range words {
-			if strings.Contains(text, w) {
-				return true
-			}
-		}
-		return false
-	}
+	has := func(words ...string) bool { return says(cause, words...) }
 	switch {
 	case errors.Is(cause, context.Canceled):
 		return "try again"
@@ -249,7 +250,7 @@ func keyringRemedy(system string, cause error) string {
 		return "use a shorter agent name or label"
 	case errors.Is(cause, errNoAnswer), errors.Is(cause, context.DeadlineExceeded):
 		return "see whether the keyring asks for its password in a window, unlock it and try again"
-	case has("failed to unlock", "IsLocked", "is locked", "exit status 36", "exit status 51", "exit status 128"):
+	case isLocked(cause):
 		if system == "darwin" {
 			return "unlock the login keychain (security unlock-keychain) and try again"
 		}
@@ -264,4 +265,15 @@ func keyringRemedy(system string, cause error) string {
 		return "log on at the machine itself or by Remote Desktop: the Credential Manager is closed to network logons; " + file
 	}
 	return "see whether the keyring works and is unlocked; " + file
+}
+
+// isLocked reports whether a keyring is there and locked. The numbers are those
+// of macOS' tool.
+func isLocked(cause error) bool {
+	return says(cause, "failed to unlock", "IsLocked", "is locked", "exit status 36", "exit status 51", "exit status 128")
+}
+
+func says(cause error, words ...string) bool {
+	text := cause.Error()
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }

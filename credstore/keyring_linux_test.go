@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,6 +26,7 @@ func keyringRoles() map[string]func(context.Context, credstore.Options, string) 
 		"no-bus": roleNoBus,
 		"locked": roleLocked,
 		"hung":   roleHung,
+		"full":   roleFull,
 	}
 }
 
@@ -188,4 +191,31 @@ func wantUnavailable(err error, words ...string) error {
 		}
 	}
 	return nil
+}
+
+// A disk without space fails a read of the index too: SQLite needs to write
+// beside it. The limit of a process on its files is such a disk.
+func TestListOnAFullDisk(t *testing.T) {
+	o := options(t, credstore.ModeFile)
+	s := openOn(t, o, credstore.QuickSystem())
+	put(t, s, credstoretest.Lona("my-agent"))
+	if err := s.(io.Closer).Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, say := another(t, "full", o)
+	wantSay(t, say, "done")
+	wantListed(t, s, "my-agent")
+}
+
+func roleFull(ctx context.Context, o credstore.Options, _ string) error {
+	signal.Ignore(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 10, Max: 1 << 10}); err != nil {
+		return err
+	}
+	s, err := credstore.Open(o)
+	if err != nil {
+		return err
+	}
+	_, err = s.List(ctx, "")
+	return wantUnavailable(err, "disk I/O error", "free some space on the disk of "+o.Home+", or check it")
 }

@@ -21,18 +21,17 @@ type Options struct {
 	// Mode is one of the modes above; "" is auto.
 	Mode string
 	// Home is the folder of the index, the locks and the encrypted file. It
-	// is made at the first write, for the user alone.
+	// is made at the first write, for the user alone. Two homes share nothing,
+	// in the one keyring of the user neither: a home that chooses the keyring
+	// names its items apart from all others and records the name.
 	Home string
 	// ConfigDir is the folder of the encrypted file's key file, apart from
-	// Home, so that who copies the one does not have the other.
+	// Home, so that who copies the one does not have the other. "": there is
+	// none, and without a Passphrase the file is refused.
 	ConfigDir string
 	// Passphrase returns what unlocks the encrypted file. It is called when
 	// the file is first read or written. nil: the key file unlocks it.
 	Passphrase func() (Secret, error)
-	// Namespace sets the keyring items of this Home apart from those of
-	// another one: without it two homes share an item wherever they have a
-	// Key in common. "" belongs to the default home.
-	Namespace string
 	// Now is the clock.
 	Now func() time.Time
 	// Logger may be nil.
@@ -70,7 +69,9 @@ func realSystem() system {
 // [io.Closer].
 //
 // A mode other than the recorded choice is refused at every use while there are
-// credentials: they would seem to be gone, and later be in two places.
+// credentials: they would seem to be gone, and later be in two places. Memory
+// (ENLIST_STORE=memory) is exempt: it is asked for to leave the home alone, so
+// it neither reads nor writes anything there and is never refused.
 func Open(o Options) (Store, error) {
 	return open(o, realSystem())
 }
@@ -108,16 +109,14 @@ func open(o Options, on system) (Store, error) {
 func newDurable(o Options, home string, on system) *durable {
 	return &durable{
 		mode: o.Mode, home: home, on: on.files, now: o.Now, logger: o.Logger,
-		locks: newLocks(on.files, filepath.Join(home, "locks")),
-		index: &index{on: on.files, path: filepath.Join(home, "index.db"), pragmas: on.pragmas},
-		vaults: map[string]vault{
-			ModeKeyring: newKeyringVault(on.ring, o.Namespace, on.answer),
-			ModeFile: &fileVault{
-				on: on.files, path: filepath.Join(home, credentialsFile),
-				configDir: o.ConfigDir, passphrase: o.Passphrase, cost: on.argon,
-			},
+		locks:   newLocks(on.files, filepath.Join(home, "locks")),
+		index:   &index{on: on.files, path: filepath.Join(home, "index.db"), pragmas: on.pragmas},
+		keyring: newKeyringVault(on.ring, "", on.answer),
+		file: &fileVault{
+			on: on.files, path: filepath.Join(home, credentialsFile),
+			configDir: o.ConfigDir, passphrase: o.Passphrase, cost: on.argon,
 		},
-		probe:     newKeyringVault(on.ring, o.Namespace, on.first).probe,
+		probe:     newKeyringVault(on.ring, "", on.first).probe,
 		writeWait: on.writeWait, repairWait: on.repairWait,
 	}
 }

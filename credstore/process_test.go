@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	dir := os.Getenv("ENLIST_TEST_DIR")
 	o := credstore.Options{
 		Mode: os.Getenv("ENLIST_TEST_MODE"), Now: now,
-		Home: filepath.Join(dir, "home"), ConfigDir: filepath.Join(dir, "config"), Namespace: filepath.Base(dir),
+		Home: filepath.Join(dir, "home"), ConfigDir: filepath.Join(dir, "config"),
 	}
 	name, arg, _ := strings.Cut(role, " ")
 	if err := roles()[name](context.Background(), o, arg); err != nil {

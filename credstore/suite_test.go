@@ -2,7 +2,6 @@ package credstore_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -73,8 +72,7 @@ func options(t testing.TB, mode string) credstore.Options {
 	dir := t.TempDir()
 	o := credstore.Options{
 		Mode: mode, Home: filepath.Join(dir, "home"), ConfigDir: filepath.Join(dir, "config"),
-		Namespace: fmt.Sprintf("test %d %s", os.Getpid(), filepath.Base(filepath.Dir(dir))+filepath.Base(dir)),
-		Now:       now,
+		Now: now,
 	}
 	if mode == credstore.ModeKeyring && os.Getenv("ENLIST_TEST_KEYRING") == "1" {
 		t.Cleanup(func() { forgetAll(t, o) })

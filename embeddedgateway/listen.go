@@ -17,7 +17,7 @@ const (
 	writeTime    = 30 * time.Second // a request and its answer
 	idleTime     = 2 * time.Minute  // a connection between two requests
 	maxHeader    = 32 << 10
-	shutdownTime = 15 * time.Second // requests that are under way at the end
+	shutdownTime = 8 * time.Second // requests that are under way at the end; who started us may wait 10
 )
 
 // Serve answers requests on a listener until ctx ends. It then takes no more,

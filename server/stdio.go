@@ -28,11 +28,16 @@ const (
 	// stdioGrace is how long a client that reads nothing any more is waited
 	// for after the program was told to stop.
 	stdioGrace = 2 * time.Second
+	// callGrace is how long calls under way may take after the program was
+	// told to stop: what a service issues meanwhile is still to be stored.
+	callGrace = 5 * time.Second
 )
 
 // ServeStdio serves one client over a pair of streams, one JSON-RPC message a
-// line, until in ends or ctx does. When in ends, the calls under way are
-// finished and answered first; when ctx ends, they are cancelled.
+// line, until in ends or ctx does. The calls under way are finished and
+// answered first; when ctx ends, those that take longer than 5 seconds are
+// cancelled. When out fails nothing more is read, and the calls under way are
+// finished all the same.
 //
 // It also starts what [Server.Start] starts.
 //
@@ -45,21 +50,27 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 		return fmt.Errorf("serve stdio: %w", err)
 	}
 	defer s.mcp.UnregisterSession(context.WithoutCancel(ctx), session.id)
-	s.Start(ctx)
 
-	ctx, cancel := context.WithCancel(s.mcp.WithContext(ctx, session))
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	ctx, cancel := context.WithCancel(s.mcp.WithContext(context.WithoutCancel(ctx), session))
 	defer cancel()
+	defer context.AfterFunc(reading, func() {
+		late := time.AfterFunc(callGrace, cancel)
+		context.AfterFunc(ctx, func() { late.Stop() })
+	})()
+	s.Start(ctx)
 	c := &stdioConn{
 		server:    s,
 		session:   session,
 		out:       out,
-		stop:      cancel,
+		stop:      stop,
 		responses: make(chan mcp.JSONRPCMessage, maxCalls),
 		written:   make(chan error, 1),
 		slots:     make(chan struct{}, maxCalls),
 	}
 	go c.write(context.WithoutCancel(ctx))
-	err := c.read(ctx, in)
+	err := c.read(reading, ctx, in)
 
 	go func() {
 		c.calls.Wait()
@@ -111,7 +122,7 @@ type stdioConn struct {
 }
 
 // read handles every message until in or ctx ends.
-func (c *stdioConn) read(ctx context.Context, in io.Reader) error {
+func (c *stdioConn) read(ctx, calls context.Context, in io.Reader) error {
 	type line struct {
 		text []byte
 		long bool
@@ -152,7 +163,7 @@ func (c *stdioConn) read(ctx context.Context, in io.Reader) error {
 			case l.long:
 				c.answer(ctx, protocolError(nil, mcp.INVALID_REQUEST, fmt.Sprintf("message longer than %d bytes", MaxMessage)))
 			default:
-				c.handle(ctx, bytes.TrimSpace(l.text))
+				c.handle(calls, bytes.TrimSpace(l.text))
 			}
 		}
 	}

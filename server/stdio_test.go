@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
+	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
 )
@@ -131,24 +133,43 @@ func TestStdioCancelsACall(t *testing.T) {
 	}
 }
 
-func TestStdioEndsWhenItIsTold(t *testing.T) {
-	r := newRig(t, nowhere)
-	began := make(chan struct{})
-	r.tool("wait", func(ctx context.Context, _ mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-		close(began)
-		<-ctx.Done()
-		return mcp.NewToolResultError("cancelled"), nil
-	})
-	ctx, cancel := context.WithCancelCause(t.Context())
-	c := r.openStdio(ctx)
-	c.send(message(7, "tools/call", `"name":"wait"`))
-	<-began
-	cancel(errors.New("a signal"))
-	if got := c.next(); got.ID != 7.0 || !got.Result.IsError {
-		t.Errorf("the call under way: got %+v, want it to be answered", got)
-	}
-	if err := <-c.ended; err != nil {
-		t.Errorf("got %v, want no error", err)
+// What a service issues while the program is told to stop is still to be
+// stored: a call under way goes on for a while, and is cancelled then.
+func TestStdioGivesCallsTheirTimeWhenItIsTold(t *testing.T) {
+	for name, test := range map[string]struct {
+		takes time.Duration
+		want  string
+	}{
+		"a call that ends soon":    {time.Second, "done"},
+		"a call that does not end": {time.Hour, "cancelled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, nowhere)
+				began := make(chan struct{})
+				r.tool("wait", func(ctx context.Context, _ mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+					close(began)
+					select {
+					case <-time.After(test.takes):
+						return mcp.NewToolResultText("done"), nil
+					case <-ctx.Done():
+						return mcp.NewToolResultText("cancelled"), nil
+					}
+				})
+				ctx, cancel := context.WithCancelCause(t.Context())
+				c := r.openStdio(ctx)
+				c.send(message(7, "tools/call", `"name":"wait"`))
+				<-began
+				cancel(errors.New("a signal"))
+				got := c.next()
+				if text, err := json.Marshal(got.Result); got.ID != 7.0 || err != nil || !strings.Contains(string(text), test.want) {
+					t.Errorf("the call under way: got %s, want it to be answered with %q", text, test.want)
+				}
+				if err := <-c.ended; err != nil {
+					t.Errorf("got %v, want no error", err)
+				}
+			})
+		})
 	}
 }
 

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -31,8 +29,17 @@ type globalFlags struct {
 func (f *globalFlags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.home, "home", "", "data `folder` (ENLIST_HOME; default: the platform's folder for user data)")
 	set.StringVar(&f.store, "store", "", "where secrets are kept: auto, keyring, file or memory (ENLIST_STORE; default: auto)")
-	set.BoolVar(&f.embedded, "embedded", false, "talk to a gateway inside this process, offline, instead of the real services")
+	set.BoolVar(&f.embedded, "embedded", false, "talk to a gateway inside this process, and to nothing else")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "log more, to standard error")
+}
+
+// refuseClient returns an error when a flag of the client half is set, for a
+// command that has none.
+func (f *globalFlags) refuseClient() error {
+	if f.store != "" || f.embedded {
+		return errors.New("--store and --embedded are for the commands that use credentials")
+	}
+	return nil
 }
 
 // home returns the data folder.
@@ -40,11 +47,6 @@ func (p *program) home() (string, error) {
 	if dir := first(p.flags.home, p.env("ENLIST_HOME")); dir != "" {
 		return filepath.Abs(dir)
 	}
-	return p.defaultHome()
-}
-
-// defaultHome returns the platform's folder for user data.
-func (p *program) defaultHome() (string, error) {
 	var base string
 	switch runtime.GOOS {
 	case "windows":
@@ -82,11 +84,6 @@ func (p *program) storeOptions() (credstore.Options, error) {
 		ConfigDir: p.configDir(),
 		Now:       p.now,
 		Logger:    p.logger(),
-	}
-	// Two homes are two stores, in the one keyring of the user too.
-	if usual, err := p.defaultHome(); err != nil || usual != home {
-		sum := sha256.Sum256([]byte(home))
-		o.Namespace = hex.EncodeToString(sum[:4])
 	}
 	phrase, file := p.env("ENLIST_PASSPHRASE"), p.env("ENLIST_PASSPHRASE_FILE")
 	switch {

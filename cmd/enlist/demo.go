@@ -35,6 +35,9 @@ The demo has its own store, in memory, and its own database, in a temporary
 folder. It does not touch yours and leaves nothing behind.`,
 		Args: cobra.NoArgs,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
+			if err := p.flags.refuseClient(); err != nil {
+				return &usageError{err}
+			}
 			return p.demo(cmd.Context())
 		}),
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,9 @@ wants the last token of an agent_id that is taken, "open" does not.`,
   LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'`,
 		Args: cobra.NoArgs,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
+			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
+				return &usageError{err}
+			}
 			return p.serveGateway(cmd.Context(), listen, database, protocols)
 		}),
 	}
@@ -43,6 +47,26 @@ wants the last token of an agent_id that is taken, "open" does not.`,
 	cmd.Flags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
 	return cmd
+}
+
+// checkGatewayFlags finds what is wrong with the command line itself.
+func (p *program) checkGatewayFlags(cmd *cobra.Command, database string, protocols []string) error {
+	var known []string
+	for _, protocol := range wire.Protocols() {
+		known = append(known, protocol.Name)
+	}
+	for _, name := range protocols {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("--protocols: unknown protocol %q: known are %s", name, strings.Join(known, ", "))
+		}
+	}
+	switch {
+	case cmd.Flags().Changed("protocols") && len(protocols) == 0:
+		return errors.New("--protocols: name at least one, or leave the flag out for all: " + strings.Join(known, ", "))
+	case database != "" && !strings.HasPrefix(database, "sqlite:"):
+		return errors.New("--database: want sqlite:PATH") // not the value: it may hold a password
+	}
+	return p.flags.refuseClient()
 }
 
 func (p *program) serveGateway(ctx context.Context, listen, database string, protocols []string) (err error) {

@@ -13,6 +13,9 @@ import (
 )
 
 func main() {
+	// A reader that has gone is an error of the write, not the end of the
+	// program: what was issued is still to be stored, and a folder removed.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	p := &program{
 		stdin:  os.Stdin,
@@ -21,7 +24,7 @@ func main() {
 		env:    os.Getenv,
 		now:    time.Now,
 	}
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	code := p.run(ctx, os.Args[1:])
-	stop()
 	os.Exit(code)
 }

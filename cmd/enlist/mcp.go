@@ -97,15 +97,18 @@ func (p *program) listenEmbedded(ctx context.Context, c *client, addr string) (s
 	return func() { cancel(); <-done }, nil
 }
 
-// drainTime is how long requests under way may take once the server was told
-// to stop.
-const drainTime = 10 * time.Second
-
 func (p *program) serveHTTP(ctx context.Context, s *server.Server, flags mcpFlags) error {
 	home, err := p.home()
 	if err != nil {
 		return err
 	}
+	// The address first: a start that fails makes no token and registers nobody.
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", flags.http)
+	if err != nil {
+		return fmt.Errorf("%w (choose another address with --http)", err)
+	}
+	defer func() { _ = ln.Close() }() // where the server has not done so
 	verify, err := p.bearerToken(filepath.Join(home, "mcp-token"))
 	if err != nil {
 		return err
@@ -118,36 +121,48 @@ func (p *program) serveHTTP(ctx context.Context, s *server.Server, flags mcpFlag
 	if err != nil {
 		return err
 	}
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", flags.http)
-	if err != nil {
-		return fmt.Errorf("%w (choose another address with --http)", err)
+	if addr, ok := ln.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
+		p.logger().WarnContext(ctx, "serving plain http beyond this machine: put a proxy with TLS before it", "address", addr.String())
 	}
 	fmt.Fprintf(p.stderr, "enlist mcp: listening on http://%s/mcp (streamable HTTP) and http://%s/sse (SSE)\n", ln.Addr(), ln.Addr())
+	return p.serveUntil(ctx, ln, s, handler)
+}
 
-	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+// The times for requests under way once the server was told to stop: for the
+// calls themselves, and for their answers to get onto the wire.
+const (
+	drainTime  = 8 * time.Second
+	answerTime = time.Second
+)
+
+// serveUntil serves until ctx ends, and lets the calls under way be answered.
+func (p *program) serveUntil(ctx context.Context, ln net.Listener, s *server.Server, handler http.Handler) error {
+	after := context.WithoutCancel(ctx)
 	hs := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		BaseContext:       func(net.Listener) context.Context { return requests },
+		BaseContext:       func(net.Listener) context.Context { return after },
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(ln) }()
+	var err error
 	select {
-	case err := <-failed:
-		return err
+	case err = <-failed:
 	case <-ctx.Done():
 	}
-	drain, stop := context.WithTimeout(requests, drainTime)
+	drain, stop := context.WithTimeout(after, drainTime)
 	defer stop()
-	// An open event stream would hold the server for as long as its client
-	// likes; calls under way get their time first.
 	if err := s.Drain(drain); err != nil {
-		p.logger().WarnContext(ctx, "calls were cut off", "error", err)
+		p.logger().WarnContext(after, "calls were cut off", "error", err)
 	}
-	cancel()
-	return hs.Shutdown(drain)
+	// Drain has ended the event streams. What is left is answers on their way,
+	// and connections that ask for nothing and may be closed.
+	answers, stopAnswers := context.WithTimeout(after, answerTime)
+	defer stopAnswers()
+	if hs.Shutdown(answers) == nil {
+		return err
+	}
+	return errors.Join(err, hs.Close())
 }

@@ -31,6 +31,9 @@ func (p *program) openClient() (*client, error) {
 		return nil, err
 	}
 	store, err := credstore.Open(options)
+	if err != nil && p.flags.store != "" {
+		return nil, &usageError{err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +70,9 @@ func (c *client) Close() error {
 
 // embedded is the transport of the client half: it reaches the origin of the
 // embedded gateway inside this process, without a socket, and every other
-// origin as usual. The gateway starts with the first request to it; its
-// database lies in ENLIST_HOME and is shared by every process of the user.
+// origin as usual; with --embedded, no other. The gateway starts with the first
+// request to it; its database lies in ENLIST_HOME and is shared by every
+// process of the user.
 type embedded struct {
 	p              *program
 	home           string
@@ -83,7 +87,10 @@ func newEmbedded(p *program, home string) *embedded {
 	e.inside = gateway.NewTransport(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		g, err := e.open(context.WithoutCancel(ctx)) // it outlives the request that starts it
 		if err != nil {
-			return nil, err
+			return nil, &gateway.LocalError{
+				Why:    "The gateway inside Enlist could not be started: " + err.Error() + ".",
+				Remedy: "Ask the person to look at the data folder " + home + " and its disk, then try again.",
+			}
 		}
 		return g.DialContext(ctx, network, addr)
 	})
@@ -92,14 +99,22 @@ func newEmbedded(p *program, home string) *embedded {
 
 // RoundTrip implements [http.RoundTripper].
 func (e *embedded) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme+"://"+req.URL.Host != embeddedgateway.Origin {
-		return e.direct.RoundTrip(req)
+	inside := req.URL.Scheme+"://"+req.URL.Host == embeddedgateway.Origin
+	switch {
+	case inside && e.p.flags.embedded:
+		return e.inside.RoundTrip(req)
+	case inside: // port 80 of this machine may be anybody's
+		return nil, &gateway.LocalError{
+			Why:    embeddedgateway.Origin + " is the gateway inside Enlist, which was started without it.",
+			Remedy: "Ask the person to start Enlist with --embedded, or use a credential of the real service; register there if there is none.",
+		}
+	case e.p.flags.embedded:
+		return nil, &gateway.LocalError{
+			Why:    "Enlist was started with --embedded, so it is offline: no request goes to " + req.URL.Host + ".",
+			Remedy: "Ask the person to start Enlist without --embedded, or use a credential of the gateway inside Enlist; register there if there is none.",
+		}
 	}
-	if !e.p.flags.embedded {
-		// Port 80 of this machine may be anybody's.
-		return nil, errors.New(embeddedgateway.Origin + " is the gateway inside enlist: run the same command with --embedded")
-	}
-	return e.inside.RoundTrip(req)
+	return e.direct.RoundTrip(req)
 }
 
 // open returns the gateway, started at the first call.
@@ -113,7 +128,7 @@ func (e *embedded) open(ctx context.Context) (*embeddedgateway.Gateway, error) {
 		return nil, err
 	}
 	g, err := embeddedgateway.New(ctx, embeddedgateway.Config{
-		Database:       "sqlite:" + filepath.Join(e.home, "gateway.db"),
+		Database:       "sqlite:" + filepath.Join(e.home, "embedded.db"),
 		Env:            e.env,
 		LonaStrategies: sampleStrategies(),
 		Now:            e.p.now,

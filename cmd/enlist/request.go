@@ -100,7 +100,7 @@ func newAnswer(r gateway.Response) answer {
 	case json.Valid(r.Body):
 		a.Body = json.RawMessage(r.Body)
 	case len(r.Body) > 0:
-		a.Body = string(r.Body)
+		a.Body = string(r.Body) // as JSON, which escapes what steers a terminal
 	}
 	return a
 }
@@ -130,7 +130,13 @@ func pairs(what string, values []string, separator string) (map[string]string, e
 		if !ok || name == "" {
 			return nil, fmt.Errorf("--%s wants name%svalue", what, separator)
 		}
-		m[name] = strings.TrimSpace(value)
+		if _, twice := m[name]; twice {
+			return nil, fmt.Errorf("--%s gives %s twice", what, name)
+		}
+		if what == "header" {
+			value = strings.TrimSpace(value)
+		}
+		m[name] = value
 	}
 	return m, nil
 }

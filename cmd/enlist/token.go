@@ -76,6 +76,9 @@ func (p *program) makeToken(path string) (string, error) {
 	if errors.Is(err, fs.ErrExist) {
 		return readToken(path)
 	}
+	if err != nil { // a file system without links
+		err = os.Rename(f.Name(), path)
+	}
 	if err != nil {
 		return "", err
 	}
