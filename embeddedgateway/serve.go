@@ -297,6 +297,15 @@ func (c *call) sent(header string) string {
 	return values[0]
 }
 
+// bearer returns the token of an Authorization header, or "".
+func (c *call) bearer() string {
+	scheme, token, _ := strings.Cut(c.sent("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimLeft(token, " ")
+}
+
 // masked is text without anything that looks like a secret of a protocol.
 func masked(text string) string {
 	for _, p := range wire.Protocols() {

@@ -172,7 +172,7 @@ func rotateCredential(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        unchanged,
 		lost:        "The credential is stored as it was, but the service may have replaced it already.",
-		again:       "Call rotate_credential again in a minute: that is safe, it ends the key that was lost.",
+		again:       "Call rotate_credential again in a minute: that is safe.",
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Credential, error) {
 		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
@@ -199,7 +199,7 @@ func revokeCredential(d Deps) server.ServerTool {
 		name:  "revoke_credential",
 		title: "Revoke a credential",
 		description: "Ends a credential at the service for good. Ask the person first. " +
-			"Where the service has no such call (Lona), nothing is done and the error says what to do instead.",
+			"Where the service has no such call (Lona, Lithtrix), nothing is done and the error says what to do instead.",
 		readOnly:    false,
 		destructive: true,
 		idempotent:  true, // what has ended stays ended

@@ -258,6 +258,11 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	case gateway.CodeInsecure:
 		f.WhatHappened = "Plain http to " + e.Origin + " would show the key to anybody on the way. No request was made."
 		f.NextStep = base + ": it must begin with https."
+	case gateway.CodeKeyLost:
+		f.WhatHappened = e.Origin + " replaced the key, but the answer with the new one never came: the old one has ended, and the new one is lost."
+		f.WhatIsStored = "The old key, marked as revoked."
+		f.NextStep = p.advice[e.Code]
+		return f
 	case gateway.CodeWithheld:
 		f.WhatHappened = e.Origin + " answered, but the stored secrets could not be read to take them out of the answer, so it is withheld."
 		f.NextStep = "Ask the person to unlock the credential store, then call " + s.name + " again."

@@ -44,6 +44,7 @@ func All(d Deps) []server.ServerTool {
 	return []server.ServerTool{
 		forgetCredential(d),
 		listCredentials(d),
+		lithtrixRegisterAgent(d),
 		lonaListStrategies(d),
 		lonaRegisterAgent(d),
 		revokeCredential(d),
@@ -62,7 +63,8 @@ type protocol struct {
 // protocols is the list of them.
 func protocols() map[string]protocol {
 	return map[string]protocol{
-		wire.LonaName: lona(),
+		wire.LithtrixName: lithtrix(),
+		wire.LonaName:     lona(),
 	}
 }
 
