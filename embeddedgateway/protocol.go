@@ -34,6 +34,7 @@ type maker struct {
 func makers() []maker {
 	return []maker{
 		{wire.LonaName, newLona},
+		{wire.LuminaName, newLumina},
 	}
 }
 
@@ -42,6 +43,7 @@ type deps struct {
 	Config
 	env  *environ
 	mint minter
+	uses *lastUse
 }
 
 // choose returns the makers of the named protocols; none named: all.
@@ -118,6 +120,20 @@ func get[Out any](path string, h func(context.Context, *call) (Out, error), ls .
 			return h(ctx, c)
 		},
 	}
+}
+
+// del is a route that takes no body and ends what its path names. What it
+// answers is an [answered] where it is not always the same status.
+func del[Out any](path string, status int, h func(context.Context, *call) (Out, error)) route {
+	r := get(path, h)
+	r.method, r.status = http.MethodDelete, status
+	return r
+}
+
+// answered is an answer with a status of its own.
+type answered struct {
+	status int
+	body   any // nil: none
 }
 
 // rest claims a path and all below it for the protocol: what is not a route of

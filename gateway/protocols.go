@@ -48,6 +48,7 @@ type Options struct {
 // Client is the client half of every protocol over one store.
 type Client struct {
 	Lona      *Lona
+	Lumina    *Lumina
 	Lifecycle *Lifecycle
 	Scrubber  *Scrubber
 
@@ -74,8 +75,12 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	lumina, err := newLumina(o, http)
+	if err != nil {
+		return nil, err
+	}
 
-	c := &Client{Lona: lona, Scrubber: scrubber, protocols: []Protocol{lona}}
+	c := &Client{Lona: lona, Lumina: lumina, Scrubber: scrubber, protocols: []Protocol{lona, lumina}}
 	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
 	c.Lifecycle = newLifecycle(o, http, c.protocols)
 	return c, nil

@@ -90,7 +90,7 @@ func replay(t *testing.T, exchanges ...exchange) http.RoundTripper {
 	})
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if addr != "gateway.lona.agency:443" {
+			if addr != exchanges[0].request.Host+":443" {
 				t.Errorf("dialled %s", addr)
 			}
 			return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())

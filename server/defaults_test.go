@@ -306,7 +306,7 @@ func TestDefaultNoToolNotifies(t *testing.T) {
 	calls = append(calls, message(0, "initialize", initialize))
 	for i, tool := range []string{
 		"list_credentials", "lona_list_strategies", "rotate_credential", "revoke_credential",
-		"lona_register_agent", "send_request", "forget_credential",
+		"lona_register_agent", "lumina_register_agent", "send_request", "forget_credential",
 	} {
 		calls = append(calls, message(i+1, "tools/call", `"name":"`+tool+`","_meta":{"progressToken":1},"arguments":{}`))
 	}
@@ -369,8 +369,8 @@ func TestDefaultEveryHintIsSentOverTheWire(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(r.body(resp)), &list); err != nil || len(list.Result.Tools) != 7 {
-		t.Fatalf("got %+v, %v, want 7 tools", list, err)
+	if err := json.Unmarshal([]byte(r.body(resp)), &list); err != nil || len(list.Result.Tools) != 8 {
+		t.Fatalf("got %+v, %v, want 8 tools", list, err)
 	}
 	for _, tool := range list.Result.Tools {
 		for _, hint := range []string{"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"} {

@@ -74,8 +74,8 @@ func TestClientsOfBothErasGetTheTools(t *testing.T) {
 					}
 				}
 				list, err := c.ListTools(t.Context(), mcp.ListToolsRequest{})
-				if err != nil || len(list.Tools) != 7 {
-					t.Fatalf("tools: got %+v, %v, want 7", list, err)
+				if err != nil || len(list.Tools) != 8 {
+					t.Fatalf("tools: got %+v, %v, want 8", list, err)
 				}
 				req := mcp.CallToolRequest{}
 				req.Params.Name = "list_credentials"

@@ -148,6 +148,9 @@ func (w Wallet) Sign(message string) (string, error) {
 // Format implements [fmt.Formatter], for every verb.
 func (w Wallet) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, w.String()) }
 
+// MarshalText implements [encoding.TextMarshaler].
+func (w Wallet) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
+
 // String implements [fmt.Stringer].
 func (w Wallet) String() string {
 	if w.key == nil {
