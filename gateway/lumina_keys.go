@@ -144,9 +144,9 @@ const wantWalletName = "want up to 100 ASCII letters, digits, dots, underscores 
 
 // Wallet is what may be said of a stored wallet.
 type Wallet struct {
-	Name    string
-	Origin  string
-	Address string
+	Name    string `json:"name"`
+	Origin  string `json:"origin"`
+	Address string `json:"address"` // with the EIP-55 checksum
 }
 
 // Wallets lists the stored wallets of every origin.
