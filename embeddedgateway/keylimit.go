@@ -2,6 +2,7 @@ package embeddedgateway
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -25,12 +26,12 @@ type keyLimit struct {
 	now func() time.Time
 
 	mu         sync.Mutex
-	since      time.Time // when newer began
-	newer, old map[int64][]time.Time
+	since      time.Time         // when newer began
+	newer, old map[int64][]int64 // when each key was used, in microseconds: a third of what a time takes
 }
 
 func newKeyLimit(n int, per time.Duration, now func() time.Time) *keyLimit {
-	return &keyLimit{n: n, per: per, now: now, newer: map[int64][]time.Time{}}
+	return &keyLimit{n: n, per: per, now: now, newer: map[int64][]int64{}}
 }
 
 // hit counts one use of the key with that id in the store, or refuses it.
@@ -39,7 +40,7 @@ func (k *keyLimit) hit(id int64) error {
 	defer k.mu.Unlock()
 	now := k.now()
 	if age := now.Sub(k.since); age >= k.per || age < 0 || len(k.newer) >= maxCounted/2 {
-		k.since, k.newer, k.old = now, make(map[int64][]time.Time), k.newer
+		k.since, k.newer, k.old = now, make(map[int64][]int64), k.newer
 	}
 	hits, ok := k.newer[id]
 	if !ok {
@@ -48,18 +49,14 @@ func (k *keyLimit) hit(id int64) error {
 	}
 	// A clock may be set back: a hit may lie in the future, but not so far that
 	// anybody waits for longer than two windows.
-	var kept []time.Time
-	for _, h := range hits {
-		if age := now.Sub(h); age < k.per && age >= -k.per {
-			kept = append(kept, h)
-		}
-	}
-	if len(kept) < k.n {
-		k.newer[id] = append(kept, now)
+	at, per := now.UnixMicro(), k.per.Microseconds()
+	hits = slices.DeleteFunc(hits, func(h int64) bool { return at-h >= per || at-h < -per })
+	if len(hits) < k.n {
+		k.newer[id] = append(hits, at)
 		return nil
 	}
-	k.newer[id] = kept
-	p := &problem{kind: kindLimited, retryAfter: kept[len(kept)-k.n].Add(k.per).Sub(now)}
+	k.newer[id] = hits
+	p := &problem{kind: kindLimited, retryAfter: time.Duration(hits[len(hits)-k.n]+per-at) * time.Microsecond}
 	p.message = fmt.Sprintf("too many requests: at most %d in %s with one key; try again in %d seconds", k.n, k.per, p.seconds())
 	return p
 }
