@@ -38,6 +38,7 @@ func makers() []maker {
 	return []maker{
 		{wire.LithtrixName, newLithtrix},
 		{wire.LonaName, newLona},
+		{wire.LuminaName, newLumina},
 	}
 }
 
@@ -46,6 +47,7 @@ type deps struct {
 	Config
 	env  *environ
 	mint minter
+	uses *lastUse
 }
 
 // choose returns the makers of the named protocols; none named: all.
@@ -149,6 +151,20 @@ func get[Out any](path string, h func(context.Context, *call) (Out, error), ls .
 			return h(ctx, c)
 		},
 	}
+}
+
+// del is a route that takes no body and ends what its path names. What it
+// answers is an [answered] where it is not always the same status.
+func del[Out any](path string, status int, h func(context.Context, *call) (Out, error)) route {
+	r := get(path, h)
+	r.method, r.status = http.MethodDelete, status
+	return r
+}
+
+// answered is an answer with a status of its own.
+type answered struct {
+	status int
+	body   any // nil: none
 }
 
 // rest claims a path and all below it for the protocol: what is not a route of

@@ -170,6 +170,12 @@ func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (sta
 	if err != nil {
 		return 0, nil, err
 	}
+	if a, ok := out.(answered); ok {
+		r.status, out = a.status, a.body
+	}
+	if out == nil {
+		return r.status, nil, nil
+	}
 	body, err = json.Marshal(out)
 	if err != nil {
 		return 0, nil, fmt.Errorf("encode the answer: %w", err)
@@ -316,12 +322,14 @@ func masked(text string) string {
 	return text
 }
 
-// reply writes an answer. What a protocol answers may hold a secret, so no
-// cache keeps any of it.
+// reply writes an answer, without a body where that is nil. What a protocol
+// answers may hold a secret, so no cache keeps any of it.
 func reply(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Type", "application/json")
+	if body != nil {
+		h.Set("Content-Type", "application/json")
+	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(body)

@@ -49,6 +49,7 @@ type Options struct {
 type Client struct {
 	Lithtrix  *Lithtrix
 	Lona      *Lona
+	Lumina    *Lumina
 	Lifecycle *Lifecycle
 	Scrubber  *Scrubber
 
@@ -79,8 +80,15 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	lumina, err := newLumina(o, http)
+	if err != nil {
+		return nil, err
+	}
 
-	c := &Client{Lithtrix: lithtrix, Lona: lona, Scrubber: scrubber, protocols: []Protocol{lithtrix, lona}}
+	c := &Client{
+		Lithtrix: lithtrix, Lona: lona, Lumina: lumina, Scrubber: scrubber,
+		protocols: []Protocol{lithtrix, lona, lumina},
+	}
 	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
 	c.Lifecycle = newLifecycle(o, http, c.protocols)
 	return c, nil

@@ -69,6 +69,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 		service     *gateway.Error
 		resolve     *gateway.ResolveError
 		refused     *gateway.RefusedError
+		full        *gateway.KeysFullError
 		unsupported *gateway.UnsupportedError
 	)
 	ctx = context.WithoutCancel(ctx) // words are cleaned even when the time is up
@@ -80,6 +81,8 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 			WhatIsStored: "Nothing new. What was stored before may have ended at the service.",
 			NextStep:     d.ours(errors.New(notStored.Remedy)),
 		}
+	case errors.As(err, &full):
+		return d.explainFull(ctx, s, full)
 	case errors.As(err, &service):
 		return d.explainService(ctx, s, service)
 	case errors.As(err, &resolve):
@@ -271,8 +274,8 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 		f.NextStep = refusalStep(s, p, e)
 	}
 	// What is not the protocol's will not become it by asking again.
-	if e.Sent && s.again != "" && e.Code != gateway.CodeBadAnswer && e.Code != gateway.CodeTooLarge && e.Code != gateway.CodeRedirect {
-		f.NextStep = s.again
+	if again := cmp.Or(p.lost[e.Op], s.again); e.Sent && again != "" && e.Code != gateway.CodeBadAnswer && e.Code != gateway.CodeTooLarge && e.Code != gateway.CodeRedirect {
+		f.NextStep = again
 	}
 	if e.RetryAfter > 0 {
 		f.NextStep = fmt.Sprintf("Wait %s, then call %s again.", e.RetryAfter.Round(time.Second), s.name)

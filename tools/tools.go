@@ -47,6 +47,7 @@ func All(d Deps) []server.ServerTool {
 		lithtrixRegisterAgent(d),
 		lonaListStrategies(d),
 		lonaRegisterAgent(d),
+		luminaRegisterAgent(d),
 		revokeCredential(d),
 		rotateCredential(d),
 		sendRequest(d),
@@ -58,6 +59,9 @@ type protocol struct {
 	register string            // the tool that registers an agent
 	setting  string            // the environment variable that holds the service's base URL
 	advice   map[string]string // the next step for an error code of the service
+	// lost is the next step after the answer to what was being done was lost,
+	// where that is not what the tool itself says.
+	lost map[string]string
 }
 
 // protocols is the list of them.
@@ -65,6 +69,7 @@ func protocols() map[string]protocol {
 	return map[string]protocol{
 		wire.LithtrixName: lithtrix(),
 		wire.LonaName:     lona(),
+		wire.LuminaName:   lumina(),
 	}
 }
 

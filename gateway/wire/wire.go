@@ -56,7 +56,7 @@ type Shape struct {
 // Protocols lists every protocol, sorted by name. It is one of the four lists
 // that a new protocol is added to; CONTRIBUTING.md names them.
 func Protocols() []Protocol {
-	return []Protocol{Lithtrix(), Lona()}
+	return []Protocol{Lithtrix(), Lona(), Lumina()}
 }
 
 // MilliTime is a time that is written as RFC 3339 in UTC with exactly three
