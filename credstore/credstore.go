@@ -17,8 +17,14 @@ import (
 // Kind says what a secret is for. A service may issue several kinds to one agent.
 type Kind string
 
-// KindToken is a token that is sent with every request, as Lona's is.
-const KindToken Kind = "token"
+// The kinds of secret.
+const (
+	// KindToken is a token that is sent with every request, as Lona's is.
+	KindToken Kind = "token"
+	// KindWallet is the private key of a wallet, which signs and is never sent.
+	// Its Key names no agent: Agent is what the wallet is called here.
+	KindWallet Kind = "wallet"
+)
 
 // Key names a credential. Its fields are not secret.
 type Key struct {

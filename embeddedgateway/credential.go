@@ -33,6 +33,16 @@ func (m minter) keyID() (string, error) {
 	return text[:keyIDLen], nil
 }
 
+// uuid returns a random UUID (version 4): a name, not a secret.
+func (m minter) uuid() (string, error) {
+	raw := make([]byte, 16)
+	if _, err := io.ReadFull(m.rand, raw); err != nil {
+		return "", fmt.Errorf("read random bytes: %w", err)
+	}
+	raw[6], raw[8] = raw[6]&0x0f|0x40, raw[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", raw[:4], raw[4:6], raw[6:8], raw[8:10], raw[10:]), nil
+}
+
 func (m minter) text(n int) (string, error) {
 	raw := make([]byte, n)
 	if _, err := io.ReadFull(m.rand, raw); err != nil {

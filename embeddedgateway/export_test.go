@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 )
@@ -89,3 +90,20 @@ func fields(t reflect.Type) []string {
 	}
 	return names
 }
+
+// MaxCounted is how many keys a KeyLimit remembers at most.
+const MaxCounted = maxCounted
+
+// KeyLimit counts the uses of keys.
+type KeyLimit struct{ l *keyLimit }
+
+// NewKeyLimit returns a KeyLimit.
+func NewKeyLimit(n int, per time.Duration, now func() time.Time) KeyLimit {
+	return KeyLimit{newKeyLimit(n, per, now)}
+}
+
+// Hit counts one use of a key.
+func (k KeyLimit) Hit(id int64) error { return k.l.hit(id) }
+
+// Len is how many keys are remembered.
+func (k KeyLimit) Len() int { return len(k.l.newer) + len(k.l.old) }

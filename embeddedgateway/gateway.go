@@ -71,6 +71,7 @@ type Gateway struct {
 	store   *store.Store
 	handler http.Handler
 	inner   *inProcess
+	uses    *lastUse
 
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
@@ -95,7 +96,8 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	served, err := build(cfg, makers)
+	uses := newLastUse()
+	served, err := build(cfg, makers, uses)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +105,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
 	}
-	g := &Gateway{cfg: cfg, store: db, boot: cfg.Now().UnixMilli()}
+	g := &Gateway{cfg: cfg, store: db, uses: uses, boot: cfg.Now().UnixMilli()}
 	g.handler = newRouter(g, served)
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
@@ -136,12 +138,12 @@ func (c *Config) complete() (path string, err error) {
 }
 
 // build makes the protocols. Every variable that does not parse is reported.
-func build(cfg Config, makers []maker) ([]protocol, error) {
+func build(cfg Config, makers []maker, uses *lastUse) ([]protocol, error) {
 	var served []protocol
 	var errs []error
 	for _, m := range makers {
 		env := &environ{get: cfg.Env}
-		p := m.make(deps{Config: cfg, env: env, mint: minter{cfg.Rand}})
+		p := m.make(deps{Config: cfg, env: env, mint: minter{cfg.Rand}, uses: uses})
 		if err := env.err(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		}
@@ -167,6 +169,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 			}
 		}
 	})
+	g.sweeper.Go(func() { g.uses.keep(ctx, g.store, g.cfg.Logger) })
 }
 
 // Handler returns the handler of all protocols. Paths that none of them claims
@@ -189,6 +192,7 @@ func (g *Gateway) Close() error {
 		g.stop()
 		err := g.inner.close()
 		g.sweeper.Wait()
+		err = errors.Join(err, g.uses.flush(context.Background(), g.store))
 		g.closed = errors.Join(err, g.store.Close())
 	})
 	return g.closed

@@ -66,6 +66,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		"too many days":              {env("AGENT_TOKEN_MAX_TTL_DAYS", "9999999"), []string{"AGENT_TOKEN_MAX_TTL_DAYS"}},
 		"no permission":              {env("AGENT_DEFAULT_PERMISSIONS", "a,,b"), []string{"AGENT_DEFAULT_PERMISSIONS"}},
 		"a rebind not known":         {env("AGENT_INVITE_REBIND", "yes"), []string{"AGENT_INVITE_REBIND", "proof or open"}},
+		"terms that are no switch":   {env("LITHTRIX_REQUIRE_TERMS", "perhaps"), []string{"lithtrix", "LITHTRIX_REQUIRE_TERMS", `"perhaps"`}},
 		"an empty secret in a list":  {env("AGENT_REGISTRATION_SECRET", secret+","), []string{"AGENT_REGISTRATION_SECRET"}},
 		"several variables": {
 			func(c *embeddedgateway.Config) { c.Env = func(string) string { return "," } },

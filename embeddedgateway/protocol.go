@@ -1,8 +1,11 @@
 package embeddedgateway
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,7 +36,9 @@ type maker struct {
 // a new protocol is added to; CONTRIBUTING.md names them.
 func makers() []maker {
 	return []maker{
+		{wire.LithtrixName, newLithtrix},
 		{wire.LonaName, newLona},
+		{wire.LuminaName, newLumina},
 	}
 }
 
@@ -42,6 +47,7 @@ type deps struct {
 	Config
 	env  *environ
 	mint minter
+	uses *lastUse
 }
 
 // choose returns the makers of the named protocols; none named: all.
@@ -107,6 +113,33 @@ func post[In, Out any](path string, status int, h func(context.Context, *call, I
 	}
 }
 
+// act is a post that needs no body: all that it takes is in its headers. A body
+// that comes along must be a JSON object all the same, and is ignored.
+func act[Out any](path string, status int, h func(context.Context, *call) (Out, error), ls ...limit) route {
+	r := get(path, h, ls...)
+	r.method, r.status = http.MethodPost, status
+	return r.first(func(_ context.Context, c *call) error {
+		if c.ContentLength == 0 {
+			return nil
+		}
+		// Some clients send a body of unknown length, which then is empty.
+		first := bufio.NewReader(c.Body)
+		if _, err := first.Peek(1); errors.Is(err, io.EOF) {
+			return nil
+		}
+		c.Body = struct {
+			io.Reader
+			io.Closer
+		}{first, c.Body}
+		body, err := readBody(nil, c.Request)
+		if err != nil {
+			return err
+		}
+		_, err = decode[struct{}](body)
+		return err
+	})
+}
+
 // get is a route that takes no body. It answers HEAD too.
 func get[Out any](path string, h func(context.Context, *call) (Out, error), ls ...limit) route {
 	return route{
@@ -118,6 +151,20 @@ func get[Out any](path string, h func(context.Context, *call) (Out, error), ls .
 			return h(ctx, c)
 		},
 	}
+}
+
+// del is a route that takes no body and ends what its path names. What it
+// answers is an [answered] where it is not always the same status.
+func del[Out any](path string, status int, h func(context.Context, *call) (Out, error)) route {
+	r := get(path, h)
+	r.method, r.status = http.MethodDelete, status
+	return r
+}
+
+// answered is an answer with a status of its own.
+type answered struct {
+	status int
+	body   any // nil: none
 }
 
 // rest claims a path and all below it for the protocol: what is not a route of

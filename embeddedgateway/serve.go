@@ -170,6 +170,12 @@ func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (sta
 	if err != nil {
 		return 0, nil, err
 	}
+	if a, ok := out.(answered); ok {
+		r.status, out = a.status, a.body
+	}
+	if out == nil {
+		return r.status, nil, nil
+	}
 	body, err = json.Marshal(out)
 	if err != nil {
 		return 0, nil, fmt.Errorf("encode the answer: %w", err)
@@ -297,12 +303,23 @@ func (c *call) sent(header string) string {
 	return values[0]
 }
 
-// reply writes an answer. What a protocol answers may hold a secret, so no
-// cache keeps any of it.
+// bearer returns the token of an Authorization header, or "".
+func (c *call) bearer() string {
+	scheme, token, _ := strings.Cut(c.sent("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimLeft(token, " ")
+}
+
+// reply writes an answer, without a body where that is nil. What a protocol
+// answers may hold a secret, so no cache keeps any of it.
 func reply(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Type", "application/json")
+	if body != nil {
+		h.Set("Content-Type", "application/json")
+	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(body)

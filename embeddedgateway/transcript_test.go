@@ -54,13 +54,19 @@ func TestLonaAnswersAsItsDocumentationShows(t *testing.T) {
 // that the answer is the transcript's but for the secrets.
 func replay(t *testing.T, gw *gatewaytest.Gateway, name string, secrets *strings.Replacer) answer {
 	t.Helper()
-	request, response := transcript(t, name)
+	return replayAt(t, gw, "lona", name, "gateway.lona.agency", secrets)
+}
+
+// replayAt is replay for a protocol whose service is at a host.
+func replayAt(t *testing.T, gw *gatewaytest.Gateway, protocol, name, of string, secrets *strings.Replacer) answer {
+	t.Helper()
+	request, response := transcript(t, protocol, name)
 	if secrets != nil {
 		request = secrets.Replace(request)
 	}
 	host := strings.TrimPrefix(gw.URL, "http://")
 	head, body, _ := strings.Cut(request, "\n\n")
-	head = strings.Replace(head, "Host: gateway.lona.agency", "Host: "+host, 1)
+	head = strings.Replace(head, "Host: "+of, "Host: "+host, 1)
 	head += "\nConnection: close"
 	if body != "" {
 		head += fmt.Sprintf("\nContent-Length: %d", len(body))
@@ -92,9 +98,9 @@ func replay(t *testing.T, gw *gatewaytest.Gateway, name string, secrets *strings
 	return got
 }
 
-func transcript(t *testing.T, name string) (request, response string) {
+func transcript(t *testing.T, protocol, name string) (request, response string) {
 	t.Helper()
-	a, err := txtar.ParseFile(filepath.FromSlash("../gateway/wire/testdata/lona/" + name + ".txtar"))
+	a, err := txtar.ParseFile(filepath.FromSlash("../gateway/wire/testdata/" + protocol + "/" + name + ".txtar"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +135,11 @@ func readAnswer(t *testing.T, r io.Reader) answer {
 
 // like says how a secret of an answer must look, for each of the documentation's.
 var like = map[string]*regexp.Regexp{
-	docInvite: regexp.MustCompile(`^lona_invite_[a-zA-Z0-9]{43,}$`),
-	docToken:  regexp.MustCompile(`^lona_partner_my-agent_[a-zA-Z0-9]{12}_[a-zA-Z0-9]{43,}$`),
+	docInvite:                              regexp.MustCompile(`^lona_invite_[a-zA-Z0-9]{43,}$`),
+	docToken:                               regexp.MustCompile(`^lona_partner_my-agent_[a-zA-Z0-9]{12}_[a-zA-Z0-9]{43,}$`),
+	"ltx_a3f9b2c1...":                      ltxLike,
+	"ltx_d4e8c7b6...":                      ltxLike,
+	"550e8400-e29b-41d4-a716-446655440000": uuidLike,
 	"lona_partner_moltbook-agent-123_abc123xyz456_SecretKeyHere123": regexp.MustCompile(`^lona_partner_moltbook-agent-123_[a-zA-Z0-9]{12}_[a-zA-Z0-9]{43,}$`),
 }
 

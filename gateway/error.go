@@ -34,6 +34,7 @@ const (
 	CodeHTTPStatus   = "http_status"   // an error status with no code of the service's own
 	CodeInsecure     = "insecure"      // plain http to a host that is not loopback
 	CodeInvalidInput = "invalid_input" // refused before any request; Cause says which argument
+	CodeKeyLost      = "key_lost"      // the service has replaced a key, and the new one was in an answer that never came
 	CodeWithheld     = "withheld"      // answered, but the stored secrets could not be read to look for them in it
 )
 
@@ -41,7 +42,7 @@ const (
 func isOwnCode(code string) bool {
 	switch code {
 	case CodeUnreachable, CodeTimeout, CodeCancelled, CodeRedirect, CodeBadAnswer,
-		CodeTooLarge, CodeHTTPStatus, CodeInsecure, CodeInvalidInput, CodeWithheld:
+		CodeTooLarge, CodeHTTPStatus, CodeInsecure, CodeInvalidInput, CodeWithheld, CodeKeyLost:
 		return true
 	}
 	return false

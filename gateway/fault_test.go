@@ -148,18 +148,11 @@ func patience(code string) time.Duration {
 	return 10 * time.Second
 }
 
+// wantOutcome wants an error of a registration at Lona, and in the store what
+// is known then.
 func wantOutcome(t *testing.T, f *fixture, e *gateway.Error, status int, message string, sent bool) {
 	t.Helper()
-	if e.Status != status && (status != 0 || e.Status >= 300) {
-		t.Errorf("got the status %d, want %d", e.Status, status)
-	}
-	if e.Message != message {
-		t.Errorf("got the message %q, want %q", e.Message, message)
-	}
-	if e.Sent != sent {
-		t.Errorf("got Sent %v, want %v (%v)", e.Sent, sent, e)
-	}
-	noSecret(t, "the error", e.Error(), inviteCode, "lona_partner_my-agent_abc")
+	wantSaid(t, e, status, message, sent)
 	stored, err := f.store.List(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +164,20 @@ func wantOutcome(t *testing.T, f *fixture, e *gateway.Error, status int, message
 	if sent && (len(stored) != 1 || stored[0].State != credstore.StatePending || f.secret(t, stored[0].Key) != "") {
 		t.Errorf("stored %v, want one that is pending and empty", stored)
 	}
+}
+
+func wantSaid(t *testing.T, e *gateway.Error, status int, message string, sent bool) {
+	t.Helper()
+	if e.Status != status && (status != 0 || e.Status >= 300) {
+		t.Errorf("got the status %d, want %d", e.Status, status)
+	}
+	if e.Message != message {
+		t.Errorf("got the message %q, want %q", e.Message, message)
+	}
+	if e.Sent != sent {
+		t.Errorf("got Sent %v, want %v (%v)", e.Sent, sent, e)
+	}
+	noSecret(t, "the error", e.Error(), inviteCode, "lona_partner_my-agent_abc")
 }
 
 func TestADripEnds(t *testing.T) {

@@ -156,6 +156,8 @@ func (c *caller) send(parent context.Context, k call, m message, limit int) (ans
 	}
 	if m.body != nil {
 		r.SetBody(bytes.Clone(m.body)) // resty keeps its buffers
+	} else {
+		r.SetContentLength(true) // else resty sends a chunked body of nothing
 	}
 	resp, err := r.Execute(m.method, m.url.String())
 	var local *LocalError

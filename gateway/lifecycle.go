@@ -61,7 +61,7 @@ func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
 	}
 	instead := "Forgetting it removes it from this machine; at the service it ends when it expires."
 	if _, ok := p.(Rotator); ok {
-		instead = "Rotating it ends it at the service and stores its successor; forgetting it removes it from this machine only, and at the service it then ends when it expires."
+		instead = "Rotating it ends it at the service and stores its successor; forgetting it removes it from this machine only, and the service accepts it until it expires, if it does."
 	}
 	return &UnsupportedError{Protocol: k.Protocol, Op: "revoke", Instead: instead}
 }

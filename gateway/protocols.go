@@ -47,7 +47,9 @@ type Options struct {
 
 // Client is the client half of every protocol over one store.
 type Client struct {
+	Lithtrix  *Lithtrix
 	Lona      *Lona
+	Lumina    *Lumina
 	Lifecycle *Lifecycle
 	Scrubber  *Scrubber
 
@@ -70,12 +72,23 @@ func New(o Options) (*Client, error) {
 	o.Store = scrubber.watch()
 	http := newCaller(o, scrubber)
 
+	lithtrix, err := newLithtrix(o, http)
+	if err != nil {
+		return nil, err
+	}
 	lona, err := newLona(o, http)
 	if err != nil {
 		return nil, err
 	}
+	lumina, err := newLumina(o, http)
+	if err != nil {
+		return nil, err
+	}
 
-	c := &Client{Lona: lona, Scrubber: scrubber, protocols: []Protocol{lona}}
+	c := &Client{
+		Lithtrix: lithtrix, Lona: lona, Lumina: lumina, Scrubber: scrubber,
+		protocols: []Protocol{lithtrix, lona, lumina},
+	}
 	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
 	c.Lifecycle = newLifecycle(o, http, c.protocols)
 	return c, nil

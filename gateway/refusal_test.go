@@ -71,16 +71,16 @@ func (a *after) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// broken is a transport that Enlist itself keeps from working.
-type broken struct{ trips int }
+// idle is a transport that Enlist itself keeps from working.
+type idle struct{ trips int }
 
-func (b *broken) RoundTrip(*http.Request) (*http.Response, error) {
+func (b *idle) RoundTrip(*http.Request) (*http.Response, error) {
 	b.trips++
 	return nil, &gateway.LocalError{Why: "The embedded gateway cannot start.", Remedy: "Run enlist with --embedded."}
 }
 
 func TestALocalFailureIsPassedOnAndNotRepeated(t *testing.T) {
-	b := &broken{}
+	b := &idle{}
 	f := newFixture(t, setup{transport: b})
 	k := lonaKey(lonaOrigin, "my-agent")
 	f.put(t, credstore.Credential{Info: credstore.Info{Key: k}, Secret: credstore.NewSecret(token("my-agent", 1))})
@@ -110,7 +110,7 @@ func TestALocalFailureIsPassedOnAndNotRepeated(t *testing.T) {
 
 func TestALocalFailureDoesNotHideALostAnswer(t *testing.T) {
 	s := newService(t).on(registerPath, raw(""))
-	once := &after{path: registerPath, then: &broken{}}
+	once := &after{path: registerPath, then: &idle{}}
 	f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, transport: once})
 
 	_, err := f.Lona.Register(t.Context(), named("my-agent"))

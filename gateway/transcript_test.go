@@ -90,8 +90,8 @@ func replay(t *testing.T, exchanges ...exchange) http.RoundTripper {
 	})
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if addr != "gateway.lona.agency:443" {
-				t.Errorf("dialled %s", addr)
+			if want := exchanges[0].request.Host + ":443"; addr != want {
+				t.Errorf("dialled %s, want %s", addr, want)
 			}
 			return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/mark3labs/mcp-go/mcp"
 
 	"github.com/enlist-mcp/enlist/server"
+	"github.com/enlist-mcp/enlist/tools"
 )
 
 // One test for each of mcp-go's defaults that is not safe. What they say of a
@@ -306,7 +307,7 @@ func TestDefaultNoToolNotifies(t *testing.T) {
 	calls = append(calls, message(0, "initialize", initialize))
 	for i, tool := range []string{
 		"list_credentials", "lona_list_strategies", "rotate_credential", "revoke_credential",
-		"lona_register_agent", "send_request", "forget_credential",
+		"lona_register_agent", "lithtrix_register_agent", "lumina_register_agent", "send_request", "forget_credential",
 	} {
 		calls = append(calls, message(i+1, "tools/call", `"name":"`+tool+`","_meta":{"progressToken":1},"arguments":{}`))
 	}
@@ -369,8 +370,8 @@ func TestDefaultEveryHintIsSentOverTheWire(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(r.body(resp)), &list); err != nil || len(list.Result.Tools) != 7 {
-		t.Fatalf("got %+v, %v, want 7 tools", list, err)
+	if err := json.Unmarshal([]byte(r.body(resp)), &list); err != nil || len(list.Result.Tools) != len(tools.All(tools.Deps{})) {
+		t.Fatalf("got %+v, %v, want every tool", list, err)
 	}
 	for _, tool := range list.Result.Tools {
 		for _, hint := range []string{"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"} {

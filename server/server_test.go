@@ -19,6 +19,7 @@ import (
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
 	"github.com/enlist-mcp/enlist/server"
+	"github.com/enlist-mcp/enlist/tools"
 )
 
 // nowhere is an origin at which nobody listens.
@@ -74,8 +75,8 @@ func TestClientsOfBothErasGetTheTools(t *testing.T) {
 					}
 				}
 				list, err := c.ListTools(t.Context(), mcp.ListToolsRequest{})
-				if err != nil || len(list.Tools) != 7 {
-					t.Fatalf("tools: got %+v, %v, want 7", list, err)
+				if want := len(tools.All(tools.Deps{})); err != nil || len(list.Tools) != want {
+					t.Fatalf("tools: got %+v, %v, want %d", list, err, want)
 				}
 				req := mcp.CallToolRequest{}
 				req.Params.Name = "list_credentials"

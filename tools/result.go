@@ -80,6 +80,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 		service     *gateway.Error
 		resolve     *gateway.ResolveError
 		refused     *gateway.RefusedError
+		full        *gateway.KeysFullError
 		unsupported *gateway.UnsupportedError
 		local       *gateway.LocalError
 	)
@@ -97,6 +98,8 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 			Code: CodeLocalFailure, WhatHappened: d.ours(errors.New(local.Why)), WhatIsStored: s.kept,
 			NextStep: d.ours(errors.New(local.Remedy)),
 		}
+	case errors.As(err, &full):
+		return d.explainFull(ctx, s, full)
 	case errors.As(err, &service):
 		return d.explainService(ctx, s, service)
 	case errors.As(err, &resolve):
@@ -243,10 +246,6 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	if e.Sent {
 		f.WhatIsStored = s.lost
 	}
-	base := "Ask the person whether the service's base URL is right"
-	if p.setting != "" {
-		base += " (" + p.setting + " in Enlist's environment)"
-	}
 	code := e.Code
 	if e.Theirs {
 		code = "" // whatever it is, it says nothing of ours
@@ -259,6 +258,32 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 		f = badArguments(s.name, "Refused before any request was made: "+d.ours(e.Cause)+".")
 		f.Code, f.Protocol, f.Origin = e.Code, e.Protocol, e.Origin
 		return f
+	case gateway.CodeKeyLost:
+		f.WhatHappened = e.Origin + " replaced the key, but the answer with the new one never came: the old one has ended, and the new one is lost."
+		f.WhatIsStored = "The old key, marked as revoked."
+		f.NextStep = p.advice[e.Code]
+		return f
+	}
+	d.explainAnswer(ctx, s, e, code, &f)
+	// What is not the protocol's will not become it by asking again.
+	again := cmp.Or(p.lost[e.Op], s.again)
+	if e.Sent && again != "" && code != gateway.CodeBadAnswer && code != gateway.CodeTooLarge && code != gateway.CodeRedirect {
+		f.NextStep = again
+	}
+	if e.RetryAfter > 0 {
+		f.NextStep = fmt.Sprintf("Wait %s, then call %s again.", e.RetryAfter.Round(time.Second), s.name)
+	}
+	return f
+}
+
+// explainAnswer says what came of a request, by its code where that is ours.
+func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code string, f *Failure) {
+	p := protocols()[e.Protocol]
+	base := "Ask the person whether the service's base URL is right"
+	if p.setting != "" {
+		base += " (" + p.setting + " in Enlist's environment)"
+	}
+	switch code {
 	case gateway.CodeUnreachable:
 		f.WhatHappened = e.Origin + " could not be reached, or the connection broke."
 		f.ServiceSaid = d.said(ctx, e.Cause) // the system's words, which may quote the service's
@@ -289,14 +314,6 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 		f.WhatHappened = fmt.Sprintf("%s refused to %s (HTTP %d).", e.Origin, cmp.Or(e.Op, "do it"), e.Status)
 		f.NextStep = refusalStep(s, p, e)
 	}
-	// What is not the protocol's will not become it by asking again.
-	if e.Sent && s.again != "" && code != gateway.CodeBadAnswer && code != gateway.CodeTooLarge && code != gateway.CodeRedirect {
-		f.NextStep = s.again
-	}
-	if e.RetryAfter > 0 {
-		f.NextStep = fmt.Sprintf("Wait %s, then call %s again.", e.RetryAfter.Round(time.Second), s.name)
-	}
-	return f
 }
 
 // own returns the words of a cause where they are ours alone, and nothing

@@ -44,8 +44,10 @@ func All(d Deps) []server.ServerTool {
 	return []server.ServerTool{
 		forgetCredential(d),
 		listCredentials(d),
+		lithtrixRegisterAgent(d),
 		lonaListStrategies(d),
 		lonaRegisterAgent(d),
+		luminaRegisterAgent(d),
 		revokeCredential(d),
 		rotateCredential(d),
 		sendRequest(d),
@@ -57,12 +59,17 @@ type protocol struct {
 	register string            // the tool that registers an agent
 	setting  string            // the environment variable that holds the service's base URL
 	advice   map[string]string // the next step for an error code of the service
+	// lost is the next step after the answer to what was being done was lost,
+	// where that is not what the tool itself says.
+	lost map[string]string
 }
 
 // protocols is the list of them.
 func protocols() map[string]protocol {
 	return map[string]protocol{
-		wire.LonaName: lona(),
+		wire.LithtrixName: lithtrix(),
+		wire.LonaName:     lona(),
+		wire.LuminaName:   lumina(),
 	}
 }
 

@@ -70,6 +70,9 @@ func (p *program) listCommand() *cobra.Command {
 				}
 				credentials := make([]credential, 0, len(infos))
 				for _, info := range infos {
+					if info.Kind == credstore.KindWallet {
+						continue // it has no handle: enlist wallet list
+					}
 					d, err := p.describe(ctx, c, info)
 					if err != nil {
 						return err

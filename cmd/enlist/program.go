@@ -108,6 +108,7 @@ the keys out of the model's sight.
 		p.rotateCommand(),
 		p.showCommand(),
 		p.versionCommand(),
+		p.walletCommand(),
 	)
 	return root
 }

@@ -232,7 +232,7 @@ func environment(ts *testscript.TestScript) []string {
 		"PATH", "HOME", "ENLIST_HOME", "ENLIST_STORE", "LocalAppData", "AppData", "SystemRoot", "TMPDIR", "TMP",
 		"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", leakscan.Variable,
 		"AGENT_REGISTRATION_SECRET", "AGENT_INVITE_ENABLED", "AGENT_INVITE_REBIND", "AGENT_TOKEN_TTL_DAYS",
-		"LONA_GATEWAY_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
+		"LONA_GATEWAY_URL", "LUMINA_API_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
 	} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)

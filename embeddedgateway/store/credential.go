@@ -16,6 +16,7 @@ type Credential struct {
 	KeyID      string // its public part
 	Hash       [32]byte
 	Scopes     []string
+	Label      string    // what its owner calls it
 	CreatedAt  time.Time // given by the store
 	ExpiresAt  time.Time // zero: it does not expire
 	RevokedAt  time.Time // zero: it is not revoked
@@ -29,15 +30,15 @@ func (c Credential) ActiveAt(now time.Time) bool {
 
 const (
 	keyColumns = `id, agent_id, protocol, agent_name, kind, key_id, hash, scopes,
-		created_at, expires_at, revoked_at, last_used_at`
+		created_at, expires_at, revoked_at, last_used_at, label`
 
 	selectKey = `SELECT ` + keyColumns + ` FROM credentials WHERE protocol = $1 AND hash = $2`
 
 	// The agent's row is locked before: neither this statement alone nor a
 	// count inside the locking one is exact on every database.
 	insertKey = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
-			created_at, expires_at, revoked_at, last_used_at)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0
+			created_at, expires_at, revoked_at, last_used_at, label)
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $11
 		WHERE CAST($10 AS BIGINT) = 0 OR (
 			SELECT count(*) FROM credentials
 			WHERE agent_id = $1 AND kind = $4 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $8)
@@ -46,6 +47,15 @@ const (
 		RETURNING id`
 
 	anyKey = `SELECT 1 FROM credentials WHERE agent_id = $1 AND kind = $2 LIMIT 1`
+
+	selectKeyID = `SELECT ` + keyColumns + ` FROM credentials
+		WHERE agent_id = $1 AND kind = $2 AND key_id = $3 LIMIT 1`
+
+	selectActive = `SELECT ` + keyColumns + ` FROM credentials
+		WHERE agent_id = $1 AND kind = $2 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $3)
+		ORDER BY id LIMIT $4`
+
+	touchKey = `UPDATE credentials SET last_used_at = $1 WHERE id = $2 AND last_used_at < $1`
 
 	revokeKey = `UPDATE credentials SET revoked_at = $1 WHERE id = $2 AND revoked_at = 0`
 
@@ -61,6 +71,7 @@ func (c *Credential) dest() []any {
 		stamp{&c.ExpiresAt},
 		stamp{&c.RevokedAt},
 		stamp{&c.LastUsedAt},
+		&c.Label,
 	}
 }
 
@@ -89,6 +100,44 @@ func (t *Tx) Credential(protocol string, hash [32]byte) (Credential, error) {
 	return c, nil
 }
 
+// CredentialByID returns the credential of the agent with that kind and public
+// part in whatever state it is, or [ErrNotFound].
+func (t *Tx) CredentialByID(agentID int64, kind, keyID string) (Credential, error) {
+	var c Credential
+	if err := t.get(selectKeyID, []any{agentID, kind, keyID}, c.dest()...); err != nil {
+		return Credential{}, err
+	}
+	return c, nil
+}
+
+// Credentials returns the active credentials of that kind that the agent has,
+// the oldest first and at most limit. It does not wait for those who write.
+func (s *Store) Credentials(ctx context.Context, agentID int64, kind string, limit int) (list []Credential, err error) {
+	args := []any{agentID, kind, micros(s.now()), int64(limit)}
+	if err := s.readable(ctx, args); err != nil {
+		return nil, err
+	}
+	rows, err := s.db.reader().QueryContext(context.WithoutCancel(ctx), selectActive, args...)
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c Credential
+		if err := rows.Scan(c.dest()...); err != nil {
+			return nil, s.readError(err)
+		}
+		list = append(list, c)
+	}
+	return list, s.readError(rows.Err())
+}
+
+// Touch notes that a credential was used, unless a later use is noted already.
+func (t *Tx) Touch(id int64, at time.Time) error {
+	_, err := t.exec(touchKey, micros(at), id)
+	return err
+}
+
 // HasCredential reports whether the agent was ever issued a credential of that
 // kind.
 func (t *Tx) HasCredential(agentID int64, kind string) (bool, error) {
@@ -113,7 +162,7 @@ func (t *Tx) Issue(c Credential, max int) (_ Credential, err error) {
 	args := []any{
 		c.AgentID, c.Protocol, c.AgentName, c.Kind, c.KeyID, c.Hash[:],
 		list{&c.Scopes},
-		micros(c.CreatedAt), micros(c.ExpiresAt), int64(max),
+		micros(c.CreatedAt), micros(c.ExpiresAt), int64(max), c.Label,
 	}
 	err = t.get(insertKey, args, &c.ID)
 	if errors.Is(err, ErrNotFound) {

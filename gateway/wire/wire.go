@@ -56,7 +56,7 @@ type Shape struct {
 // Protocols lists every protocol, sorted by name. It is one of the four lists
 // that a new protocol is added to; CONTRIBUTING.md names them.
 func Protocols() []Protocol {
-	return []Protocol{Lona()}
+	return []Protocol{Lithtrix(), Lona(), Lumina()}
 }
 
 // Mask returns text with everything masked that looks like a secret of a

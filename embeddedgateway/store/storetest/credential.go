@@ -19,6 +19,9 @@ func credentialTests() map[string]func(*testing.T, *suite) {
 		"is not issued twice":                              twice,
 		"is not issued over the cap":                       caps,
 		"makes room under the cap when it ends":            capsActive,
+		"is found by its public part":                      byID,
+		"is listed while it is active":                     lists,
+		"keeps its last use":                               touches,
 		"rotates in one Tx":                                rotates,
 		"that was ever issued is remembered":               remembers,
 		"is not revoked by a Tx that fails":                notRevoked,
@@ -29,7 +32,7 @@ func credentialTests() map[string]func(*testing.T, *suite) {
 func issues(t *testing.T, s *suite) {
 	a := s.agent("scout")
 	want := store.Credential{
-		AgentID: a.ID, Kind: "token", KeyID: "k1", Hash: hash("one"), Scopes: []string{"read", "write"},
+		AgentID: a.ID, Kind: "token", KeyID: "k1", Hash: hash("one"), Scopes: []string{"read", "write"}, Label: "bot 1",
 		ExpiresAt: s.clock.Now().Add(time.Hour + 999*time.Nanosecond),
 	}
 	got := s.issue(want)
@@ -275,5 +278,69 @@ func revokedOnReturn(t *testing.T, s *suite) {
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+func byID(t *testing.T, s *suite) {
+	a, b := s.agent("scout"), s.agent("other")
+	want := s.issue(store.Credential{AgentID: a.ID, Kind: "token", KeyID: "7", Hash: hash("one")})
+	s.issue(store.Credential{AgentID: b.ID, Kind: "token", KeyID: "8", Hash: hash("two")})
+	s.tx(func(tx *store.Tx) error {
+		for _, kind := range []string{"token", "api"} {
+			for _, id := range []string{"7", "8", "", "07"} {
+				got, err := tx.CredentialByID(a.ID, kind, id)
+				if kind == "token" && id == "7" {
+					if err != nil || !reflect.DeepEqual(got, want) {
+						t.Errorf("got %+v, %v, want %+v", got, err, want)
+					}
+				} else if !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s %q: got %+v, %v, want %v", kind, id, got, err, store.ErrNotFound)
+				}
+			}
+		}
+		_, err := tx.Revoke(want.ID)
+		return err
+	})
+	s.tx(func(tx *store.Tx) error {
+		got, err := tx.CredentialByID(a.ID, "token", "7")
+		if got.RevokedAt.IsZero() {
+			t.Errorf("got %+v, want it revoked", got)
+		}
+		return err
+	})
+}
+
+func lists(t *testing.T, s *suite) {
+	a, b := s.agent("scout"), s.agent("other")
+	one := s.issue(store.Credential{AgentID: a.ID, Kind: "token", KeyID: "1", Hash: hash("one"), Label: "first"})
+	two := s.issue(store.Credential{AgentID: a.ID, Kind: "token", KeyID: "2", Hash: hash("two"), ExpiresAt: s.clock.Now().Add(time.Hour)})
+	gone := s.issue(store.Credential{AgentID: a.ID, Kind: "token", KeyID: "3", Hash: hash("three")})
+	s.issue(store.Credential{AgentID: a.ID, Kind: "api", KeyID: "4", Hash: hash("four")})
+	s.issue(store.Credential{AgentID: b.ID, Kind: "token", KeyID: "5", Hash: hash("five")})
+	s.tx(func(tx *store.Tx) error {
+		_, err := tx.Revoke(gone.ID)
+		return err
+	})
+	want := func(limit int, want ...store.Credential) {
+		t.Helper()
+		if got, err := s.Credentials(s.ctx(), a.ID, "token", limit); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+	}
+	want(10, one, two)
+	want(1, one)
+	s.clock.advance(time.Hour)
+	want(10, one)
+}
+
+func touches(t *testing.T, s *suite) {
+	c := s.issue(store.Credential{AgentID: s.agent("scout").ID, Kind: "token", KeyID: "1", Hash: hash("one")})
+	later := s.clock.Now().Add(time.Minute)
+	for _, at := range []time.Time{s.clock.Now(), later, s.clock.Now()} {
+		s.tx(func(tx *store.Tx) error { return tx.Touch(c.ID, at) })
+	}
+	s.tx(func(tx *store.Tx) error { return tx.Touch(c.ID+1, later) }) // nobody's
+	if got, err := s.Authenticate(s.ctx(), "lona", hash("one")); err != nil || !got.LastUsedAt.Equal(later) {
+		t.Errorf("got the last use %v, %v, want %v", got.LastUsedAt, err, later)
 	}
 }

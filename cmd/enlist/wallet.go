@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/eip191"
+)
+
+func (p *program) walletCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "wallet",
+		Short: "Import and list the wallets that sign for the agent",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(p.walletImportCommand(), p.walletListCommand())
+	return cmd
+}
+
+func (p *program) walletImportCommand() *cobra.Command {
+	var shared bool
+	var passphraseFile string
+	cmd := &cobra.Command{
+		Use:   "import NAME FILE",
+		Short: "Store a wallet that you have already",
+		Long: `Store a wallet that you have already, for the Lumina that LUMINA_API_URL says.
+
+FILE holds a private key in hex, or is an Ethereum keystore (version 3), whose
+passphrase is asked for on the terminal. With - as FILE the private key itself
+is asked for there. Neither is ever shown again, and no tool takes one.
+
+What a wallet signs names no service, so a wallet is used at one of them only;
+--shared allows this one at another.`,
+		Example: "  enlist wallet import trading ./UTC--2026-02-06--f39fd6e5.json",
+		Args:    cobra.ExactArgs(2),
+		RunE: run(func(cmd *cobra.Command, args []string) error {
+			in := gateway.WalletImport{Name: args[0], Shared: shared}
+			var err error
+			if in.File, err = p.walletFile(args[1]); err != nil {
+				return err
+			}
+			if eip191.IsKeystore(in.File) {
+				if in.Passphrase, err = p.walletPassphrase(passphraseFile); err != nil {
+					return err
+				}
+			}
+			return p.withClient(cmd, func(ctx context.Context, c *client) error {
+				w, err := c.Lumina.ImportWallet(ctx, in)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(p.stdout, "Stored the wallet %s (%s) for %s.\n", w.Name, w.Address, w.Origin)
+				return nil
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&shared, "shared", false, "the wallet may be used at another service already")
+	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "read the keystore's passphrase from the first line of `FILE`")
+	return cmd
+}
+
+func (p *program) walletListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the stored wallets, never their keys",
+		Args:  cobra.NoArgs,
+		RunE: run(func(cmd *cobra.Command, _ []string) error {
+			return p.withClient(cmd, func(ctx context.Context, c *client) error {
+				all, err := c.Lumina.Wallets(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(p.stdout, append([]gateway.Wallet{}, all...))
+				}
+				if len(all) == 0 {
+					fmt.Fprintln(p.stdout, "No wallets yet. Registering at Lumina makes one.")
+					return nil
+				}
+				w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(w, "WALLET\tADDRESS\tFOR")
+				for _, one := range all {
+					fmt.Fprintf(w, "%s\t%s\t%s\n", one.Name, one.Address, one.Origin)
+				}
+				return w.Flush()
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// walletFile reads the file of a wallet, or a private key from the terminal.
+func (p *program) walletFile(path string) ([]byte, error) {
+	if path == "-" {
+		key, err := p.askSecret("Private key (64 hex digits): ")
+		return []byte(key), err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the wallet: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, eip191.MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the wallet: %w", err)
+	}
+	return text, nil
+}
+
+// walletPassphrase reads a passphrase from a file or, without one, from the
+// terminal.
+func (p *program) walletPassphrase(path string) (string, error) {
+	if path == "" {
+		return p.askSecret("Passphrase of the keystore: ")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read the passphrase: %w", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// askSecret asks for a secret on the terminal, which does not show it.
+func (p *program) askSecret(prompt string) (string, error) {
+	f, ok := p.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return "", errors.New("a secret is asked for on a terminal, and standard input is none: give a file instead")
+	}
+	fmt.Fprint(p.stderr, prompt)
+	text, err := term.ReadPassword(int(f.Fd()))
+	fmt.Fprintln(p.stderr)
+	if err != nil {
+		return "", fmt.Errorf("read from the terminal: %w", err)
+	}
+	return string(text), nil
+}

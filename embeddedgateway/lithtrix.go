@@ -1,0 +1,245 @@
+package embeddedgateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// lithtrixTermsVar switches on what newer services demand: that whoever
+// registers agrees to the terms.
+const lithtrixTermsVar = "LITHTRIX_REQUIRE_TERMS"
+
+const (
+	lithtrixKey = "key" // the kind of credential
+
+	// What an agent keeps beside its name, which is agent_name/owner_identifier:
+	// there is no slash in an agent_name.
+	lithtrixAgentID = "agent_id"
+)
+
+// lithtrix is the server half of Lithtrix's protocol.
+type lithtrix struct {
+	mint  minter
+	terms bool // agree_to_terms must be true
+	rate  *keyLimit
+}
+
+func newLithtrix(d deps) protocol {
+	return &lithtrix{
+		mint:  d.mint,
+		terms: d.env.boolean(lithtrixTermsVar, false),
+		rate:  newKeyLimit(60, time.Minute, d.Now),
+	}
+}
+
+func (*lithtrix) name() string { return wire.LithtrixName }
+
+func (l *lithtrix) routes() []route {
+	return []route{
+		post(wire.LithtrixRegisterPath, http.StatusCreated, l.register),
+		act(wire.LithtrixRotatePath, http.StatusOK, l.rotate),
+		get(wire.LithtrixMePath, l.me),
+		get(wire.LithtrixCapabilitiesPath, l.capabilities),
+		get(wire.LithtrixBillingPath, l.billing),
+		rest("/v1"),
+	}
+}
+
+// refuse implements protocol.
+func (*lithtrix) refuse(p *problem) (int, any) {
+	code := p.code
+	if code == "" {
+		code = lithtrixCodes()[p.kind]
+	}
+	return p.kind.status(), wire.LithtrixError{Status: "error", ErrorCode: code, Message: p.message}
+}
+
+// lithtrixCodes says which code a kind of problem has that brings none.
+func lithtrixCodes() map[kind]string {
+	return map[kind]string{
+		kindInvalid:     wire.LithtrixInvalid,
+		kindTooLarge:    wire.LithtrixInvalid,
+		kindMediaType:   wire.LithtrixInvalid,
+		kindMethod:      wire.LithtrixInvalid,
+		kindNotFound:    wire.LithtrixNotFound,
+		kindLimited:     wire.LithtrixRateLimited,
+		kindUnavailable: wire.LithtrixInternal,
+		kindInternal:    wire.LithtrixInternal,
+	}
+}
+
+// lithtrixBody is what is sent to register. What newer services take beside it
+// (referral_agent, passport_public_key, recovery_public_key,
+// registration_source) is not known here, so it is ignored.
+type lithtrixBody struct{ wire.LithtrixRegisterRequest }
+
+func (b lithtrixBody) check() error {
+	switch {
+	case !wire.CheckLithtrixAgentName(b.AgentName):
+		return invalid("agent_name must be 1 to 100 letters, digits, dashes and underscores")
+	case !wire.CheckLithtrixOwner(b.OwnerIdentifier):
+		return invalid("owner_identifier must be 1 to 255 characters without control characters")
+	case wire.Mask(b.AgentName) != b.AgentName || wire.Mask(b.OwnerIdentifier) != b.OwnerIdentifier:
+		// It would be stored and shown. Somebody has pasted into the wrong field.
+		return invalid("agent_name and owner_identifier are public: one of them looks like a key")
+	}
+	return nil
+}
+
+// register issues the first key of an agent. A pair of agent_name and
+// owner_identifier registers once, whoever asks: there is no proof that the
+// second one is the first one again, but its key, and that rotates.
+func (l *lithtrix) register(ctx context.Context, c *call, in lithtrixBody) (wire.LithtrixKey, error) {
+	c.agent = in.AgentName + "/" + in.OwnerIdentifier
+	if l.terms && (in.AgreeToTerms == nil || !*in.AgreeToTerms) {
+		return wire.LithtrixKey{}, invalid("agree_to_terms must be true: read the terms of the service, and send it if you agree")
+	}
+	if err := c.spend(ctx, limit{"register", 10, time.Hour}); err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	agentID, err := l.mint.uuid()
+	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	key, cred, err := l.newKey()
+	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	err = c.store.Tx(ctx, func(tx *store.Tx) error {
+		agent, created, err := tx.EnsureAgent(store.Agent{
+			Protocol:    wire.LithtrixName,
+			Name:        c.agent,
+			DisplayName: in.AgentName,
+			Attrs:       map[string]string{lithtrixAgentID: agentID},
+		})
+		if err != nil {
+			return err
+		}
+		if !created { // this undoes the transaction: the agent keeps its agent_id
+			return conflict(wire.LithtrixAgentExists, "an agent with this agent_name and owner_identifier is registered: "+
+				"get a new key with POST /v1/keys/rotate and the present one, or choose another agent_name")
+		}
+		return l.issue(tx, c, agent.ID, cred, "key_issued")
+	})
+	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	return wire.LithtrixKey{APIKey: key, AgentID: agentID, Message: wire.LithtrixKeepKey}, nil
+}
+
+// newKey makes a key and what is stored of it.
+func (l *lithtrix) newKey() (string, store.Credential, error) {
+	secret, err := l.mint.secret()
+	if err != nil {
+		return "", store.Credential{}, err
+	}
+	keyID, err := l.mint.keyID()
+	if err != nil {
+		return "", store.Credential{}, err
+	}
+	key := wire.FormatLithtrixKey(secret)
+	return key, store.Credential{Protocol: wire.LithtrixName, Kind: lithtrixKey, KeyID: keyID, Hash: digest(key)}, nil
+}
+
+// issue stores a key of an agent.
+func (l *lithtrix) issue(tx *store.Tx, c *call, agentID int64, cred store.Credential, name string) error {
+	cred.AgentID = agentID
+	issued, err := tx.Issue(cred, 0)
+	if err != nil {
+		return err
+	}
+	event := c.event(name)
+	event.KeyID = issued.KeyID
+	return tx.Audit(event)
+}
+
+// rotate issues a key in the place of the one that is presented, which is dead
+// when the answer goes out. Of several that present the same one, one wins.
+func (l *lithtrix) rotate(ctx context.Context, c *call) (wire.LithtrixKey, error) {
+	old, agent, err := l.who(ctx, c)
+	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	key, cred, err := l.newKey()
+	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	err = c.store.Tx(ctx, func(tx *store.Tx) error {
+		lives, err := tx.Revoke(old.ID)
+		if err != nil {
+			return err
+		}
+		if !lives {
+			return lithtrixRefused()
+		}
+		return l.issue(tx, c, old.AgentID, cred, "key_rotated")
+	})
+	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	return wire.LithtrixKey{APIKey: key, AgentID: agent.Attrs[lithtrixAgentID], Message: wire.LithtrixKeepKey}, nil
+}
+
+// who returns the key that a request presents and the agent that has it, and
+// counts the request against the key's limit.
+func (l *lithtrix) who(ctx context.Context, c *call) (store.Credential, store.Agent, error) {
+	cred, err := authenticate(ctx, c.store, wire.LithtrixName, c.bearer())
+	if errors.Is(err, store.ErrNotFound) || err == nil && cred.Kind != lithtrixKey {
+		return cred, store.Agent{}, lithtrixRefused()
+	}
+	if err != nil {
+		return cred, store.Agent{}, err
+	}
+	c.agent, c.keyID = cred.AgentName, cred.KeyID
+	if err := l.rate.hit(cred.ID); err != nil {
+		return cred, store.Agent{}, err
+	}
+	agent, err := c.store.Agent(ctx, wire.LithtrixName, cred.AgentName)
+	return cred, agent, err
+}
+
+func lithtrixRefused() *problem {
+	return unauthorized(wire.LithtrixInvalidKey, "Authorization must be Bearer and a key that was not rotated since")
+}
+
+// me answers who the key belongs to.
+func (l *lithtrix) me(ctx context.Context, c *call) (wire.LithtrixMe, error) {
+	_, agent, err := l.who(ctx, c)
+	if err != nil {
+		return wire.LithtrixMe{}, err
+	}
+	name, owner, _ := strings.Cut(agent.Name, "/")
+	return wire.LithtrixMe{
+		AgentID: agent.Attrs[lithtrixAgentID], AgentName: name, OwnerIdentifier: owner, Tier: wire.LithtrixFreeTier,
+	}, nil
+}
+
+// capabilities answers, to anybody, what there is.
+func (*lithtrix) capabilities(context.Context, *call) (wire.LithtrixCapabilities, error) {
+	return wire.LithtrixCapabilities{
+		Service: wire.LithtrixName, Version: "1",
+		Endpoints: map[string]string{
+			"register":     "POST " + wire.LithtrixRegisterPath,
+			"rotate_key":   "POST " + wire.LithtrixRotatePath,
+			"me":           "GET " + wire.LithtrixMePath,
+			"capabilities": "GET " + wire.LithtrixCapabilitiesPath,
+			"billing":      "GET " + wire.LithtrixBillingPath,
+		},
+		RateLimits: wire.LithtrixRateLimits{FreeTier: wire.LithtrixFreeRate},
+	}, nil
+}
+
+// billing answers what the account has used: nothing, because what the service
+// charges for is not served here.
+func (l *lithtrix) billing(ctx context.Context, c *call) (wire.LithtrixBilling, error) {
+	if _, _, err := l.who(ctx, c); err != nil {
+		return wire.LithtrixBilling{}, err
+	}
+	return wire.LithtrixBilling{Tier: wire.LithtrixFreeTier, CallLimit: wire.LithtrixFreeCalls}, nil
+}

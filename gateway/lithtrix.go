@@ -1,0 +1,380 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// What Lithtrix keeps beside a key.
+const (
+	lithtrixOwner   = "owner_identifier" // with the agent_name: who is registered
+	lithtrixAgentID = "agent_id"         // the service's own name for the agent
+)
+
+// lithtrixMinKey is the length of the shortest key that is taken: ltx_ and as
+// much as the documentation's own example has.
+const lithtrixMinKey = 12
+
+// LithtrixRegistration is what an agent registers with at Lithtrix.
+type LithtrixRegistration struct {
+	AgentName       string // required
+	OwnerIdentifier string // required
+	// AgreeToTerms is what the person decided. nil: nobody was asked, and
+	// nothing is sent.
+	AgreeToTerms *bool
+	// Label names the credential where another identity, which is another pair
+	// of AgentName and OwnerIdentifier, has the handle already. "": AgentName does.
+	Label string
+}
+
+// check returns why r cannot be registered. It does not repeat what was given.
+func (r LithtrixRegistration) check() error {
+	switch {
+	case !wire.CheckLithtrixAgentName(r.AgentName):
+		return errors.New("agent_name: want 1 to 100 ASCII letters, digits, dashes and underscores")
+	case !wire.CheckLithtrixOwner(r.OwnerIdentifier):
+		return errors.New("owner_identifier: want 1 to 255 characters, none of them a control character")
+	case utf8.RuneCountInString(r.Label) > 100:
+		return errors.New("label: want at most 100 characters")
+	}
+	return nil
+}
+
+// Lithtrix is the client half of Lithtrix.
+type Lithtrix struct {
+	origin string
+	http   *caller
+	store  credstore.Store
+	now    func() time.Time
+	log    *slog.Logger
+
+	mu sync.Mutex
+	// unstored has the keys that the store would not take. The service shows
+	// none of them again, so they wait here for the next try.
+	unstored map[credstore.Key]credstore.Credential
+}
+
+func newLithtrix(o Options, http *caller) (*Lithtrix, error) {
+	origin, err := o.setting(wire.LithtrixName, "LITHTRIX_API_URL", wire.LithtrixOrigin)
+	if err != nil {
+		return nil, err
+	}
+	return &Lithtrix{
+		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		unstored: make(map[credstore.Key]credstore.Credential),
+	}, nil
+}
+
+// Wire implements [Protocol].
+func (l *Lithtrix) Wire() wire.Protocol { return wire.Lithtrix() }
+
+// Origin implements [Protocol].
+func (l *Lithtrix) Origin() string { return l.origin }
+
+// Kind implements [Protocol].
+func (l *Lithtrix) Kind() credstore.Kind { return credstore.KindToken }
+
+// Authorize implements [Protocol].
+func (l *Lithtrix) Authorize(ctx context.Context, k credstore.Key, req *http.Request) error {
+	if originOf(req.URL) != k.Origin {
+		return errors.New("a credential goes to the origin that issued it only")
+	}
+	c, err := l.store.Get(ctx, k)
+	if err != nil {
+		return err
+	}
+	if !presentable(c.Secret.Reveal(), 1) {
+		return &credstore.Error{
+			Op: "use", Place: "the key of " + k.Agent, Kind: credstore.ErrDamaged,
+			Remedy: "forget it and register under another agent_name",
+		}
+	}
+	req.Header.Set(wire.LithtrixHeader, "Bearer "+c.Secret.Reveal())
+	return nil
+}
+
+// Register gets the agent a key and stores it. A pair of agent_name and
+// owner_identifier registers once: a usable key of it that is stored is
+// returned, whatever its label, before anything is asked for.
+func (l *Lithtrix) Register(ctx context.Context, r LithtrixRegistration) (Registration, error) {
+	op := call{protocol: wire.LithtrixName, origin: l.origin, op: "register", acts: true}
+	if err := r.check(); err != nil {
+		return Registration{}, op.fail(CodeInvalidInput, err)
+	}
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	k, unlock, err := l.reserve(ctx, r)
+	if err != nil {
+		return Registration{}, err
+	}
+	defer unlock()
+
+	if c, ok := l.waiting(k); ok && c.Attrs[lithtrixOwner] == r.OwnerIdentifier {
+		info, err := l.keep(ctx, c)
+		return Registration{Info: info}, err
+	}
+	if held, ok, err := l.registered(ctx, k, r); err != nil || ok {
+		return Registration{Info: held, Reused: ok}, err
+	}
+	if err := l.taken(ctx, k, r); err != nil {
+		return Registration{}, err
+	}
+	body := wire.LithtrixRegisterRequest{AgentName: r.AgentName, OwnerIdentifier: r.OwnerIdentifier, AgreeToTerms: r.AgreeToTerms}
+	c, err := l.ask(ctx, op, k, body)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status == http.StatusConflict {
+		// Another process may have registered it meanwhile, under another label.
+		held, ok, lookErr := l.registered(ctx, k, r)
+		if lookErr != nil || ok {
+			return Registration{Info: held, Reused: ok}, lookErr
+		}
+	}
+	if err != nil {
+		return Registration{}, err
+	}
+	c.Attrs[lithtrixOwner] = r.OwnerIdentifier
+	info, err := l.keep(ctx, c)
+	return Registration{Info: info}, err
+}
+
+// reserve takes the locks of a registration: that of its handle, so that two
+// identities do not get the same one, and that of the credential.
+func (l *Lithtrix) reserve(ctx context.Context, r LithtrixRegistration) (k credstore.Key, unlock func(), err error) {
+	k = credstore.Key{Protocol: wire.LithtrixName, Origin: l.origin, Agent: r.AgentName, Kind: credstore.KindToken}
+	if r.Label != "" && slug(r.Label) != r.AgentName {
+		k.Label = slug(r.Label)
+	}
+	handle := k
+	handle.Agent, handle.Label = cmp.Or(k.Label, k.Agent), ""
+	first, err := l.store.Lock(ctx, handle)
+	if err != nil || handle == k {
+		return k, first, err
+	}
+	second, err := l.store.Lock(ctx, k)
+	if err != nil {
+		first()
+		return k, nil, err
+	}
+	return k, func() { second(); first() }, nil
+}
+
+// registered returns the usable credential of an identity, whatever its label.
+func (l *Lithtrix) registered(ctx context.Context, k credstore.Key, r LithtrixRegistration) (credstore.Info, bool, error) {
+	all, err := l.stored(ctx, k)
+	if err != nil {
+		return credstore.Info{}, false, err
+	}
+	mine := filter(all, func(i credstore.Info) bool { return sameLithtrix(i, r) && i.UsableAt(l.now()) })
+	if len(mine) == 0 {
+		return credstore.Info{}, false, nil
+	}
+	return mine[0], true, nil
+}
+
+// taken refuses a handle that another identity has.
+func (l *Lithtrix) taken(ctx context.Context, k credstore.Key, r LithtrixRegistration) error {
+	all, err := l.stored(ctx, k)
+	if err != nil {
+		return err
+	}
+	others := filter(all, func(i credstore.Info) bool { return bareHandle(i.Key) == bareHandle(k) && !sameLithtrix(i, r) })
+	if len(others) == 0 {
+		return nil
+	}
+	op := call{protocol: wire.LithtrixName, origin: l.origin, op: "register"}
+	return op.fail(CodeInvalidInput, fmt.Errorf(
+		"label: the handle %s belongs to another stored agent (another agent_name or owner_identifier): give a label that no handle has, and this one is called by it", bareHandle(k)))
+}
+
+func sameLithtrix(i credstore.Info, r LithtrixRegistration) bool {
+	return i.Agent == r.AgentName && i.Attrs[lithtrixOwner] == r.OwnerIdentifier
+}
+
+// stored returns what is stored of the protocol at this origin. What is stored
+// under k is there even if the store's list is lost.
+func (l *Lithtrix) stored(ctx context.Context, k credstore.Key) ([]credstore.Info, error) {
+	all, err := l.store.List(ctx, wire.LithtrixName)
+	if err != nil {
+		return nil, err
+	}
+	all = filter(all, func(i credstore.Info) bool { return i.Origin == l.origin && i.Kind == k.Kind && i.Key != k })
+	c, err := l.store.Get(ctx, k)
+	switch {
+	case err == nil:
+		all = append(all, c.Info)
+	case !errors.Is(err, credstore.ErrNotFound):
+		return nil, err
+	}
+	if c, ok := l.waiting(k); ok {
+		all = append(all, c.Info)
+	}
+	return all, nil
+}
+
+// ask registers. An answer that was lost on its way is found out about by
+// asking once more, which is no risk: a pair registers once, so a 409 then says
+// that the key was in the answer.
+func (l *Lithtrix) ask(ctx context.Context, op call, k credstore.Key, body wire.LithtrixRegisterRequest) (credstore.Credential, error) {
+	c, err := l.issue(ctx, op, k, wire.LithtrixRegisterPath, nil, body)
+	var lost *Error
+	if !errors.As(err, &lost) || !lost.mayHaveIssued() || !l.http.pause(ctx, max(firstPause, lost.RetryAfter)) {
+		return c, err
+	}
+	l.log.WarnContext(ctx, "the answer to a registration was lost; asking once more",
+		"protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "code", lost.Code, "status", lost.Status)
+	c, err = l.issue(ctx, op, k, wire.LithtrixRegisterPath, nil, body)
+	var second *Error
+	if errors.As(err, &second) {
+		second.Sent = true // the first one may have
+		if second.Cause == nil {
+			second.Cause = fmt.Errorf("this was the second try; the first one failed with %w", lost)
+		}
+	}
+	return c, err
+}
+
+// issue makes a request that a key is the answer to. body nil: it has none.
+func (l *Lithtrix) issue(ctx context.Context, op call, k credstore.Key, path string, header http.Header, body any) (credstore.Credential, error) {
+	u, err := url.Parse(op.origin + path)
+	if err != nil {
+		return credstore.Credential{}, op.fail(CodeInvalidInput, errNotAnOrigin)
+	}
+	answer, err := l.http.exchange(ctx, op, message{method: http.MethodPost, url: u, header: header}, body, false)
+	if err != nil {
+		return credstore.Credential{}, err
+	}
+	var fields map[string]json.RawMessage
+	if err := l.http.decode(op, answer, &fields); err != nil {
+		return credstore.Credential{}, err
+	}
+	var key string
+	if json.Unmarshal(fields["api_key"], &key) != nil || !presentable(key, lithtrixMinKey) {
+		return credstore.Credential{}, op.unreadable(answer, "the answer has no key that could be put into a header")
+	}
+	secret := credstore.NewSecret(key)
+	l.http.scrub.learn(secret) // before anything else of the answer is looked at
+	sum := sha256.Sum256([]byte(key))
+	c := credstore.Credential{Secret: secret, Info: credstore.Info{
+		Key: k, State: credstore.StateActive, CreatedAt: l.now().UTC().Truncate(time.Millisecond),
+		KeyID: hex.EncodeToString(sum[:6]), // tells keys apart, and of one says nothing
+		Attrs: make(map[string]string),
+	}}
+	if id := scalar(fields, "agent_id"); id != "" {
+		c.Attrs[lithtrixAgentID] = l.http.scrub.Said(ctx, id)
+	}
+	return c, nil
+}
+
+// waiting returns the key that the store would not take.
+func (l *Lithtrix) waiting(k credstore.Key) (credstore.Credential, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, ok := l.unstored[k]
+	return c, ok
+}
+
+// keep stores a new key in the place of the one before, which is there until
+// the new one is. A key that the store does not take waits for the next try.
+func (l *Lithtrix) keep(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
+	stored, err := keep(ctx, l.store, c, lithtrixOwner, lithtrixAgentID)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.unstored[c.Key] = c
+		return credstore.Info{}, &NotStoredError{
+			Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Cause: err,
+			Remedy: "Do not stop Enlist: it has the key in memory. When the store works again, make the same call once more, and the key is stored without asking the service for another.",
+		}
+	}
+	delete(l.unstored, c.Key)
+	l.log.InfoContext(ctx, "credential stored", "protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "key_id", c.KeyID)
+	return stored.Info, nil
+}
+
+// Rotate implements [Rotator].
+func (l *Lithtrix) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	before, err := l.store.Get(ctx, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	defer unlock()
+	if c, ok := l.waiting(k); ok {
+		return l.keep(ctx, c)
+	}
+	held, err := l.store.Get(ctx, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	if held.UsableAt(l.now()) && !same(before, held) {
+		return held.Info, nil
+	}
+	op := call{protocol: wire.LithtrixName, origin: k.Origin, op: "rotate the key", acts: true}
+	header := http.Header{wire.LithtrixHeader: {"Bearer " + held.Secret.Reveal()}}
+	c, err := l.issue(ctx, op, k, wire.LithtrixRotatePath, header, nil)
+	var lost *Error
+	if errors.As(err, &lost) && lost.Sent {
+		return credstore.Info{}, l.findOut(ctx, held, lost)
+	}
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	for name, value := range held.Attrs {
+		c.Attrs[name] = cmp.Or(c.Attrs[name], value)
+	}
+	return l.keep(ctx, c)
+}
+
+// findOut asks once, with the old key, whether a rotation whose answer was lost
+// has happened. Where it has, the old key is dead and the new one was in the
+// answer; where it has not, the old key is as good as before.
+func (l *Lithtrix) findOut(ctx context.Context, held credstore.Credential, lost *Error) error {
+	// Even when whoever asked has given up: to know is worth one request.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(l.http.timeout, storeTime))
+	defer cancel()
+	op := call{protocol: held.Protocol, origin: held.Origin, op: "find out whether the key was rotated"}
+	u, err := url.Parse(op.origin + wire.LithtrixMePath)
+	if err != nil {
+		return lost
+	}
+	a, err := l.http.send(ctx, op, message{method: http.MethodGet, url: u, header: http.Header{
+		wire.LithtrixHeader: {"Bearer " + held.Secret.Reveal()},
+	}}, maxAnswer)
+	if err != nil {
+		return lost // not found out: Sent says so
+	}
+	var me wire.LithtrixMe
+	if a.status == http.StatusOK && json.Unmarshal(a.body, &me) == nil && me.AgentName == held.Agent {
+		lost.Sent = false
+		return lost
+	}
+	if code, _ := refusal(a.body); a.status != http.StatusUnauthorized || code != wire.LithtrixInvalidKey {
+		return lost
+	}
+	held.State = credstore.StateRevoked
+	if _, err := keep(ctx, l.store, held, lithtrixOwner, lithtrixAgentID); err != nil {
+		l.log.WarnContext(ctx, "a key that has ended could not be marked", "protocol", held.Protocol, "origin", held.Origin, "agent", held.Agent, "error", err)
+	}
+	dead := op.fail(CodeKeyLost, fmt.Errorf("the rotation failed with %w", lost))
+	dead.Op, dead.Sent = "rotate the key", true
+	return dead
+}

@@ -1,0 +1,371 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway/eip191"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// What Lumina keeps beside a key.
+const (
+	luminaWallet   = "wallet"   // what the wallet is called here, for rotating
+	luminaTier     = "tier"     // as the service said it
+	luminaReplaces = "replaces" // the keyId that this key replaces and that is not revoked yet
+)
+
+// luminaOriginVar is the setting that says where Lumina is.
+const luminaOriginVar = "LUMINA_API_URL"
+
+// luminaSignings is how often an onboarding is signed at most, a second later
+// each time.
+const luminaSignings = 3
+
+// Lumina is the client half of Lumina.
+type Lumina struct {
+	origin string // "": it is not set
+	http   *caller
+	store  credstore.Store
+	now    func() time.Time
+	log    *slog.Logger
+}
+
+func newLumina(o Options, http *caller) (*Lumina, error) {
+	origin, err := o.setting(wire.LuminaName, luminaOriginVar, wire.Lumina().Origin)
+	if err != nil {
+		return nil, err
+	}
+	return &Lumina{origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger}, nil
+}
+
+// Wire implements [Protocol].
+func (l *Lumina) Wire() wire.Protocol { return wire.Lumina() }
+
+// Origin implements [Protocol]. It is "" where the user has not set one.
+func (l *Lumina) Origin() string { return l.origin }
+
+// Kind implements [Protocol].
+func (l *Lumina) Kind() credstore.Kind { return credstore.KindToken }
+
+// Authorize implements [Protocol].
+func (l *Lumina) Authorize(ctx context.Context, k credstore.Key, req *http.Request) error {
+	if originOf(req.URL) != k.Origin {
+		return errors.New("a credential goes to the origin that issued it only")
+	}
+	c, err := l.store.Get(ctx, k)
+	if err != nil {
+		return err
+	}
+	if !presentable(c.Secret.Reveal(), 1) {
+		return &credstore.Error{
+			Op: "use", Place: "the key of " + cmp.Or(k.Label, k.Agent), Kind: credstore.ErrDamaged,
+			Remedy: "register the agent again",
+		}
+	}
+	req.Header.Set(wire.LuminaKeyHeader, c.Secret.Reveal())
+	return nil
+}
+
+// LuminaRegistration is what an agent registers with at Lumina.
+type LuminaRegistration struct {
+	Label  string // names the key, here and at the service; ""
+	Wallet string // which stored wallet; "": the only one, or one that is made here
+	// RevokeKeyID is a key of the wallet that is revoked first, because whoever
+	// may decide that has chosen it; "": none is.
+	RevokeKeyID string
+}
+
+func (r LuminaRegistration) check() error {
+	_, ok := luminaNumber(r.RevokeKeyID)
+	switch {
+	case !wire.CheckLuminaLabel(r.Label):
+		return errors.New("label: want at most 50 characters, none of them a control character")
+	case r.Wallet != "" && !agentPart.MatchString(r.Wallet):
+		return errors.New("wallet: " + wantWalletName)
+	case r.RevokeKeyID != "" && !ok:
+		return errors.New("revoke_key_id: want the number of a key")
+	}
+	return nil
+}
+
+// Register gets the agent a key and stores it. Where a usable one is stored
+// under the label already, it returns that: the service gives a wallet only
+// three. A full wallet is a *[KeysFullError].
+func (l *Lumina) Register(ctx context.Context, r LuminaRegistration) (Registration, error) {
+	op := call{protocol: wire.LuminaName, origin: l.origin, op: "onboard"}
+	if err := r.check(); err != nil {
+		return Registration{}, op.fail(CodeInvalidInput, err)
+	}
+	if l.origin == "" {
+		return Registration{}, errNoLumina()
+	}
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	name, w, err := l.wallet(ctx, op, r.Wallet)
+	if err != nil {
+		return Registration{}, err
+	}
+	k := credstore.Key{
+		Protocol: wire.LuminaName, Origin: l.origin, Agent: walletAddress(w), Kind: credstore.KindToken, Label: r.Label,
+	}
+	if r.RevokeKeyID != "" {
+		if err := l.revokeChosen(ctx, k, r.RevokeKeyID); err != nil {
+			return Registration{}, err
+		}
+	}
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return Registration{}, err
+	}
+	defer unlock()
+	held, err := l.stored(ctx, k)
+	if err != nil {
+		return Registration{}, err
+	}
+	if held.UsableAt(l.now()) {
+		return Registration{Info: held.Info, Reused: true}, nil
+	}
+	issued, err := l.onboard(ctx, k, w)
+	if err != nil {
+		return Registration{}, err
+	}
+	info, err := l.keep(ctx, k, issued, map[string]string{luminaWallet: name})
+	return Registration{Info: info}, err
+}
+
+// errNoLumina: the protocol has no service of its own.
+func errNoLumina() error {
+	return &RefusedError{Why: "Lumina has no fixed address and " + luminaOriginVar + " is not set. " +
+		"Ask the person to set " + luminaOriginVar + " in Enlist's environment to the service's base URL and to restart Enlist."}
+}
+
+// stored returns what is stored under a key, and nothing where nothing is.
+func (l *Lumina) stored(ctx context.Context, k credstore.Key) (credstore.Credential, error) {
+	c, err := l.store.Get(ctx, k)
+	if errors.Is(err, credstore.ErrNotFound) || errors.Is(err, credstore.ErrDamaged) {
+		return credstore.Credential{}, nil
+	}
+	return c, err
+}
+
+// luminaIssued is what an onboarding answered. Only the key must be as the
+// protocol says.
+type luminaIssued struct {
+	key    credstore.Secret
+	fields map[string]json.RawMessage
+}
+
+// onboard gets a key. One whose answer was lost may live at the service; it is
+// not asked for again here, because each one takes a place of three.
+func (l *Lumina) onboard(ctx context.Context, k credstore.Key, w eip191.Wallet) (luminaIssued, error) {
+	at := l.now().Unix()
+	for n := 1; ; n++ {
+		issued, err := l.round(ctx, k, w, at)
+		var e *Error
+		if !errors.As(err, &e) {
+			return issued, err
+		}
+		switch {
+		case e.Code == wire.LuminaCapReached, e.Code == wire.LuminaKeyLimitReached:
+			return issued, &KeysFullError{Err: e, Keys: l.keysOf(ctx, k)}
+		case e.Code != wire.LuminaInvalidSignature || n == luminaSignings || !l.http.pause(ctx, time.Second):
+			return issued, err
+		}
+		// Signing is deterministic: somebody with the same wallet, another
+		// process of ours most likely, has sent this signature this second.
+		at = max(at+1, l.now().Unix())
+	}
+}
+
+// round onboards once.
+func (l *Lumina) round(ctx context.Context, k credstore.Key, w eip191.Wallet, at int64) (luminaIssued, error) {
+	op := call{protocol: wire.LuminaName, origin: k.Origin, op: "onboard", acts: true}
+	signature, err := w.Sign(wire.LuminaMessage(w.Address(), at))
+	if err != nil {
+		return luminaIssued{}, op.fail(CodeInvalidInput, err)
+	}
+	// Whoever reads it could onboard with it, for a while.
+	l.http.scrub.learn(credstore.NewSecret(signature))
+	answer, err := l.send(ctx, op, http.MethodPost, wire.LuminaOnboardPath, credstore.Secret{}, wire.LuminaOnboardRequest{
+		WalletAddress: w.Address(), Signature: signature, Timestamp: &at, Label: k.Label,
+	})
+	if err != nil {
+		return luminaIssued{}, err
+	}
+	var fields map[string]json.RawMessage
+	if err := l.http.decode(op, answer, &fields); err != nil {
+		return luminaIssued{}, err
+	}
+	var key string
+	if json.Unmarshal(fields["apiKey"], &key) != nil || !presentable(key, minSecret) {
+		return luminaIssued{}, op.unreadable(answer, "the answer has no key that could be put into a header")
+	}
+	issued := luminaIssued{key: credstore.NewSecret(key), fields: fields}
+	l.http.scrub.learn(issued.key) // before anything else of the answer is looked at
+	return issued, nil
+}
+
+// send makes a request; what is no POST may be made again. body nil: none.
+func (l *Lumina) send(ctx context.Context, op call, method, path string, key credstore.Secret, body any) (answer, error) {
+	u, err := url.Parse(op.origin + path)
+	if err != nil {
+		return answer{}, op.fail(CodeInvalidInput, errNotAnOrigin)
+	}
+	header := make(http.Header)
+	if !key.IsZero() {
+		header.Set(wire.LuminaKeyHeader, key.Reveal())
+	}
+	return l.http.exchange(ctx, op, message{method: method, url: u, header: header}, body, method != http.MethodPost)
+}
+
+// keep stores a new key. One that the store will not take is revoked with
+// itself, so that it does not take a place for ever.
+func (l *Lumina) keep(ctx context.Context, k credstore.Key, issued luminaIssued, attrs map[string]string) (credstore.Info, error) {
+	attrs[luminaTier] = l.http.scrub.Said(ctx, scalar(issued.fields, "tier"))
+	c := credstore.Credential{Secret: issued.key, Info: credstore.Info{
+		Key: k, State: credstore.StateActive, KeyID: l.http.scrub.Said(ctx, scalar(issued.fields, "keyId")),
+		CreatedAt: l.now().UTC().Truncate(time.Millisecond), Attrs: attrs,
+	}}
+	c, err := keep(ctx, l.store, c, luminaWallet, luminaReplaces)
+	if err == nil {
+		l.log.InfoContext(ctx, "credential stored", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "key_id", c.KeyID)
+		return c.Info, nil
+	}
+	remedy := "When the store works again, register once more: the key that was not stored was revoked."
+	if l.end(ctx, k, c.KeyID, issued.key) != nil {
+		remedy = "When the store works again, register once more. The key that was not stored, number " + c.KeyID + ", takes a place of three until it is revoked."
+	}
+	return credstore.Info{}, &NotStoredError{Protocol: k.Protocol, Origin: k.Origin, Agent: k.Agent, Cause: err, Remedy: remedy}
+}
+
+// Rotate implements [Rotator]: a new key, stored, and then the old one ends. It
+// needs a free place; without one it is a *[KeysFullError] and nothing has
+// changed. A rotation that was broken off is finished instead.
+func (l *Lumina) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	before, err := l.store.Get(ctx, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	defer unlock()
+	held, err := l.store.Get(ctx, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	switch {
+	case held.Attrs[luminaReplaces] != "":
+		return l.finish(ctx, held)
+	case held.UsableAt(l.now()) && !same(before, held):
+		return held.Info, nil
+	}
+	w, err := l.openWallet(ctx, k.Origin, held.Attrs[luminaWallet])
+	if errors.Is(err, credstore.ErrNotFound) || err == nil && walletAddress(w) != k.Agent {
+		err = &RefusedError{Why: "The wallet that this credential was issued to is not stored any more, so no other key can be had for it."}
+	}
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	issued, err := l.onboard(ctx, k, w)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	attrs := map[string]string{luminaWallet: held.Attrs[luminaWallet]}
+	if held.State != credstore.StateRevoked {
+		attrs[luminaReplaces] = held.KeyID
+	}
+	info, err := l.keep(ctx, k, issued, attrs)
+	if err != nil || attrs[luminaReplaces] == "" {
+		return info, err
+	}
+	return l.finish(ctx, credstore.Credential{Info: info, Secret: issued.key})
+}
+
+// finish ends the key that a stored one replaces.
+func (l *Lumina) finish(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
+	if err := l.end(ctx, c.Key, c.Attrs[luminaReplaces], c.Secret); err != nil {
+		return credstore.Info{}, err
+	}
+	c.Attrs = maps.Clone(c.Attrs)
+	delete(c.Attrs, luminaReplaces)
+	c, err := keep(ctx, l.store, c, luminaWallet)
+	return c.Info, err
+}
+
+// Revoke implements [Revoker].
+func (l *Lumina) Revoke(ctx context.Context, k credstore.Key) error {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c, err := l.store.Get(ctx, k)
+	if err != nil {
+		return err
+	}
+	if c.State == credstore.StateRevoked {
+		return nil
+	}
+	if old := c.Attrs[luminaReplaces]; old != "" {
+		if err := l.end(ctx, k, old, c.Secret); err != nil && !keyRefused(err) {
+			return err
+		}
+	}
+	if err := l.end(ctx, k, c.KeyID, c.Secret); err != nil && !keyRefused(err) {
+		return err
+	}
+	return l.ended(ctx, c)
+}
+
+// keyRefused reports whether the service does not take the key that a request
+// was made with: it has ended already.
+func keyRefused(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusUnauthorized && e.Code == wire.LuminaInvalidAPIKey
+}
+
+// ended marks a key in the store that has ended at the service.
+func (l *Lumina) ended(ctx context.Context, c credstore.Credential) error {
+	c.State, c.Attrs = credstore.StateRevoked, maps.Clone(c.Attrs)
+	delete(c.Attrs, luminaReplaces)
+	_, err := keep(ctx, l.store, c, luminaWallet)
+	return err
+}
+
+// end revokes a key at the service with a key of the same wallet. One that the
+// service does not know has ended.
+func (l *Lumina) end(ctx context.Context, k credstore.Key, id string, with credstore.Secret) error {
+	op := call{protocol: wire.LuminaName, origin: k.Origin, op: "revoke a key", acts: true}
+	number, ok := luminaNumber(id)
+	if !ok {
+		return op.fail(CodeInvalidInput, errors.New("the service gave the key no number that it could be revoked by"))
+	}
+	_, err := l.send(ctx, op, http.MethodDelete, wire.LuminaKeyPath(number), with, nil)
+	var e *Error
+	if errors.As(err, &e) && e.Code == wire.LuminaKeyNotFound {
+		return nil
+	}
+	return err
+}
+
+// luminaNumber reads a keyId.
+func luminaNumber(id string) (int64, bool) {
+	n, err := strconv.ParseInt(id, 10, 64)
+	return n, err == nil && n > 0
+}

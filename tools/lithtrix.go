@@ -1,0 +1,72 @@
+package tools
+
+import (
+	"context"
+
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// lithtrix is what the shared tools know of Lithtrix.
+func lithtrix() protocol {
+	const register = "lithtrix_register_agent"
+	return protocol{
+		register: register,
+		setting:  "LITHTRIX_API_URL",
+		advice: map[string]string{
+			wire.LithtrixAgentExists: "This agent_name and owner_identifier are registered, and no usable key of theirs is stored here. There are two ways out: " +
+				"call " + register + " with another agent_name; or, if the person has a backup of the lost key, they restore it into Enlist's credential store and you call rotate_credential.",
+			wire.LithtrixInvalidKey: "The stored key is not good any more, and rotating would need one that is. There are two ways out: " +
+				"if the person has a backup of the present key, they restore it into Enlist's credential store; else call " + register + " with another agent_name.",
+			wire.LithtrixInvalid: "Read service_said for what is wrong, then call " + register + " again with it put right. " +
+				"If it is the terms: ask the person whether they agree to them, and send agree_to_terms true only if they do.",
+			wire.LithtrixRateLimited: "Wait an hour if this was " + register + ", else a minute; then make the same call again.",
+			gateway.CodeKeyLost:      "Tell the person. Then call " + register + " with another agent_name: the service does not give this agent another key.",
+		},
+	}
+}
+
+// LithtrixRegisterInput is the arguments of lithtrix_register_agent.
+type LithtrixRegisterInput struct {
+	AgentName       string `json:"agent_name" jsonschema:"1 to 100 ASCII letters, digits or _-"`
+	OwnerIdentifier string `json:"owner_identifier" jsonschema:"who owns the agent: an email address, a URL or an id"`
+	AgreeToTerms    *bool  `json:"agree_to_terms,omitzero" jsonschema:"only what the person decided; ask them"`
+	Label           string `json:"label,omitzero" jsonschema:"a handle of its own, if the agent_name's is taken"`
+}
+
+// LithtrixRegistered is the result of lithtrix_register_agent.
+type LithtrixRegistered struct {
+	Credential
+	StoredIn string `json:"stored_in,omitzero"`
+	Reused   bool   `json:"reused"`
+	NextStep string `json:"next_step"`
+}
+
+func lithtrixRegisterAgent(d Deps) server.ServerTool {
+	s := spec{
+		name:  "lithtrix_register_agent",
+		title: "Register at Lithtrix",
+		description: "Registers an agent at Lithtrix and stores its key, which you never see. " +
+			"Each agent_name and owner_identifier register once; again, they get what is stored (reused). Returns the credential's handle.",
+		readOnly:    false,
+		destructive: false, // it ends no key
+		idempotent:  true,  // a pair has one key, whoever asks how often
+		openWorld:   true,
+		kept:        "Nothing new. A key that was stored before is still stored.",
+		lost: "Nothing new. The service may have issued a key that never arrived; " +
+			"then this agent_name and owner_identifier are registered, and their key is lost.",
+	}
+	return tool(d, s, func(ctx context.Context, in LithtrixRegisterInput) (LithtrixRegistered, error) {
+		done, err := d.Client.Lithtrix.Register(ctx, gateway.LithtrixRegistration{
+			AgentName: in.AgentName, OwnerIdentifier: in.OwnerIdentifier, AgreeToTerms: in.AgreeToTerms, Label: in.Label,
+		})
+		if err != nil {
+			return LithtrixRegistered{}, err
+		}
+		out := LithtrixRegistered{Credential: d.describe(done.Info), StoredIn: d.storedIn(ctx), Reused: done.Reused}
+		out.NextStep = "Call send_request with credential " + out.Handle + ": GET " + wire.LithtrixCapabilitiesPath + " says what there is, GET " + wire.LithtrixMePath + " whether the key works."
+		return out, nil
+	})
+}

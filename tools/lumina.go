@@ -1,0 +1,109 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+const luminaRegister = "lumina_register_agent"
+
+// lumina is what the shared tools know of Lumina.
+func lumina() protocol {
+	limit := "Wait an hour, then call " + luminaRegister + " again: an address gets ten tries an hour."
+	signature := "Tell the person: the service does not take the wallet's signature. Call " + luminaRegister + " again in a minute, once."
+	return protocol{
+		register: luminaRegister,
+		setting:  "LUMINA_API_URL",
+		advice: map[string]string{
+			wire.LuminaStaleTimestamp:    "Ask the person to set this machine's clock right, then call " + luminaRegister + " again.",
+			wire.LuminaInvalidSignature:  signature,
+			wire.LuminaSignatureMismatch: signature,
+			wire.LuminaRateLimit:         limit,
+			wire.LuminaRateLimited:       limit,
+			wire.LuminaInvalidAPIKey:     "Call rotate_credential. If that fails too, call forget_credential, then " + luminaRegister + " with the same label.",
+		},
+		lost: map[string]string{
+			"onboard": "Call the same tool again with the same arguments in a minute, once. If a key was issued that never arrived, it takes one of the wallet's three places; when they are full, the error names it.",
+		},
+	}
+}
+
+// LuminaRegisterInput is the arguments of lumina_register_agent.
+type LuminaRegisterInput struct {
+	Label       string `json:"label,omitzero" jsonschema:"names this bot's key, e.g. spot-arb-1; up to 50 characters"`
+	Wallet      string `json:"wallet,omitzero" jsonschema:"name of a stored wallet; only if there are several"`
+	RevokeKeyID int64  `json:"revoke_key_id,omitzero" jsonschema:"a key that the person chose to end first"`
+}
+
+// LuminaRegistered is the result of lumina_register_agent.
+type LuminaRegistered struct {
+	Credential
+	StoredIn string `json:"stored_in,omitzero"`
+	Reused   bool   `json:"reused"`
+	NextStep string `json:"next_step"`
+}
+
+func luminaRegisterAgent(d Deps) server.ServerTool {
+	s := spec{
+		name:  luminaRegister,
+		title: "Register at Lumina",
+		description: "Registers at Lumina by a wallet's signature and stores the key, which you never see. " +
+			"The wallet is stored here, or made. One key a bot: give each a label. A wallet has at most three keys.",
+		readOnly: false,
+		// Only with revoke_key_id: then a key ends for good.
+		destructive: true,
+		// The same label again is the same key.
+		idempotent: true,
+		openWorld:  true,
+		kept:       "No new key. What was stored before is still stored.",
+		lost:       "No new key. The service may have issued one that never arrived.",
+	}
+	return tool(d, s, func(ctx context.Context, in LuminaRegisterInput) (LuminaRegistered, error) {
+		r := gateway.LuminaRegistration{Label: in.Label, Wallet: in.Wallet}
+		if in.RevokeKeyID != 0 {
+			r.RevokeKeyID = strconv.FormatInt(in.RevokeKeyID, 10)
+		}
+		done, err := d.Client.Lumina.Register(ctx, r)
+		if err != nil {
+			return LuminaRegistered{}, err
+		}
+		out := LuminaRegistered{Credential: d.describe(done.Info), StoredIn: d.storedIn(ctx), Reused: done.Reused}
+		out.NextStep = "Use Lumina with send_request and credential " + out.Handle + "."
+		return out, nil
+	})
+}
+
+// explainFull is about a wallet that has as many keys as it may have. It names
+// the keys; which of them may end is for a person to say.
+func (d Deps) explainFull(ctx context.Context, s spec, e *gateway.KeysFullError) Failure {
+	f := d.explainService(ctx, s, e.Err)
+	f.WhatHappened = "The wallet has as many active keys as the service allows. None was revoked."
+	if len(e.Keys) == 0 {
+		f.NextStep = "Tell the person: no key of the wallet is stored here, so they cannot be listed. One must be revoked where it is stored, or another wallet imported."
+		return f
+	}
+	var keys, labels []string
+	for _, k := range e.Keys {
+		text := k.KeyID
+		if !k.CreatedAt.IsZero() {
+			text += " of " + k.CreatedAt.UTC().Format(time.DateOnly)
+		}
+		if k.Stored != nil {
+			text += ", stored as " + d.Client.Lifecycle.Handle(*k.Stored)
+		}
+		keys = append(keys, text)
+		labels = append(labels, fmt.Sprintf("%s is labelled %q", k.KeyID, k.Label))
+	}
+	f.WhatHappened += " Its keys: " + strings.Join(keys, "; ") + "."
+	f.ServiceSaid = d.Client.Scrubber.Said(ctx, strings.TrimSpace(f.ServiceSaid+" "+strings.Join(labels, "; ")))
+	f.NextStep = "Ask the person which of these keys may end for good. Then call " + luminaRegister + " with its number as revoke_key_id. Never choose one yourself."
+	return f
+}
