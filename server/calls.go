@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
@@ -47,6 +48,30 @@ func bounded(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
+		return next(ctx, req)
+	}
+}
+
+// startWait is how long a tool call waits for the start-up registration.
+const startWait = 10 * time.Second
+
+// afterStart lets a call wait for what [Server.Start] started. Without it the
+// first call of a session would be told that nothing is registered, and the
+// model would register once more.
+func (s *Server) afterStart(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerFunc {
+	return func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+		s.mu.Lock()
+		started := s.started
+		s.mu.Unlock()
+		if started != nil {
+			limit := time.NewTimer(startWait)
+			defer limit.Stop()
+			select {
+			case <-started:
+			case <-limit.C:
+			case <-ctx.Done():
+			}
+		}
 		return next(ctx, req)
 	}
 }

@@ -69,9 +69,10 @@ type Server struct {
 	start      sync.Once
 	background sync.WaitGroup // what Start started
 
-	mu   sync.Mutex
-	stop context.CancelFunc      // ends what Start started
-	ends []func(context.Context) // end what the handlers serve
+	mu      sync.Mutex
+	started chan struct{}           // closed when what Start started has ended; nil: nothing was
+	stop    context.CancelFunc      // ends what Start started
+	ends    []func(context.Context) // end what the handlers serve
 }
 
 // New returns a Server with every tool. It does nothing yet but answer.
@@ -108,6 +109,7 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithRecovery(),
 		mcpserver.WithToolHandlerMiddleware(s.recovered),
 		mcpserver.WithToolHandlerMiddleware(bounded),
+		mcpserver.WithToolHandlerMiddleware(s.afterStart),
 		mcpserver.WithToolHandlerMiddleware(s.redact.results),
 		mcpserver.WithToolHandlerMiddleware(s.logged),
 		mcpserver.WithToolHandlerMiddleware(s.settle.settled),
@@ -120,18 +122,21 @@ func New(c Config) (*Server, error) {
 func (s *Server) MCP() *mcpserver.MCPServer { return s.mcp }
 
 // Start does in the background, once, what the user's settings ask for at the
-// start: take over or register an agent. Nothing waits for it; list_credentials
-// shows what came of it, and the log says why nothing did. It ends early when
-// ctx ends.
+// start: take over or register an agent. A client does not wait for it, only a
+// tool call does, for a while: it may be about the very credential. What came of
+// it list_credentials shows, and the log says why nothing did. It ends early
+// when ctx ends.
 func (s *Server) Start(ctx context.Context) {
 	s.start.Do(func() {
 		ctx, cancel := context.WithCancel(ctx)
+		started := make(chan struct{})
 		s.mu.Lock()
-		s.stop = cancel
+		s.started, s.stop = started, cancel
 		s.mu.Unlock()
 		end := s.work.begin()
 		s.background.Go(func() {
 			defer end()
+			defer close(started)
 			defer cancel()
 			defer func() {
 				if p := recover(); p != nil {

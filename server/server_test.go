@@ -109,8 +109,9 @@ func TestNewRefusesWhatItCannotWorkWith(t *testing.T) {
 	}
 }
 
-// A slow service must not keep a client from starting.
-func TestStartUpRegistrationDelaysNothing(t *testing.T) {
+// A slow service must not keep a client from starting. A call waits: it may be
+// about what is being registered.
+func TestStartUpRegistrationDelaysCallsOnly(t *testing.T) {
 	asked, release := make(chan struct{}), make(chan struct{})
 	const issued = "lona_partner_startup-agent_abc123xyz456_AnotherSecret123"
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -131,7 +132,11 @@ func TestStartUpRegistrationDelaysNothing(t *testing.T) {
 	if got := c.next(); got.ID != 2.0 || got.Error != nil {
 		t.Errorf("tools/list: got %+v", got)
 	}
+	c.send(message(3, "tools/call", `"name":"list_credentials","arguments":{}`))
 	close(release)
+	if got := c.next(); got.ID != 3.0 || got.Result.IsError || !strings.Contains(r.written(), `"handle":"lona/startup-agent"`) {
+		t.Errorf("list_credentials: got %+v, want it to know of startup-agent", got)
+	}
 	c.in.Close() // at the end of the input it is waited for
 	if err := <-c.ended; err != nil {
 		t.Error(err)
