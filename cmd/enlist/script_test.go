@@ -98,6 +98,11 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("ENLIST_HOME", filepath.Join(home, "enlist"))
 	env.Setenv("ENLIST_STORE", "file")
 	env.Setenv("COLUMNS", "110")
+	repository, err := filepath.Abs(root)
+	if err != nil {
+		return err
+	}
+	env.Setenv("REPOSITORY", repository)
 	env.Setenv(leakscan.Variable, leaks)
 	if inspector != "" {
 		env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+inspector)
