@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"regexp"
+	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
@@ -46,10 +47,16 @@ func (r *redactor) text(s string) string {
 	return s
 }
 
-// all masks the stored secrets too. Where the store cannot be read it masks
-// what looks like one: package gateway withholds what a service says then, and
-// an error that says so must get out.
+// loadTime is how long the store may take: a keyring that hangs must not hold
+// the answer of a tool that needs no secret.
+const loadTime = 2 * time.Second
+
+// all masks the stored secrets too, also when whoever asked has given up. Where
+// the store cannot be read in time it masks what looks like one: package gateway
+// withholds what a service says then, and an error that says so must get out.
 func (r *redactor) all(ctx context.Context, s string) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+	defer cancel()
 	if clean, err := r.scrub.Scrub(ctx, s); err == nil {
 		return clean
 	}
@@ -67,7 +74,7 @@ func (r *redactor) results(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandler
 		if err != nil {
 			return nil, err
 		}
-		clean := r.all(context.WithoutCancel(ctx), string(raw))
+		clean := r.all(ctx, string(raw))
 		if clean == string(raw) {
 			return res, nil
 		}
@@ -92,7 +99,7 @@ func (r *redactor) message(ctx context.Context, raw []byte) []byte {
 	err := json.Unmarshal(raw, &m)
 	clean := r.text(string(raw))
 	if err == nil && m.Method != "" {
-		clean = r.all(context.WithoutCancel(ctx), clean)
+		clean = r.all(ctx, clean)
 	}
 	if clean == string(raw) {
 		return raw
