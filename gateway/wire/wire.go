@@ -53,6 +53,14 @@ type Shape struct {
 	Mask string
 }
 
+// jwtShape matches a JSON Web Token in its compact form: a header that is a JSON
+// object begins with eyJ in base64url.
+var jwtShape = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
+
+// JWTShape is the shape of a JSON Web Token (RFC 7519), for the protocols that
+// issue one.
+func JWTShape() Shape { return Shape{Pattern: jwtShape, Mask: "eyJ…"} }
+
 // Protocols lists every protocol, sorted by name. It is one of the four lists
 // that a new protocol is added to; CONTRIBUTING.md names them.
 func Protocols() []Protocol {
@@ -99,3 +107,26 @@ func (t MilliTime) String() string { return time.Time(t).UTC().Format(milliLayou
 
 // Time returns t as a [time.Time].
 func (t MilliTime) Time() time.Time { return time.Time(t) }
+
+// SecondTime is a time that is written as RFC 3339 in UTC without a fraction,
+// as in 2026-04-03T20:00:00Z. Any RFC 3339 time is read.
+type SecondTime time.Time
+
+// MarshalText implements [encoding.TextMarshaler].
+func (t SecondTime) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (t *SecondTime) UnmarshalText(text []byte) error {
+	parsed, err := time.Parse(time.RFC3339, string(text))
+	if err != nil {
+		return fmt.Errorf("malformed time: want RFC 3339, as in 2026-04-03T20:00:00Z: %w", err)
+	}
+	*t = SecondTime(parsed.UTC())
+	return nil
+}
+
+// String returns the time as it goes over the wire.
+func (t SecondTime) String() string { return time.Time(t).UTC().Format(time.RFC3339) }
+
+// Time returns t as a [time.Time].
+func (t SecondTime) Time() time.Time { return time.Time(t) }
