@@ -24,6 +24,12 @@ const (
 	// KindWallet is the private key of a wallet, which signs and is never sent.
 	// Its Key names no agent: Agent is what the wallet is called here.
 	KindWallet Kind = "wallet"
+	// KindAPIKey is a long-lived key that short-lived tokens are had with.
+	KindAPIKey Kind = "api-key"
+	// KindAccess is such a short-lived token.
+	KindAccess Kind = "access-token"
+	// KindRecovery is what other keys are had with when nothing else is left.
+	KindRecovery Kind = "recovery-key"
 )
 
 // Key names a credential. Its fields are not secret.

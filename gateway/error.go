@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
 )
 
 // Error is what a service answered instead of what was asked for, as it came.
@@ -36,13 +38,14 @@ const (
 	CodeInvalidInput = "invalid_input" // refused before any request; Cause says which argument
 	CodeKeyLost      = "key_lost"      // the service has replaced a key, and the new one was in an answer that never came
 	CodeWithheld     = "withheld"      // answered, but the stored secrets could not be read to look for them in it
+	CodeRecovery     = "recovery"      // the service refuses every stored key of the account: a person must recover it
 )
 
 // isOwnCode reports whether a code is one of those above.
 func isOwnCode(code string) bool {
 	switch code {
 	case CodeUnreachable, CodeTimeout, CodeCancelled, CodeRedirect, CodeBadAnswer,
-		CodeTooLarge, CodeHTTPStatus, CodeInsecure, CodeInvalidInput, CodeWithheld, CodeKeyLost:
+		CodeTooLarge, CodeHTTPStatus, CodeInsecure, CodeInvalidInput, CodeWithheld, CodeKeyLost, CodeRecovery:
 		return true
 	}
 	return false
@@ -121,6 +124,23 @@ func (e *NotStoredError) Error() string {
 
 // Unwrap returns the cause.
 func (e *NotStoredError) Unwrap() error { return e.Cause }
+
+// HalfRotatedError says that a credential was rotated, the new key is stored
+// and in use, and the service did not end the old one yet. Rotating or
+// revoking the credential again does.
+type HalfRotatedError struct {
+	Info  credstore.Info // of the new key
+	Old   string         // what the service calls the old key
+	Cause error          // why it is not finished
+}
+
+// Error implements error.
+func (e *HalfRotatedError) Error() string {
+	return fmt.Sprintf("the new key is stored and in use; the old one, %s, may not have ended: %v", e.Old, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *HalfRotatedError) Unwrap() error { return e.Cause }
 
 // ResolveError says that a handle names no credential, or not just one.
 type ResolveError struct {

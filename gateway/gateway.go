@@ -57,6 +57,15 @@ type Renewer interface {
 	Renew(ctx context.Context, k credstore.Key) error
 }
 
+// Dependents is a Protocol that keeps more than one item behind a handle, such
+// as a key pair or a recovery key.
+type Dependents interface {
+	Protocol
+	// Dependents returns what else is stored for a credential, whether it is
+	// there or not.
+	Dependents(k credstore.Key) []credstore.Key
+}
+
 // Starter is a Protocol with something to do when the program starts.
 type Starter interface {
 	Protocol
