@@ -23,13 +23,14 @@ const (
 	fluxraMail     = "email_mail" // a [FluxraMail]
 	fluxraMailEnds = "email_ends" // when the link in the mail expires
 	fluxraKeyID    = "key_id"     // beside an access token: the API key that it was had with
+	fluxraIssuer   = "issued_by"  // beside an access token: the same as the service says it
 	fluxraReplaces = "replaces"   // the ids of former API keys that are not deleted yet
 	fluxraAsked    = "asked"      // the names of API keys that were asked for and may not have arrived
 )
 
 // fluxraNeeded is what stays of it where there is no room for all.
 func fluxraNeeded() []string {
-	return []string{fluxraAgentID, fluxraEmail, fluxraKeyID, fluxraReplaces, fluxraAsked}
+	return []string{fluxraAgentID, fluxraEmail, fluxraKeyID, fluxraIssuer, fluxraReplaces, fluxraAsked}
 }
 
 // fluxraRegisterTool finishes a registration that did not come to an end.
@@ -272,7 +273,7 @@ func (f *Fluxra) open(ctx context.Context, op call, k credstore.Key, r FluxraReg
 		f.withdraw(ctx, k, held, err)
 		return credstore.Credential{}, err
 	}
-	recovery, err := f.recoveryKey(ctx, op, a, fields)
+	recovery, err := f.recoveryKey(op, a, fields)
 	if err != nil {
 		return credstore.Credential{}, err
 	}
@@ -292,7 +293,7 @@ func (f *Fluxra) open(ctx context.Context, op call, k credstore.Key, r FluxraReg
 }
 
 // recoveryKey reads a recovery key and whose it is out of an answer.
-func (f *Fluxra) recoveryKey(ctx context.Context, op call, a answer, fields map[string]json.RawMessage) (credstore.Credential, error) {
+func (f *Fluxra) recoveryKey(op call, a answer, fields map[string]json.RawMessage) (credstore.Credential, error) {
 	secret, err := f.secret(op, a, fields, "recovery_key")
 	if err != nil {
 		return credstore.Credential{}, err

@@ -200,6 +200,9 @@ func (f *Fluxra) keepToken(ctx context.Context, op call, held credstore.Credenti
 		Key: ofKind(held.Key, credstore.KindAccess), State: credstore.StateActive, KeyID: fingerprint(secret),
 		CreatedAt: now, ExpiresAt: now.Add(lifetime(fields)), Attrs: map[string]string{fluxraKeyID: held.KeyID},
 	}}
+	if id := scalar(fields, "key_id"); f.clean(id) {
+		c.Attrs[fluxraIssuer] = id
+	}
 	if len(secret.Reveal()) > fluxraMaxKept {
 		f.unstored.hold(c)
 		return c, nil
@@ -275,13 +278,26 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 		next.KeyID = ""
 	}
 	setAttr(next.Attrs, fluxraAsked, held.Attrs[fluxraAsked])
-	if !held.Secret.IsZero() && held.State != credstore.StateRevoked && held.KeyID != next.KeyID {
-		setAttr(next.Attrs, fluxraReplaces, join(held.Attrs[fluxraReplaces], held.KeyID))
+	if old := f.keyID(ctx, held); !held.Secret.IsZero() && held.State != credstore.StateRevoked && old != next.KeyID {
+		setAttr(next.Attrs, fluxraReplaces, join(held.Attrs[fluxraReplaces], old))
 	}
 	var scopes []string
 	_ = json.Unmarshal(fields["scopes"], &scopes) // those that it has or none
 	setAttr(next.Attrs, permissionsAttr, joinPermissions(scopes, f.http.scrub))
 	return f.keep(ctx, next)
+}
+
+// keyID returns the id of an API key, which only an access token came with where
+// the service forgot it before.
+func (f *Fluxra) keyID(ctx context.Context, held credstore.Credential) string {
+	if held.KeyID != "" || held.Key == (credstore.Key{}) {
+		return held.KeyID
+	}
+	token, err := f.token(ctx, held)
+	if err != nil {
+		return ""
+	}
+	return token.Attrs[fluxraIssuer]
 }
 
 // setAttr sets an attribute, or removes it for "".

@@ -183,7 +183,7 @@ func (f *Fluxra) RecoverVerify(ctx context.Context, email, code string) (FluxraR
 	a, fields, err := f.post(ctx, op, wire.FluxraRecoveryVerifyPath, "", wire.FluxraRecoveryVerifyRequest{Email: email, Code: code}, false)
 	var recovery credstore.Credential
 	if err == nil {
-		recovery, err = f.recoveryKey(ctx, op, a, fields)
+		recovery, err = f.recoveryKey(op, a, fields)
 	}
 	if err != nil {
 		return FluxraRecovered{}, withoutCode(err, code)

@@ -116,11 +116,12 @@ func (f *Fluxra) Revoke(ctx context.Context, k credstore.Key) error {
 		held.Attrs = make(map[string]string)
 	}
 	if held.State == credstore.StateActive {
-		if held.KeyID == "" {
+		id := f.keyID(ctx, held)
+		if id == "" {
 			op := call{protocol: wire.FluxraName, origin: k.Origin, op: "delete an API key"}
 			return op.fail(CodeInvalidInput, errors.New("the service gave the key no id that it could be deleted by"))
 		}
-		held.Attrs[fluxraReplaces] = join(held.Attrs[fluxraReplaces], held.KeyID)
+		held.Attrs[fluxraReplaces] = join(held.Attrs[fluxraReplaces], id)
 		held.State = credstore.StateRevoked
 	}
 	if _, err := f.sweep(ctx, held, token); err != nil {

@@ -42,6 +42,9 @@ func All(d Deps) []server.ServerTool {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	return []server.ServerTool{
+		fluxraRecoverAccount(d),
+		fluxraRegisterAgent(d),
+		fluxraVerifyEmail(d),
 		forgetCredential(d),
 		listCredentials(d),
 		lithtrixRegisterAgent(d),
@@ -67,6 +70,7 @@ type protocol struct {
 // protocols is the list of them.
 func protocols() map[string]protocol {
 	return map[string]protocol{
+		wire.FluxraName:   fluxra(),
 		wire.LithtrixName: lithtrix(),
 		wire.LonaName:     lona(),
 		wire.LuminaName:   lumina(),
