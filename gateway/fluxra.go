@@ -91,6 +91,7 @@ type Fluxra struct {
 	store  credstore.Store
 	now    func() time.Time
 	log    *slog.Logger
+	begun  begun
 	// unstored also has the access tokens that no store could keep.
 	unstored unstored
 }
@@ -100,7 +101,10 @@ func newFluxra(o Options, http *caller) (*Fluxra, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Fluxra{origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger}, nil
+	return &Fluxra{
+		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
+	}, nil
 }
 
 // Wire implements [Protocol].
@@ -255,10 +259,8 @@ func (f *Fluxra) keep(ctx context.Context, c credstore.Credential) (credstore.Cr
 // open gets an account, and stores its recovery key. Before that a pending
 // credential says that it was begun, and shows that the store can be written.
 func (f *Fluxra) open(ctx context.Context, op call, k credstore.Key, r FluxraRegistration, held credstore.Credential) (credstore.Credential, error) {
-	pending := credstore.Credential{Info: credstore.Info{
-		Key: k, State: credstore.StatePending, CreatedAt: f.createdNow(), Attrs: map[string]string{fluxraEmail: r.Email},
-	}}
-	if _, err := keep(ctx, f.store, pending, fluxraNeeded()...); err != nil {
+	attrs := map[string]string{fluxraEmail: r.Email}
+	if err := f.begun.begin(ctx, k, held, attrs, fluxraNeeded()...); err != nil {
 		return credstore.Credential{}, err
 	}
 	if held.State == credstore.StatePending {
@@ -270,7 +272,7 @@ func (f *Fluxra) open(ctx context.Context, op call, k credstore.Key, r FluxraReg
 	}
 	a, fields, err := f.post(ctx, op, wire.FluxraRegisterPath, "", body, false)
 	if err != nil {
-		f.withdraw(ctx, k, held, err)
+		f.begun.withdraw(ctx, k, held, err)
 		return credstore.Credential{}, err
 	}
 	recovery, err := f.recoveryKey(op, a, fields)
@@ -323,27 +325,6 @@ func (f *Fluxra) secret(op call, a answer, fields map[string]json.RawMessage, na
 	}
 	f.http.scrub.learn(credstore.NewSecret(s))
 	return credstore.NewSecret(s), nil
-}
-
-// withdraw removes the pending credential of a registration that the service
-// did nothing about. One that was there before stays: of that it says the same.
-func (f *Fluxra) withdraw(ctx context.Context, k credstore.Key, held credstore.Credential, why error) {
-	var failed *Error
-	if held.State == credstore.StatePending || errors.As(why, &failed) && failed.Sent {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
-	defer cancel()
-	err := error(nil)
-	if held.Key == k {
-		err = f.store.Put(ctx, held)
-	} else {
-		err = f.store.Delete(ctx, k)
-	}
-	if err != nil {
-		f.log.WarnContext(ctx, "a pending credential could not be removed",
-			"protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "error", f.http.scrub.Own(err.Error()))
-	}
 }
 
 // post makes a POST and reads the fields of its answer. authorization "": none.

@@ -247,8 +247,9 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 	}
 	name := "enlist-" + f.now().UTC().Format("20060102-150405")
 	mark := held
-	mark.Attrs = maps.Clone(recovery.Attrs)
+	mark.Attrs = make(map[string]string)
 	maps.Copy(mark.Attrs, held.Attrs)
+	maps.Copy(mark.Attrs, recovery.Attrs)
 	mark.Attrs[fluxraAsked] = join(mark.Attrs[fluxraAsked], name)
 	if _, err := keep(ctx, f.store, mark, fluxraNeeded()...); err != nil {
 		return held, err

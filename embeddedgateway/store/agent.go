@@ -13,7 +13,7 @@ type Agent struct {
 	DisplayName string
 	Attrs       map[string]string // what else the protocol knows of it
 	CreatedAt   time.Time         // given by the store
-	DisabledAt  time.Time
+	DisabledAt  time.Time         // zero: it is not suspended
 }
 
 const (
@@ -28,6 +28,16 @@ const (
 		ON CONFLICT (protocol, name) DO UPDATE
 		SET display_name = excluded.display_name, attrs = excluded.attrs, seq = agents.seq + 1
 		RETURNING ` + agentColumns + `, seq`
+
+	disableAgent = `UPDATE agents SET disabled_at = $1, seq = seq + 1 WHERE id = $2 AND disabled_at = 0`
+
+	revokeEverything = `UPDATE credentials SET revoked_at = $1 WHERE agent_id = $2 AND revoked_at = 0`
+
+	deleteKeys = `DELETE FROM credentials WHERE agent_id = $1`
+
+	deleteSubject = `DELETE FROM tickets WHERE protocol = $1 AND subject = $2`
+
+	deleteAgent = `DELETE FROM agents WHERE id = $1`
 
 	lockAgent = `UPDATE agents SET seq = seq + 1 WHERE id = $1 RETURNING protocol, name`
 )
@@ -84,4 +94,34 @@ func (t *Tx) lock(id int64) (protocol, name string, err error) {
 		t.locked = a
 	}
 	return t.locked.Protocol, t.locked.Name, nil
+}
+
+// Suspend keeps an agent and its name, and ends every credential that it has. It
+// reports whether the agent was not suspended before.
+func (t *Tx) Suspend(id int64) (bool, error) {
+	n, err := t.exec(disableAgent, micros(t.now), id)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	_, err = t.exec(revokeEverything, micros(t.now), id)
+	return err == nil, err
+}
+
+// DeleteAgent deletes an agent with its credentials and the tickets whose
+// subject it is. What the audit trail says of it stays. It is [ErrNotFound] if
+// there is no such agent.
+func (t *Tx) DeleteAgent(id int64) error {
+	protocol, name, err := t.lock(id)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(deleteKeys, id); err != nil {
+		return err
+	}
+	if _, err := t.exec(deleteSubject, protocol, name); err != nil {
+		return err
+	}
+	t.locked = Agent{}
+	_, err = t.exec(deleteAgent, id)
+	return err
 }

@@ -110,6 +110,17 @@ func (t *Tx) CredentialByID(agentID int64, kind, keyID string) (Credential, erro
 	return c, nil
 }
 
+// CredentialByID returns the credential of the agent with that kind and public
+// part in whatever state it is, or [ErrNotFound]. It does not wait for those
+// who write.
+func (s *Store) CredentialByID(ctx context.Context, agentID int64, kind, keyID string) (Credential, error) {
+	var c Credential
+	if err := s.read(ctx, s.keyID, []any{agentID, kind, keyID}, c.dest()...); err != nil {
+		return Credential{}, err
+	}
+	return c, nil
+}
+
 // Credentials returns the active credentials of that kind that the agent has,
 // the oldest first and at most limit. It does not wait for those who write.
 func (s *Store) Credentials(ctx context.Context, agentID int64, kind string, limit int) (list []Credential, err error) {

@@ -1,15 +1,15 @@
 // Package store keeps what a registration gateway must not forget: agents,
-// credentials, tickets, rate counts and audit events.
+// credentials, tickets, rate counts, audit events, and what is sealed.
 //
-// These five nouns are all there is. A protocol is made of them without a
+// These six nouns are all there is. A protocol is made of them without a
 // table of its own: an invite, a challenge, a verification token and a seen
 // signature are all a [Ticket], which is used once before it expires.
 //
 // # Secrets
 //
-// Only hashes come in here. Whatever else is stored (names, attributes, the
-// Data of a ticket, the Detail of an event) is public, and callers must treat
-// it so.
+// Of a secret only its hash comes in here; what must be read again comes
+// encrypted, as [Sealed]. Whatever else is stored (names, attributes, the Data
+// of a ticket, the Detail of an event) is public, and callers must treat it so.
 //
 // # Transactions
 //
@@ -79,6 +79,9 @@ type Store struct {
 	now          func() time.Time
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
+	ticket       *sql.Stmt
+	keyID        *sql.Stmt
+	sealed       *sql.Stmt
 	closed       atomic.Bool
 	close        func() error
 }
@@ -105,11 +108,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func (s *Store) prepare(ctx context.Context) (err error) {
-	if s.authenticate, err = s.db.reader().PrepareContext(ctx, selectKey); err != nil {
-		return s.db.explain(err)
-	}
-	if s.agent, err = s.db.reader().PrepareContext(ctx, selectAgent); err != nil {
-		return s.db.explain(err)
+	for _, p := range []struct {
+		to *(*sql.Stmt)
+		q  string
+	}{
+		{&s.authenticate, selectKey},
+		{&s.agent, selectAgent},
+		{&s.ticket, selectTicket},
+		{&s.keyID, selectKeyID},
+		{&s.sealed, selectSealed},
+	} {
+		if *p.to, err = s.db.reader().PrepareContext(ctx, p.q); err != nil {
+			return s.db.explain(err)
+		}
 	}
 	return nil
 }
@@ -167,13 +178,21 @@ func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...an
 // nobody notices waiting for it.
 const prunePart = 500
 
-// Prune deletes the tickets and rate counts that ended before now, a few at a
-// time, and returns how many. Credentials and events stay.
+// pruneGrace is how long a ticket stays that has expired: who brings it then is
+// told so, where the protocol does that.
+const pruneGrace = time.Hour
+
+// Prune deletes the rate counts and the sealed things that ended before now and
+// the tickets that did so an hour ago, a few at a time, and returns how many.
+// Credentials and events stay.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
-	for _, q := range []string{pruneTickets, pruneCounters} {
+	for _, p := range []struct {
+		q      string
+		before time.Time
+	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}} {
 		for gone := int64(prunePart); gone == prunePart; n += int(gone) {
 			err := s.Tx(ctx, func(tx *Tx) (err error) {
-				gone, err = tx.exec(q, micros(now), prunePart)
+				gone, err = tx.exec(p.q, micros(p.before), prunePart)
 				return err
 			})
 			if err != nil {

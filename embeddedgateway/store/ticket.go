@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Ticket is something that is used once before it expires: an invite, a
 // challenge, a verification token, a signature that must not be seen again.
@@ -29,6 +32,16 @@ const (
 		WHERE protocol = $2 AND kind = $3 AND hash = $4 AND subject = $5
 			AND used_at = 0 AND (expires_at = 0 OR expires_at > $1)
 		RETURNING ` + ticketColumns
+
+	selectTicket = `SELECT ` + ticketColumns + ` FROM tickets WHERE protocol = $1 AND kind = $2 AND hash = $3`
+
+	strikeTickets = `UPDATE tickets SET tries = tries + 1
+		WHERE protocol = $1 AND kind = $2 AND subject = $3 AND used_at = 0`
+
+	spentTickets = `DELETE FROM tickets
+		WHERE protocol = $1 AND kind = $2 AND subject = $3 AND used_at = 0 AND tries >= $4`
+
+	dropTicket = `DELETE FROM tickets WHERE protocol = $1 AND kind = $2 AND hash = $3`
 
 	pruneTickets = `DELETE FROM tickets WHERE id IN (
 		SELECT id FROM tickets WHERE expires_at > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2)`
@@ -75,4 +88,40 @@ func (t *Tx) Redeem(protocol, kind string, hash [32]byte, subject string) (Ticke
 		return Ticket{}, err
 	}
 	return k, nil
+}
+
+// Ticket returns a ticket in whatever state it is, or [ErrNotFound].
+func (t *Tx) Ticket(protocol, kind string, hash [32]byte) (Ticket, error) {
+	var k Ticket
+	if err := t.get(selectTicket, []any{protocol, kind, hash[:]}, k.dest()...); err != nil {
+		return Ticket{}, err
+	}
+	return k, nil
+}
+
+// Ticket returns a ticket in whatever state it is, or [ErrNotFound]. It does
+// not wait for those who write: what it says may change before it is acted on.
+func (s *Store) Ticket(ctx context.Context, protocol, kind string, hash [32]byte) (Ticket, error) {
+	var k Ticket
+	if err := s.read(ctx, s.ticket, []any{protocol, kind, hash[:]}, k.dest()...); err != nil {
+		return Ticket{}, err
+	}
+	return k, nil
+}
+
+// Strike counts a failed try against every ticket of a subject that is not
+// used, and deletes those that have failed max times. A Tx that is undone
+// counts nothing.
+func (t *Tx) Strike(protocol, kind, subject string, max int) error {
+	if _, err := t.exec(strikeTickets, protocol, kind, subject); err != nil {
+		return err
+	}
+	_, err := t.exec(spentTickets, protocol, kind, subject, int64(max))
+	return err
+}
+
+// DropTicket deletes a ticket, used or not.
+func (t *Tx) DropTicket(protocol, kind string, hash [32]byte) error {
+	_, err := t.exec(dropTicket, protocol, kind, hash[:])
+	return err
 }

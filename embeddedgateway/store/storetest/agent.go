@@ -18,6 +18,8 @@ func agentTests() map[string]func(*testing.T, *suite) {
 		"is another in other letters":         agentOtherCase,
 		"keeps any text that can be kept":     agentText,
 		"is seen inside the Tx that makes it": agentInside,
+		"is suspended with all that it has":   agentSuspended,
+		"is deleted with all that it has":     agentDeleted,
 	}
 }
 
@@ -122,4 +124,53 @@ func agentInside(t *testing.T, s *suite) {
 		}
 		return err
 	})
+}
+
+func agentSuspended(t *testing.T, s *suite) {
+	a := s.agent("scout")
+	for _, kind := range []string{"token", "key"} {
+		s.issue(store.Credential{AgentID: a.ID, Kind: kind, KeyID: kind, Hash: hash(kind)})
+	}
+	suspend := func() (first bool) {
+		s.tx(func(tx *store.Tx) (err error) {
+			first, err = tx.Suspend(a.ID)
+			return err
+		})
+		return first
+	}
+	if !suspend() || suspend() {
+		t.Error("suspended: want true the first time and false the second time")
+	}
+	for _, kind := range []string{"token", "key"} {
+		if c, err := s.Authenticate(s.ctx(), "lona", hash(kind)); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("authenticate with the %s: got %+v, %v, want %v", kind, c, err, store.ErrNotFound)
+		}
+	}
+	if got, err := s.Agent(s.ctx(), "lona", "scout"); err != nil || !got.DisabledAt.Equal(s.clock.Now()) {
+		t.Errorf("agent: got %+v, %v, want it suspended now", got, err)
+	}
+}
+
+func agentDeleted(t *testing.T, s *suite) {
+	a, b := s.agent("scout"), s.agent("ranger")
+	s.issue(store.Credential{AgentID: a.ID, Kind: "token", KeyID: "a", Hash: hash("a")})
+	s.issue(store.Credential{AgentID: b.ID, Kind: "token", KeyID: "b", Hash: hash("b")})
+	if err := s.open(s.invite("one", "scout"), false); err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	s.tx(func(tx *store.Tx) error { return tx.DeleteAgent(a.ID) })
+	if _, err := s.Agent(s.ctx(), "lona", "scout"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the agent: got error %v, want %v", err, store.ErrNotFound)
+	}
+	if _, err := s.Authenticate(s.ctx(), "lona", hash("a")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("its token: got error %v, want %v", err, store.ErrNotFound)
+	}
+	s.wantGone("invite", "one", "scout")
+	if _, err := s.Authenticate(s.ctx(), "lona", hash("b")); err != nil {
+		t.Errorf("another's token: got error %v", err)
+	}
+	err := s.Tx(s.ctx(), func(tx *store.Tx) error { return tx.DeleteAgent(a.ID) })
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("deleted again: got error %v, want %v", err, store.ErrNotFound)
+	}
 }

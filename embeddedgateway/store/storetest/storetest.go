@@ -27,6 +27,7 @@ func Run(t *testing.T, open Open) {
 		{"ticket", ticketTests()},
 		{"limit", limitTests()},
 		{"audit", auditTests()},
+		{"sealed", sealedTests()},
 		{"race", raceTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {

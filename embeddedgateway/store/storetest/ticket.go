@@ -21,6 +21,9 @@ func ticketTests() map[string]func(*testing.T, *suite) {
 		"that is over is pruned, the rest stays":  prunesTickets,
 		"is pruned in portions":                   prunesMany,
 		"that never expires is not pruned either": keepsForever,
+		"is shown in whatever state it is":        showsTicket,
+		"is void after so many failed tries":      strikes,
+		"is dropped":                              dropsTicket,
 	}
 }
 
@@ -183,11 +186,14 @@ func prunesTickets(t *testing.T, s *suite) {
 	}
 	s.wantPruned(0) // a used one is remembered as long as it could be used
 	s.clock.advance(time.Hour)
-	s.wantPruned(2)
-	s.wantPruned(0)
+	s.wantPruned(0) // and an hour longer, so that who comes late can be told
+	s.clock.advance(time.Hour - time.Second)
 	if _, err := s.redeem("invite", "long", "scout"); err != nil {
 		t.Errorf("the one that goes on: got error %v", err)
 	}
+	s.clock.advance(time.Second)
+	s.wantPruned(2)
+	s.wantPruned(0)
 }
 
 func prunesMany(t *testing.T, s *suite) {
@@ -200,7 +206,7 @@ func prunesMany(t *testing.T, s *suite) {
 		}
 		return nil
 	})
-	s.clock.advance(time.Hour)
+	s.clock.advance(2 * time.Hour)
 	s.wantPruned(n)
 }
 
@@ -214,5 +220,79 @@ func keepsForever(t *testing.T, s *suite) {
 	s.wantPruned(0)
 	if _, err := s.redeem("invite", "ever", "scout"); err != nil {
 		t.Errorf("redeem: got error %v", err)
+	}
+}
+
+func showsTicket(t *testing.T, s *suite) {
+	want := s.invite("one", "scout")
+	want.CreatedAt = s.clock.Now()
+	if err := s.open(want, false); err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	show := func() {
+		t.Helper()
+		got, err := s.Ticket(s.ctx(), "lona", "invite", hash("one"))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("ticket: got %+v, %v, want %+v", got, err, want)
+		}
+		s.tx(func(tx *store.Tx) error {
+			got, err := tx.Ticket("lona", "invite", hash("one"))
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("ticket in a Tx: got %+v, %v, want %+v", got, err, want)
+			}
+			return nil
+		})
+	}
+	show()
+	if _, err := s.redeem("invite", "one", "scout"); err != nil {
+		t.Fatalf("redeem: %v", err)
+	}
+	want.UsedAt = s.clock.Now()
+	show()
+	s.clock.advance(2 * time.Hour)
+	show()
+	if _, err := s.Ticket(s.ctx(), "lona", "challenge", hash("one")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of another kind: got error %v, want %v", err, store.ErrNotFound)
+	}
+}
+
+func strikes(t *testing.T, s *suite) {
+	for _, name := range []string{"used", "one", "two"} {
+		if err := s.open(s.invite(name, "scout"), false); err != nil {
+			t.Fatalf("open: %v", err)
+		}
+	}
+	if err := s.open(s.invite("other", "ranger"), false); err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	if _, err := s.redeem("invite", "used", "scout"); err != nil {
+		t.Fatalf("redeem: %v", err)
+	}
+	for range 4 {
+		s.tx(func(tx *store.Tx) error { return tx.Strike("lona", "invite", "scout", 5) })
+	}
+	if _, err := s.redeem("invite", "one", "scout"); err != nil {
+		t.Errorf("after four: got error %v", err)
+	}
+	s.tx(func(tx *store.Tx) error { return tx.Strike("lona", "invite", "scout", 5) })
+	s.wantGone("invite", "two", "scout")
+	if k, err := s.Ticket(s.ctx(), "lona", "invite", hash("used")); err != nil || k.Tries != 0 {
+		t.Errorf("one that was used before: got %+v, %v", k, err)
+	}
+	if _, err := s.redeem("invite", "other", "ranger"); err != nil {
+		t.Errorf("of another subject: got error %v", err)
+	}
+}
+
+func dropsTicket(t *testing.T, s *suite) {
+	for _, name := range []string{"one", "two"} {
+		if err := s.open(s.invite(name, "scout"), false); err != nil {
+			t.Fatalf("open: %v", err)
+		}
+	}
+	s.tx(func(tx *store.Tx) error { return tx.DropTicket("lona", "invite", hash("one")) })
+	s.wantGone("invite", "one", "scout")
+	if _, err := s.redeem("invite", "two", "scout"); err != nil {
+		t.Errorf("the other one: got error %v", err)
 	}
 }
