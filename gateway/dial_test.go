@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
 )
 
@@ -72,5 +73,55 @@ func TestErrorsReadWell(t *testing.T) {
 		if got := err.Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestAnAddressThatIsRefusedIsNeverAsked(t *testing.T) {
+	n := &names{answers: map[string][][]string{"lona.example": {{"10.1.2.3"}}, "other.example": {{"10.1.2.3"}}, "meta.example": {{"169.254.169.254"}}}}
+	var l line
+	transport := gateway.TransportWith(n.resolver(), l.connecting)
+	f := newFixture(t, setup{transport: transport, env: map[string]string{"LONA_GATEWAY_URL": "https://lona.example"}})
+	f.put(t, credstore.Credential{Info: credstore.Info{Key: lonaKey("https://other.example", "my-agent")}, Secret: credstore.NewSecret(token("my-agent", 1))})
+
+	// A person set the one, and nobody the other.
+	_, err := f.Lona.Register(t.Context(), named("my-agent"))
+	wantError(t, err, gateway.CodeUnreachable)
+	tried := len(l.told)
+	_, err = f.Lifecycle.Do(t.Context(), lonaKey("https://other.example", "my-agent"), gateway.Request{Method: "DELETE", Path: "/x"})
+
+	e := wantError(t, err, gateway.CodeAddressRefused)
+	var refused *gateway.AddressError
+	if e.Sent || !errors.As(e, &refused) || refused.Host != "other.example" || !refused.Choosable || strings.Contains(e.Error(), "10.1.2.3") {
+		t.Errorf("got %+v, want that nothing was sent, the host, and not its address", e)
+	}
+	if tried == 0 || len(l.told) != tried || l.told[0] != "10.1.2.3" {
+		t.Errorf("connections to %v, want some to what the person set and none after", l.told)
+	}
+
+	f = newFixture(t, setup{transport: transport, env: map[string]string{"LONA_GATEWAY_URL": "https://meta.example"}})
+	_, err = f.Lona.Register(t.Context(), named("my-agent"))
+	if e := wantError(t, err, gateway.CodeAddressRefused); strings.Contains(e.Error(), "environment") {
+		t.Errorf("got %v, want no advice to set what is refused however it is set", e)
+	}
+	if len(l.told) != tried {
+		t.Errorf("connections to %v, want none to a metadata address", l.told[tried:])
+	}
+}
+
+func TestAProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
+	proxy := newService(t)
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+		t.Setenv(name, proxy.URL)
+	}
+	n := &names{answers: map[string][][]string{"lona.example": {{"9.9.9.9"}}}}
+	var l line
+	transport := gateway.TransportWith(n.resolver(), l.connecting)
+	for _, url := range []string{"http://lona.example/", "https://lona.example/"} {
+		if _, err := transport.RoundTrip(getOf(t.Context(), t, url)); !errors.Is(err, errNoNetwork) {
+			t.Errorf("%s: got %v, want that the service itself is dialled", url, err)
+		}
+	}
+	if got := proxy.seen(""); len(got) != 0 || len(l.told) != 2 {
+		t.Errorf("the proxy saw %v and the service %v", got, l.told)
 	}
 }
