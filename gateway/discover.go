@@ -67,6 +67,11 @@ type Said struct {
 	MoreScopes int `json:"more_scopes,omitzero"`
 }
 
+// IsZero reports whether the service says nothing.
+func (s Said) IsZero() bool {
+	return s.Service == "" && s.Description == "" && s.Version == "" && s.Payment == "" && len(s.Scopes) == 0 && s.MoreScopes == 0
+}
+
 // Scope is something that an agent may be allowed at a service.
 type Scope struct {
 	ID          string `json:"id"`

@@ -298,7 +298,7 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 	case gateway.CodeRedirect:
 		f.WhatHappened = e.Origin + " answered with a redirect. It was not followed: a key goes to the service that issued it only."
 		f.ServiceSaid = d.said(ctx, e.Cause) // it names the other host
-		f.NextStep = base + "."
+		f.NextStep = cmp.Or(s.moved, base+".")
 	case gateway.CodeBadAnswer:
 		f.WhatHappened = e.Origin + " answered with something that is not the protocol's JSON" + d.own(ctx, e.Cause) + "."
 		f.NextStep = base + "."
