@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,6 +108,50 @@ func TestAnAddressThatIsRefusedIsNeverAsked(t *testing.T) {
 	}
 	if len(l.told) != tried {
 		t.Errorf("connections to %v, want none to a metadata address", l.told[tried:])
+	}
+}
+
+func TestNoConnectionIsMadeToAnAddressThatIsRefused(t *testing.T) {
+	var connections atomic.Int32
+	srv := httptest.NewUnstartedServer(reply(200, "{}"))
+	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	port := srv.URL[strings.LastIndex(srv.URL, ":"):]
+	n := &names{answers: map[string][][]string{
+		"here.example": {{"127.0.0.1"}}, "example.com": {{"127.0.0.1"}}, // the latter is in the certificate
+	}}
+	transport := gateway.TransportWith(n.resolver(), nil)
+	transport.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+
+	_, err := transport.RoundTrip(getOf(t.Context(), t, "https://here.example"+port))
+	var refused *gateway.AddressError
+	if !errors.As(err, &refused) || connections.Load() != 0 {
+		t.Errorf("got %v and %d connections, want that it is refused and none", err, connections.Load())
+	}
+
+	// A person chose it on the command line.
+	c, err := gateway.New(gateway.Options{
+		Store: credstore.NewMemory(frozen), Now: frozen, Transport: transport,
+		Origins: map[string]string{"lona": "https://example.com" + port},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Discover(t.Context(), "https://example.com"+port); err != nil || connections.Load() == 0 {
+		t.Errorf("got %v and %d connections, want some", err, connections.Load())
+	}
+	before := connections.Load()
+	for _, other := range []string{"https://example.com:1", "https://here.example" + port} {
+		_, err := c.Discover(t.Context(), other)
+		wantError(t, err, gateway.CodeAddressRefused)
+	}
+	if connections.Load() != before {
+		t.Error("another port or host was reached by what was chosen for one")
 	}
 }
 

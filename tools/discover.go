@@ -59,7 +59,7 @@ func discoverService(d Deps) server.ServerTool {
 		}
 		out := Discovered{Origin: found.Origin, Found: []Discovery{}, Unanswered: found.Unanswered}
 		for _, p := range found.Protocols {
-			out.Found = append(out.Found, d.discovery(found.Origin, p))
+			out.Found = append(out.Found, d.discovery(ctx, found.Origin, p))
 		}
 		switch len(out.Found) {
 		case 0:
@@ -78,7 +78,7 @@ func discoverService(d Deps) server.ServerTool {
 }
 
 // discovery says what a model has to know of a protocol that was found.
-func (d Deps) discovery(origin string, found gateway.Discovery) Discovery {
+func (d Deps) discovery(ctx context.Context, origin string, found gateway.Discovery) Discovery {
 	p := protocols()[found.Protocol]
 	out := Discovery{
 		Protocol: found.Protocol, Confidence: string(found.Confidence), Evidence: found.Evidence,
@@ -102,8 +102,26 @@ func (d Deps) discovery(origin string, found gateway.Discovery) Discovery {
 		out.NextStep = "Enlist has no tool that registers with this protocol. Tell the person."
 	default:
 		out.NextStep = d.registerStep(origin, found, p, takesURL)
+		if have := d.usableAt(ctx, origin, found.Protocol); len(have) > 0 {
+			out.NextStep = "You are registered here: use " + strings.Join(have, " or ") + ". Only for another agent: " + out.NextStep
+		}
 	}
 	return out
+}
+
+// usableAt names the usable credentials of a protocol at an origin.
+func (d Deps) usableAt(ctx context.Context, origin, protocol string) []string {
+	all, err := d.named(ctx)
+	if err != nil {
+		return nil // what was found is worth saying all the same
+	}
+	var handles []string
+	for _, i := range all {
+		if i.Protocol == protocol && i.Origin == origin && i.UsableAt(d.Now()) {
+			handles = append(handles, d.Client.Lifecycle.Handle(i.Key))
+		}
+	}
+	return handles
 }
 
 // registerStep says how to register by a protocol that was found.

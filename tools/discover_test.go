@@ -53,6 +53,17 @@ func TestDiscoverServiceSaysHowToRegister(t *testing.T) {
 	}
 }
 
+func TestDiscoverServiceSaysWhereOneIsRegistered(t *testing.T) {
+	gw := gatewaytest.New(t)
+	r := newRig(t, gw.URL, options{clock: gw.Clock})
+	defer func() { r.saysNothingOf(gw) }()
+	r.register("my-agent")
+	lona := of(t, call[tools.Discovered](r, "discover_service", args{"url": gw.URL}), "lona")
+	if want := "You are registered here: use lona/my-agent. Only for another agent: Call lona_register_agent."; lona.NextStep != want {
+		t.Errorf("got %q, want %q", lona.NextStep, want)
+	}
+}
+
 func TestDiscoverServiceStoresNothing(t *testing.T) {
 	gw := gatewaytest.New(t)
 	r := newRig(t, gw.URL, options{clock: gw.Clock})
@@ -112,7 +123,7 @@ func TestWhatADiscoveredServiceSaysStaysApart(t *testing.T) {
 			}}, []string{"with a price costs money", "wants to be paid"},
 		},
 	} {
-		got := tools.DiscoveryOf(d, origin, tt.found)
+		got := tools.DiscoveryOf(t.Context(), d, origin, tt.found)
 		for _, want := range tt.want {
 			if !strings.Contains(got.NextStep, want) {
 				t.Errorf("%s: got %q, want %q in it", name, got.NextStep, want)
