@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -168,7 +169,7 @@ func TestAProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
 			t.Errorf("%s: got %v, want that the service itself is dialled", url, err)
 		}
 	}
-	if got := proxy.seen(""); len(got) != 0 || len(l.told) != 2 {
+	if got := proxy.seen(""); len(got) != 0 || !slices.Equal(l.told, []string{"9.9.9.9", "9.9.9.9"}) {
 		t.Errorf("the proxy saw %v and the service %v", got, l.told)
 	}
 }
