@@ -76,6 +76,18 @@ func (l *Lumina) Authorize(ctx context.Context, k credstore.Key, req *http.Reque
 	return nil
 }
 
+// Environ implements [Exporter].
+func (l *Lumina) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
+	header, err := presented(ctx, l, k)
+	if err != nil {
+		return nil, err
+	}
+	return []Variable{
+		variable("LUMINA_API_KEY", header.Get(wire.LuminaKeyHeader)),
+		variable(luminaOriginVar, k.Origin),
+	}, nil
+}
+
 // LuminaRegistration is what an agent registers with at Lumina.
 type LuminaRegistration struct {
 	Label  string // names the key, here and at the service; ""
