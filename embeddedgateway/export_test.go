@@ -1,12 +1,15 @@
 package embeddedgateway
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"reflect"
 	"strings"
+	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/go-json-experiment/json"
 )
 
@@ -107,3 +110,25 @@ func (k KeyLimit) Hit(id int64) error { return k.l.hit(id) }
 
 // Len is how many keys are remembered.
 func (k KeyLimit) Len() int { return len(k.l.newer) + len(k.l.old) }
+
+// Signer signs and verifies tokens as the protocols do.
+type Signer struct{ s *signer }
+
+// SignerOf returns the signer of a gateway.
+func SignerOf(g *Gateway) Signer { return Signer{g.signer} }
+
+// Sign makes a token.
+func (s Signer) Sign(t testing.TB, protocol, subject string, extra any) (string, jwt.Claims) {
+	t.Helper()
+	token, claims, err := s.s.sign(context.Background(), protocol, subject, extra)
+	if err != nil {
+		t.Fatalf("sign: %v", err)
+	}
+	return token, claims
+}
+
+// Verify returns all that a token says.
+func (s Signer) Verify(protocol, token string) (said map[string]any, err error) {
+	_, err = s.s.verify(context.Background(), protocol, token, &said)
+	return said, err
+}

@@ -16,12 +16,14 @@
 // # Secrets
 //
 // A secret is made of 256 random bits, returned once, and stored as a hash
-// only. None is ever logged, audited or put into an error, neither those that
+// only. What must be read again (mail that waits, the keys that tokens are
+// signed with) is encrypted under the server key, which is not in the database. None is ever logged, audited or put into an error, neither those that
 // the gateway issued nor what a client sent in the place of one.
 package embeddedgateway
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -53,6 +55,13 @@ type Config struct {
 	Standalone bool
 	// TrustedProxies are the networks whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
+	// ServerKey is what codes, signing keys and mail that waits are kept under:
+	// 32 bytes, see [ParseServerKey]. Nil: a key in a file beside the database,
+	// which is made with it.
+	ServerKey []byte
+	// PublicURL is the base URL that the gateway is reached at from outside: it
+	// is in the links that it sends and in the tokens that it signs. "": [Origin].
+	PublicURL string
 	// LonaStrategies is what Lona's list of strategies answers.
 	LonaStrategies []wire.LonaStrategy
 	// Now is the clock of everything that expires.
@@ -72,6 +81,7 @@ type Gateway struct {
 	handler http.Handler
 	inner   *inProcess
 	uses    *lastUse
+	signer  *signer
 
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
@@ -96,8 +106,8 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	uses := newLastUse()
-	served, err := build(cfg, makers, uses)
+	d := newDeps(cfg)
+	served, err := build(d, makers)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +115,11 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
 	}
-	g := &Gateway{cfg: cfg, store: db, uses: uses, boot: cfg.Now().UnixMilli()}
-	g.handler = newRouter(g, served)
+	if err := d.unlock(ctx, path, db); err != nil {
+		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
+	}
+	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, boot: cfg.Now().UnixMilli()}
+	g.handler = newRouter(g, append(served, keyring{d.signer}))
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
@@ -129,6 +142,10 @@ func (c *Config) complete() (path string, err error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.PublicURL == "" {
+		c.PublicURL = Origin
+	}
+	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
 	scheme, path, _ := strings.Cut(c.Database, ":")
 	if scheme != "sqlite" || path == "" {
 		// Not the value: the URL of a database may hold its password.
@@ -137,14 +154,34 @@ func (c *Config) complete() (path string, err error) {
 	return path, nil
 }
 
+// newDeps returns what protocols are made from. What stands on the database
+// works when unlock has returned.
+func newDeps(cfg Config) deps {
+	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), vault: &vault{}}
+	d.signer = &signer{
+		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{},
+	}
+	d.mail = &mailer{vault: d.vault, mint: d.mint, due: make(chan struct{}, 1)}
+	return d
+}
+
+// unlock opens what is sealed in the database.
+func (d deps) unlock(ctx context.Context, path string, db *store.Store) error {
+	if err := d.vault.unlock(ctx, d.Config, path, db); err != nil {
+		return err
+	}
+	d.signer.store = db
+	return d.signer.begin(ctx)
+}
+
 // build makes the protocols. Every variable that does not parse is reported.
-func build(cfg Config, makers []maker, uses *lastUse) ([]protocol, error) {
+func build(d deps, makers []maker) ([]protocol, error) {
 	var served []protocol
 	var errs []error
 	for _, m := range makers {
-		env := &environ{get: cfg.Env}
-		p := m.make(deps{Config: cfg, env: env, mint: minter{cfg.Rand}, uses: uses})
-		if err := env.err(); err != nil {
+		d.env = &environ{get: d.Env}
+		p := m.make(d)
+		if err := d.env.err(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		}
 		served = append(served, p)

@@ -299,7 +299,7 @@ func (l *lumina) revoke(ctx context.Context, c *call) (answered, error) {
 	if err != nil || ended {
 		return answered{status: http.StatusNoContent}, err
 	}
-	return answered{http.StatusOK, wire.LuminaAlreadyRevoked{OK: true, AlreadyRevoked: true}}, nil
+	return answered{status: http.StatusOK, body: wire.LuminaAlreadyRevoked{OK: true, AlreadyRevoked: true}}, nil
 }
 
 // tier is what a wallet may do.

@@ -20,6 +20,7 @@ const (
 	kindUnauthorized
 	kindForbidden
 	kindConflict
+	kindGone
 	kindLimited
 	kindUnavailable
 	kindInternal
@@ -42,6 +43,7 @@ func kinds() [kindInternal + 1]struct {
 		kindUnauthorized: {"unauthorized", http.StatusUnauthorized},
 		kindForbidden:    {"forbidden", http.StatusForbidden},
 		kindConflict:     {"conflict", http.StatusConflict},
+		kindGone:         {"gone", http.StatusGone},
 		kindLimited:      {"rate_limited", http.StatusTooManyRequests},
 		kindUnavailable:  {"unavailable", http.StatusServiceUnavailable},
 		kindInternal:     {"internal", http.StatusInternalServerError},
@@ -65,6 +67,8 @@ type problem struct {
 
 	allow      string        // with kindMethod: the methods that are allowed
 	retryAfter time.Duration // with kindLimited, kindUnavailable
+	header     http.Header   // what else the answer has
+	detail     any           // what the protocol says beside code and message
 }
 
 // Error implements error.
@@ -113,6 +117,10 @@ func forbidden(code, message string) *problem {
 
 func conflict(code, message string) *problem {
 	return &problem{kind: kindConflict, code: code, message: message}
+}
+
+func gone(code, message string) *problem {
+	return &problem{kind: kindGone, code: code, message: message}
 }
 
 func limited(l limit, retryAfter time.Duration) *problem {

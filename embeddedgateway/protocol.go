@@ -45,9 +45,12 @@ func makers() []maker {
 // deps is what a protocol is made from.
 type deps struct {
 	Config
-	env  *environ
-	mint minter
-	uses *lastUse
+	env    *environ
+	mint   minter
+	uses   *lastUse
+	vault  *vault
+	signer *signer
+	mail   *mailer
 }
 
 // choose returns the makers of the named protocols; none named: all.
@@ -161,11 +164,15 @@ func del[Out any](path string, status int, h func(context.Context, *call) (Out, 
 	return r
 }
 
-// answered is an answer with a status of its own.
+// answered is an answer with a status, and perhaps headers, of its own.
 type answered struct {
 	status int
-	body   any // nil: none
+	body   any // nil: none; a page is HTML, anything else JSON
+	header http.Header
 }
+
+// page is an answer for people: a whole HTML document.
+type page []byte
 
 // rest claims a path and all below it for the protocol: what is not a route of
 // its own there is refused in its words.

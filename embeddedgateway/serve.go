@@ -113,9 +113,10 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTime)
 	defer cancel()
 	c := &call{Request: r, protocol: e.protocol.name(), store: e.store, ip: clientIP(r, e.cfg.TrustedProxies)}
-	status, body, err := e.try(ctx, w, c)
+	a, err := e.try(ctx, w, c)
 	if err == nil {
-		reply(w, status, body)
+		copyHeader(w.Header(), a.header)
+		reply(w, a.status, a.body)
 		return
 	}
 	p := e.judge(ctx, c, err)
@@ -123,10 +124,11 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refused(ctx, c, p)
 	}
 	status, refusal := e.protocol.refuse(p)
-	body, err = json.Marshal(refusal)
+	body, err := json.Marshal(refusal)
 	if err != nil {
 		e.cfg.Logger.ErrorContext(ctx, "a refusal cannot be encoded", "protocol", c.protocol, "error", err)
 	}
+	copyHeader(w.Header(), p.header)
 	if p.allow != "" {
 		w.Header().Set("Allow", p.allow)
 	}
@@ -145,8 +147,15 @@ type panicked struct {
 // Error implements error.
 func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
+// encoded is an answer as it goes out.
+type encoded struct {
+	status int
+	header http.Header
+	body   []byte // nil: none
+}
+
 // try answers the request. Nothing is written to w yet; a panic is an error.
-func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (status int, body []byte, err error) {
+func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (_ encoded, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &panicked{value: v, stack: debug.Stack()}
@@ -154,33 +163,56 @@ func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (sta
 	}()
 	r, err := e.route(c.Method)
 	if err != nil {
-		return 0, nil, err
+		return encoded{}, err
 	}
 	if r.before != nil {
 		if err := r.before(ctx, c); err != nil {
-			return 0, nil, err
+			return encoded{}, err
 		}
 	}
 	if r.takes != nil {
 		if c.body, err = readBody(w, c.Request); err != nil {
-			return 0, nil, err
+			return encoded{}, err
 		}
 	}
 	out, err := r.answer(ctx, c)
 	if err != nil {
-		return 0, nil, err
+		return encoded{}, err
 	}
+	return encode(r.status, out)
+}
+
+// encode turns what a route answers into what goes out.
+func encode(status int, out any) (encoded, error) {
+	e := encoded{status: status}
 	if a, ok := out.(answered); ok {
-		r.status, out = a.status, a.body
+		e.status, e.header, out = a.status, a.header, a.body
 	}
-	if out == nil {
-		return r.status, nil, nil
+	switch body := out.(type) {
+	case nil:
+		return e, nil
+	case page:
+		e.header = e.header.Clone()
+		if e.header == nil {
+			e.header = http.Header{}
+		}
+		e.header.Set("Content-Type", "text/html; charset=utf-8")
+		e.body = body
+		return e, nil
 	}
-	body, err = json.Marshal(out)
+	body, err := json.Marshal(out)
 	if err != nil {
-		return 0, nil, fmt.Errorf("encode the answer: %w", err)
+		return encoded{}, fmt.Errorf("encode the answer: %w", err)
 	}
-	return r.status, body, nil
+	e.body = body
+	return e, nil
+}
+
+// copyHeader sets what from holds.
+func copyHeader(to, from http.Header) {
+	for name, values := range from {
+		to[http.CanonicalHeaderKey(name)] = values
+	}
 }
 
 // route finds the route of a method.
@@ -312,12 +344,23 @@ func (c *call) bearer() string {
 	return strings.TrimLeft(token, " ")
 }
 
+// basic returns the two parts of an Authorization header with a name and a
+// password (RFC 7617), or false.
+func (c *call) basic() (user, password string, ok bool) {
+	if len(c.Header.Values("Authorization")) != 1 {
+		return "", "", false
+	}
+	return c.BasicAuth()
+}
+
 // reply writes an answer, without a body where that is nil. What a protocol
-// answers may hold a secret, so no cache keeps any of it.
+// answers may hold a secret, so no cache keeps any of it unless it says otherwise.
 func reply(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	if body != nil {
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	if body != nil && h.Get("Content-Type") == "" {
 		h.Set("Content-Type", "application/json")
 	}
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -1,0 +1,237 @@
+package embeddedgateway
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+)
+
+const (
+	// jwksPath is where anybody finds the public keys (RFC 7517).
+	jwksPath = "/.well-known/jwks.json"
+
+	signingKind = "signing-key"
+	firstKey    = "signing-key-first" // there is one when the first signing key was made
+
+	tokenLife   = time.Hour   // of every token that is signed
+	tokenLeeway = time.Minute // clocks of several replicas differ
+	maxToken    = 8 << 10     // bytes
+	maxKeys     = 100         // signing keys at once
+)
+
+// errBadToken: a token is none of ours, was changed, or has expired.
+var errBadToken = errors.New("the token is not valid")
+
+// signer makes and verifies JSON Web Tokens (RFC 7519), signed with Ed25519
+// (RFC 8037). The keys lie sealed in the database, so that they survive a
+// restart and are those of all replicas; it is asked each time, so that a key
+// that was rotated by another process is used from then on. Its randomness is
+// the system's, as the vault's is.
+type signer struct {
+	vault  *vault
+	now    func() time.Time
+	issuer string
+	store  *store.Store // set when the gateway has opened it
+
+	mu     sync.Mutex
+	opened map[string]ed25519.PrivateKey // by kid: to open one costs more than to sign
+}
+
+// signingKey is a key that tokens are verified with, and signed by the newest.
+type signingKey struct {
+	kid     string
+	private ed25519.PrivateKey
+	retired bool
+}
+
+// keys returns the keys that are good now, the oldest first.
+func (s *signer) keys(ctx context.Context) ([]signingKey, error) {
+	list, err := s.store.Sealed(ctx, signingKind, maxKeys)
+	if err != nil {
+		return nil, fmt.Errorf("read the signing keys: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := make([]signingKey, 0, len(list))
+	for _, sealed := range list {
+		private, ok := s.opened[sealed.Name]
+		if !ok {
+			seed, err := s.vault.open(signingKind, sealed.Name, sealed.Data)
+			if err != nil {
+				return nil, err
+			}
+			private = ed25519.NewKeyFromSeed(seed)
+			s.opened[sealed.Name] = private
+		}
+		keys = append(keys, signingKey{sealed.Name, private, !sealed.ExpiresAt.IsZero()})
+	}
+	return keys, nil
+}
+
+// begin makes the first key, where there is none.
+func (s *signer) begin(ctx context.Context) error {
+	kid, sealed, err := s.newKey()
+	if err != nil {
+		return err
+	}
+	err = s.store.Tx(ctx, func(tx *store.Tx) error {
+		if err := tx.Seal(store.Sealed{Kind: firstKey, Name: "made", Data: []byte{}}); err != nil {
+			return err // another process has made it
+		}
+		return tx.Seal(store.Sealed{Kind: signingKind, Name: kid, Data: sealed})
+	})
+	if errors.Is(err, store.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// newKey makes a key and encrypts it.
+func (s *signer) newKey() (kid string, sealed []byte, err error) {
+	if kid, err = (minter{rand.Reader}).keyID(); err != nil {
+		return "", nil, err
+	}
+	seed := make([]byte, ed25519.SeedSize)
+	if _, err := rand.Read(seed); err != nil {
+		return "", nil, fmt.Errorf("read random bytes: %w", err)
+	}
+	sealed, err = s.vault.seal(signingKind, kid, seed)
+	return kid, sealed, err
+}
+
+// rotate makes a new key for everything that is signed from now on. The keys
+// before it are good until the last token that they signed has expired.
+func (s *signer) rotate(ctx context.Context) (kid string, err error) {
+	kid, sealed, err := s.newKey()
+	if err != nil {
+		return "", err
+	}
+	err = s.store.Tx(ctx, func(tx *store.Tx) error {
+		if err := tx.Seal(store.Sealed{Kind: signingKind, Name: kid, Data: sealed}); err != nil {
+			return err
+		}
+		return tx.Outdate(signingKind, kid, tx.Now().Add(tokenLife+tokenLeeway))
+	})
+	return kid, err
+}
+
+// sign makes a token of a protocol about a subject. What extra holds is added to
+// it. The claims that it returns are those that every token has: iss, sub, aud,
+// iat, exp and jti; aud is the protocol, so that no other one takes it.
+func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) (token string, claims jwt.Claims, err error) {
+	keys, err := s.keys(ctx)
+	if err != nil {
+		return "", claims, err
+	}
+	var key *signingKey
+	for i := range keys {
+		if !keys[i].retired {
+			key = &keys[i]
+		}
+	}
+	if key == nil {
+		return "", claims, errors.New("there is no key to sign with: run enlist gateway keys rotate")
+	}
+	id, err := minter{rand.Reader}.text(16)
+	if err != nil {
+		return "", claims, err
+	}
+	now := s.now().UTC().Truncate(time.Second) // as it is written
+	claims = jwt.Claims{
+		Issuer: s.issuer, Subject: subject, Audience: jwt.Audience{protocol}, ID: id,
+		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(tokenLife)),
+	}
+	by, err := jose.NewSigner(jose.SigningKey{
+		Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: key.private, KeyID: key.kid},
+	}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", claims, fmt.Errorf("sign a token: %w", err)
+	}
+	token, err = jwt.Signed(by).Claims(claims).Claims(extra).Serialize()
+	if err != nil {
+		return "", claims, fmt.Errorf("sign a token: %w", err)
+	}
+	return token, claims, nil
+}
+
+// verify checks a token of a protocol and reads what it says beyond the claims
+// that every one has into extra, a pointer. It is errBadToken unless a key of
+// this gateway has signed it with EdDSA, for this protocol, and it has not
+// expired. Whether its subject may still use it is the protocol's to say.
+func (s *signer) verify(ctx context.Context, protocol, token string, extra any) (claims jwt.Claims, err error) {
+	if len(token) > maxToken {
+		return claims, errBadToken
+	}
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
+	if err != nil || len(parsed.Headers) != 1 {
+		return claims, errBadToken
+	}
+	keys, err := s.keys(ctx)
+	if err != nil {
+		return claims, err
+	}
+	for _, key := range keys {
+		if key.kid != parsed.Headers[0].KeyID {
+			continue
+		}
+		if err := parsed.Claims(key.private.Public(), &claims, extra); err != nil {
+			return jwt.Claims{}, errBadToken
+		}
+		err := claims.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{protocol}, Time: s.now()}, 0)
+		if err != nil || claims.Expiry == nil || claims.ID == "" || claims.Subject == "" {
+			return jwt.Claims{}, errBadToken
+		}
+		return claims, nil
+	}
+	return claims, errBadToken
+}
+
+// RotateKeys makes a new key for the tokens that are signed from now on, in
+// every process over the same database, and returns its id. Tokens that are out
+// already stay good until they expire.
+func (g *Gateway) RotateKeys(ctx context.Context) (kid string, err error) {
+	if kid, err = g.signer.rotate(ctx); err != nil {
+		return "", fmt.Errorf("rotate the signing keys: %w", err)
+	}
+	g.cfg.Logger.InfoContext(ctx, "signing key rotated", "kid", kid)
+	return kid, nil
+}
+
+// keyring is what the gateway itself serves beside the protocols: the public
+// keys that its tokens are verified with.
+type keyring struct{ signer *signer }
+
+func (keyring) name() string { return "gateway" }
+
+func (k keyring) routes() []route { return []route{get(jwksPath, k.jwks)} }
+
+// refuse implements protocol.
+func (keyring) refuse(p *problem) (int, any) {
+	return p.kind.status(), map[string]any{"error": map[string]string{"code": p.event(), "message": p.message}}
+}
+
+// jwks answers the public keys.
+func (k keyring) jwks(ctx context.Context, _ *call) (answered, error) {
+	keys, err := k.signer.keys(ctx)
+	if err != nil {
+		return answered{}, err
+	}
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	for _, key := range keys {
+		set.Keys = append(set.Keys, jose.JSONWebKey{
+			Key: key.private.Public(), KeyID: key.kid, Algorithm: string(jose.EdDSA), Use: "sig",
+		})
+	}
+	// Short enough that who verifies by a copy learns of a new key in time.
+	return answered{status: http.StatusOK, body: set, header: http.Header{"Cache-Control": {"public, max-age=60"}}}, nil
+}
