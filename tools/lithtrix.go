@@ -13,6 +13,7 @@ import (
 func lithtrix() protocol {
 	const register = "lithtrix_register_agent"
 	return protocol{
+		tools:    []func(Deps) server.ServerTool{lithtrixRegisterAgent},
 		register: register,
 		setting:  "LITHTRIX_API_URL",
 		advice: map[string]string{

@@ -20,6 +20,7 @@ func lumina() protocol {
 	limit := "Wait an hour, then call " + luminaRegister + " again: an address gets ten tries an hour."
 	signature := "Tell the person: the service does not take the wallet's signature. Call " + luminaRegister + " again in a minute, once."
 	return protocol{
+		tools:    []func(Deps) server.ServerTool{luminaRegisterAgent},
 		register: luminaRegister,
 		setting:  "LUMINA_API_URL",
 		advice: map[string]string{
