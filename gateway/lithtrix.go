@@ -61,6 +61,7 @@ type Lithtrix struct {
 	store  credstore.Store
 	now    func() time.Time
 	log    *slog.Logger
+	begun  begun
 
 	mu sync.Mutex
 	// unstored has the keys that the store would not take. The service shows
@@ -75,6 +76,7 @@ func newLithtrix(o Options, http *caller) (*Lithtrix, error) {
 	}
 	return &Lithtrix{
 		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		begun:    begun{o.Store, http.scrub, o.Now, o.Logger},
 		unstored: make(map[credstore.Key]credstore.Credential),
 	}, nil
 }
@@ -145,8 +147,19 @@ func (l *Lithtrix) Register(ctx context.Context, r LithtrixRegistration) (Regist
 	if err := l.taken(ctx, k, r); err != nil {
 		return Registration{}, err
 	}
+	before, err := l.store.Get(ctx, k)
+	if err != nil && !errors.Is(err, credstore.ErrNotFound) {
+		return Registration{}, err
+	}
+	attrs := map[string]string{lithtrixOwner: r.OwnerIdentifier}
+	if err := l.begun.begin(ctx, k, before, attrs, lithtrixOwner, lithtrixAgentID); err != nil {
+		return Registration{}, err
+	}
 	body := wire.LithtrixRegisterRequest{AgentName: r.AgentName, OwnerIdentifier: r.OwnerIdentifier, AgreeToTerms: r.AgreeToTerms}
 	c, err := l.ask(ctx, op, k, body)
+	if err != nil {
+		l.begun.withdraw(ctx, k, before, err)
+	}
 	var refused *Error
 	if errors.As(err, &refused) && refused.Status == http.StatusConflict {
 		// Another process may have registered it meanwhile, under another label.

@@ -271,8 +271,12 @@ func TestLithtrixFaultsAtTheRegistration(t *testing.T) {
 			_, err := f.Lithtrix.Register(t.Context(), pair("my-agent", owner))
 			e := wantError(t, err, tt.code)
 			wantSaid(t, e, tt.status, tt.message, tt.lost || e.Status < 300)
-			if stored, err := f.store.List(t.Context(), ""); err != nil || len(stored) != 0 {
+			stored, err := f.store.List(t.Context(), "")
+			if err != nil || !e.Sent && len(stored) != 0 {
 				t.Errorf("stored %v, %v, want nothing", stored, err)
+			}
+			if e.Sent && (len(stored) != 1 || stored[0].State != credstore.StatePending || f.secret(t, stored[0].Key) != "") {
+				t.Errorf("stored %v, want that it was begun", stored)
 			}
 			want := 1
 			if tt.lost {
@@ -380,7 +384,7 @@ func TestLithtrixFindsOutThoughNobodyWaits(t *testing.T) {
 
 func TestLithtrixAKeyThatIsNotStoredWaitsInMemory(t *testing.T) {
 	s := newLithtrix(t)
-	store := &failing{Store: credstore.NewMemory(frozen), put: errLocked}
+	store := &failing{Store: credstore.NewMemory(frozen), issued: errLocked}
 	set := ltxSetup(s.URL)
 	set.store = store
 	f := newFixture(t, set)
@@ -397,23 +401,44 @@ func TestLithtrixAKeyThatIsNotStoredWaitsInMemory(t *testing.T) {
 	notStored(err)
 	_, err = f.Lithtrix.Register(t.Context(), pair("my-agent", "me@example.com"))
 	wantError(t, err, gateway.CodeInvalidInput) // else it would take the place of the one that waits
-	store.put = nil
+	store.issued = nil
 	if r := f.ltxRegister(t, pair("my-agent", owner)); r.Reused || f.secret(t, k) != ltxKey(1) {
 		t.Errorf("got %+v, want the key that waited", r)
 	}
 
-	store.put = errLocked
+	store.issued = errLocked
 	_, err = f.Lifecycle.Rotate(t.Context(), k)
 	notStored(err)
 	if f.secret(t, k) != ltxKey(1) {
 		t.Error("the old key was forgotten before the new one was stored")
 	}
-	store.put = nil
+	store.issued = nil
 	if _, err = f.Lifecycle.Rotate(t.Context(), k); err != nil || f.secret(t, k) != ltxKey(2) {
 		t.Errorf("got %v, want the key that waited", err)
 	}
 	if got := len(s.seen("")); got != 2 {
 		t.Errorf("got %d requests, want one registration and one rotation", got)
+	}
+}
+
+func TestARegistrationIsNotBegunWhereItCouldNotBeStored(t *testing.T) {
+	gw := gatewaytest.New(t)
+	store := &failing{Store: credstore.NewMemory(gw.Clock.Now)}
+	set := ltxSetup(gw.URL)
+	set.env["LUMINA_API_URL"] = gw.URL
+	set.store, set.now = store, gw.Clock.Now
+	f := newFixture(t, set)
+	f.imports(t, "bot", devKey)
+	store.put = errLocked
+	_, lithtrix := f.Lithtrix.Register(t.Context(), pair("my-agent", owner))
+	_, lumina := f.Lumina.Register(t.Context(), gateway.LuminaRegistration{Label: "bot"})
+	for name, err := range map[string]error{"lithtrix": lithtrix, "lumina": lumina} {
+		if !errors.Is(err, credstore.ErrUnavailable) {
+			t.Errorf("%s: got %v, want what the store says", name, err)
+		}
+	}
+	if events := gw.Audit(t); len(events) != 0 {
+		t.Errorf("got %v, want that no service was asked for anything", events)
 	}
 }
 

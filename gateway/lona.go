@@ -71,6 +71,7 @@ type Lona struct {
 	store credstore.Store
 	now   func() time.Time
 	log   *slog.Logger
+	begun begun
 
 	mu sync.Mutex
 	// unstored has the tokens that the store would not take. A gateway may ask
@@ -86,6 +87,7 @@ func newLona(o Options, http *caller) (*Lona, error) {
 	http.scrub.learn(options.secret, options.apiKey)
 	return &Lona{
 		lonaOptions: options, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		begun:    begun{o.Store, http.scrub, o.Now, o.Logger},
 		unstored: make(map[credstore.Key]credstore.Secret),
 	}, nil
 }
@@ -230,45 +232,17 @@ func (l *Lona) register(ctx context.Context, k credstore.Key, r LonaRegistration
 
 	r.Source = cmp.Or(r.Source, lonaDefaultSource)
 	r.UserID = cmp.Or(r.UserID, held.Attrs[lonaUserID], r.AgentID)
-	if err := l.prove(ctx, k, r, held); err != nil {
+	attrs := map[string]string{lonaUserID: r.UserID, lonaAgentName: r.AgentName, lonaSource: r.Source}
+	if err := l.begun.begin(ctx, k, held, attrs, lonaUserID, lonaAdopted); err != nil {
 		return Registration{}, err
 	}
 	issued, err := l.issue(ctx, k, r, held)
 	if err != nil {
-		l.withdraw(ctx, k, held, err)
+		l.begun.withdraw(ctx, k, held, err)
 		return Registration{}, err
 	}
 	info, err := l.keep(ctx, l.credential(k, r, held, issued))
 	return Registration{Info: info}, err
-}
-
-// prove shows that the store can be written, before anything is requested that
-// ends or issues a token: what is held is written once more, and where nothing
-// is, a pending credential without a secret.
-func (l *Lona) prove(ctx context.Context, k credstore.Key, r LonaRegistration, held credstore.Credential) error {
-	if held.Key != k {
-		held = credstore.Credential{Info: credstore.Info{
-			Key: k, State: credstore.StatePending, CreatedAt: l.createdNow(),
-			Attrs: map[string]string{lonaUserID: r.UserID, lonaAgentName: r.AgentName, lonaSource: r.Source},
-		}}
-	}
-	_, err := keep(ctx, l.store, held, lonaUserID, lonaAdopted)
-	return err
-}
-
-// withdraw removes what prove wrote where nothing was held, if the service
-// cannot have issued anything. Otherwise it stays: pending says just that.
-func (l *Lona) withdraw(ctx context.Context, k credstore.Key, held credstore.Credential, why error) {
-	var failed *Error
-	if held.Key == k || errors.As(why, &failed) && failed.Sent {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
-	defer cancel()
-	if err := l.store.Delete(ctx, k); err != nil {
-		l.log.WarnContext(ctx, "a pending credential could not be removed",
-			"protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "error", l.http.scrub.Own(err.Error()))
-	}
 }
 
 // stored returns what is stored under k, or nothing of it.

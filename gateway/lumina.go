@@ -38,6 +38,7 @@ type Lumina struct {
 	store  credstore.Store
 	now    func() time.Time
 	log    *slog.Logger
+	begun  begun
 }
 
 func newLumina(o Options, http *caller) (*Lumina, error) {
@@ -45,7 +46,10 @@ func newLumina(o Options, http *caller) (*Lumina, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lumina{origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger}, nil
+	return &Lumina{
+		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
+	}, nil
 }
 
 // Wire implements [Protocol].
@@ -147,8 +151,12 @@ func (l *Lumina) Register(ctx context.Context, r LuminaRegistration) (Registrati
 	if held.UsableAt(l.now()) {
 		return Registration{Info: held.Info, Reused: true}, nil
 	}
+	if err := l.begun.begin(ctx, k, held, map[string]string{luminaWallet: name}, luminaWallet); err != nil {
+		return Registration{}, err
+	}
 	issued, err := l.onboard(ctx, k, w)
 	if err != nil {
+		l.begun.withdraw(ctx, k, held, err)
 		return Registration{}, err
 	}
 	info, err := l.keep(ctx, k, issued, map[string]string{luminaWallet: name})

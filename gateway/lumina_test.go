@@ -402,7 +402,7 @@ func TestLuminaAKeyThatCannotBeStoredIsRevoked(t *testing.T) {
 	}
 }
 
-// noRoom is a store that takes nothing once it is closed.
+// noRoom is a store that takes nothing that was issued once it is closed.
 type noRoom struct {
 	credstore.Store
 	mu     sync.Mutex
@@ -412,7 +412,7 @@ type noRoom struct {
 func (s *noRoom) Put(ctx context.Context, c credstore.Credential) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed && c.State != credstore.StatePending {
 		return credstore.ErrUnavailable
 	}
 	return s.Store.Put(ctx, c)

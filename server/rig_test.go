@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,10 +41,33 @@ const (
 type rig struct {
 	*server.Server
 	t     *testing.T
-	store credstore.Store
+	store *hanging
 
 	mu   sync.Mutex
 	text strings.Builder
+}
+
+// hanging is a store that answers nothing any more once it hangs, as a keyring
+// does whose window waits for a password.
+type hanging struct {
+	credstore.Store
+	hangs atomic.Bool
+}
+
+func (h *hanging) Get(ctx context.Context, k credstore.Key) (credstore.Credential, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return credstore.Credential{}, ctx.Err()
+	}
+	return h.Store.Get(ctx, k)
+}
+
+func (h *hanging) List(ctx context.Context, protocol string) ([]credstore.Info, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.Store.List(ctx, protocol)
 }
 
 // record is one stream of what a rig wrote.
@@ -65,7 +89,7 @@ func (r *rig) written() string {
 func newRig(t *testing.T, origin string, env ...string) *rig {
 	t.Helper()
 	now := func() time.Time { return time.Date(2026, 2, 6, 12, 0, 0, 0, time.UTC) }
-	r := &rig{t: t, store: credstore.NewMemory(now)}
+	r := &rig{t: t, store: &hanging{Store: credstore.NewMemory(now)}}
 	vars := map[string]string{"LONA_GATEWAY_URL": origin, "LONA_AGENT_REGISTRATION_SECRET": settingSecret}
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")

@@ -232,6 +232,26 @@ func TestASecretIsTakenOutOfWhateverElseGoesOut(t *testing.T) {
 	}
 }
 
+// A keyring that hangs holds no answer for longer than the redactor's own
+// bound, and what looks like a secret is masked all the same.
+func TestAStoreThatHangsDoesNotHoldAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nowhere)
+		r.tool("tell", func(context.Context, mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			return mcp.NewToolResultText("here: " + storedToken), nil
+		})
+		r.store.hangs.Store(true)
+		begin := time.Now()
+		got := r.pipe(message(1, "initialize", initialize) + "\n" + message(2, "tools/call", `"name":"tell"`))
+		if took := time.Since(begin); took != 2*time.Second {
+			t.Errorf("it took %s, want 2s", took)
+		}
+		if len(got) != 2 || len(got[1].Result.Content) != 1 || got[1].Result.Content[0].Text != "here: lona_partner_my-agent_…" {
+			t.Errorf("got %+v, want the text with the token masked", got)
+		}
+	})
+}
+
 // The same over HTTP, where a message goes through mcp-go's own writers.
 func TestASecretIsTakenOutOverHTTP(t *testing.T) {
 	r := newRig(t, nowhere)
