@@ -41,6 +41,14 @@ type Rotator interface {
 	Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error)
 }
 
+// InPlaceRotator is a Rotator whose service has only so many places for keys.
+type InPlaceRotator interface {
+	Rotator
+	// RotateInPlace is Rotate, but that the old credential ends before there is
+	// a new one: only a person may say so.
+	RotateInPlace(ctx context.Context, k credstore.Key) (credstore.Info, error)
+}
+
 // Revoker is a Protocol that can end a credential at the service.
 type Revoker interface {
 	Protocol

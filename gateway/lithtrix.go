@@ -111,6 +111,18 @@ func (l *Lithtrix) Authorize(ctx context.Context, k credstore.Key, req *http.Req
 	return nil
 }
 
+// Environ implements [Exporter].
+func (l *Lithtrix) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
+	header, err := presented(ctx, l, k)
+	if err != nil {
+		return nil, err
+	}
+	return []Variable{
+		variable("LITHTRIX_API_KEY", header.Get(wire.LithtrixHeader)),
+		variable("LITHTRIX_API_URL", k.Origin),
+	}, nil
+}
+
 // Register gets the agent a key and stores it. A pair of agent_name and
 // owner_identifier registers once: a usable key of it that is stored is
 // returned, whatever its label, before anything is asked for.

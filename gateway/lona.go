@@ -135,6 +135,20 @@ func (l *Lona) Authorize(ctx context.Context, k credstore.Key, req *http.Request
 	return nil
 }
 
+// Environ implements [Exporter].
+func (l *Lona) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
+	header, err := presented(ctx, l, k)
+	if err != nil {
+		return nil, err
+	}
+	return []Variable{
+		variable("LONA_API_KEY", header.Get(wire.LonaKeyHeader)),
+		variable("LONA_USER_ID", header.Get(wire.LonaUserHeader)),
+		variable("LONA_AGENT_ID", k.Agent),
+		variable("LONA_GATEWAY_URL", k.Origin),
+	}, nil
+}
+
 // Strategies returns the list of strategies as the service sent it, with
 // every secret masked.
 func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {

@@ -48,7 +48,9 @@ type Options struct {
 	chosen map[string]bool
 }
 
-// Client is the client half of every protocol over one store.
+// Client is the client half of every protocol over one store. Its protocols,
+// here and where New makes them, are one of the four lists that a new one is
+// added to; CONTRIBUTING.md names them.
 type Client struct {
 	Lithtrix  *Lithtrix
 	Lona      *Lona
@@ -74,28 +76,35 @@ func New(o Options) (*Client, error) {
 	o.chosen = make(map[string]bool)
 	scrubber := newScrubber(o.Store)
 	o.Store = scrubber.watch()
-	http := newCaller(o, scrubber)
-
-	lithtrix, err := newLithtrix(o, http)
-	if err != nil {
-		return nil, err
-	}
-	lona, err := newLona(o, http)
-	if err != nil {
-		return nil, err
-	}
-	lumina, err := newLumina(o, http)
-	if err != nil {
-		return nil, err
-	}
-
+	m := &making{options: o, http: newCaller(o, scrubber)}
 	c := &Client{
-		Lithtrix: lithtrix, Lona: lona, Lumina: lumina, Scrubber: scrubber,
-		protocols: []Protocol{lithtrix, lona, lumina},
+		Lithtrix: made(m, newLithtrix),
+		Lona:     made(m, newLona),
+		Lumina:   made(m, newLumina),
+		Scrubber: scrubber,
 	}
+	if err := errors.Join(m.errs...); err != nil {
+		return nil, err
+	}
+	c.protocols = m.protocols
 	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
-	c.Lifecycle = newLifecycle(o, http, c.protocols)
+	c.Lifecycle = newLifecycle(o, m.http, c.protocols)
 	return c, nil
+}
+
+// making is what protocols are made of, and those that were made.
+type making struct {
+	options   Options
+	http      *caller
+	protocols []Protocol
+	errs      []error
+}
+
+// made makes a protocol.
+func made[P Protocol](m *making, f func(Options, *caller) (P, error)) P {
+	p, err := f(m.options, m.http)
+	m.protocols, m.errs = append(m.protocols, p), append(m.errs, err)
+	return p
 }
 
 // All returns every protocol, sorted by name.

@@ -13,6 +13,7 @@ import (
 func lithtrix() protocol {
 	const register = "lithtrix_register_agent"
 	return protocol{
+		tools:    []func(Deps) server.ServerTool{lithtrixRegisterAgent},
 		register: register,
 		setting:  "LITHTRIX_API_URL",
 		asks:     "An agent_name of your choice, and who the owner is, which the person says. Some services also ask whether the person agrees to their terms.",
