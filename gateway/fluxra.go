@@ -33,6 +33,9 @@ func fluxraNeeded() []string {
 	return []string{fluxraAgentID, fluxraEmail, fluxraKeyID, fluxraIssuer, fluxraReplaces, fluxraAsked}
 }
 
+// fluxraOriginVar is the setting that says where Fluxra is.
+const fluxraOriginVar = "FLUXRA_API_URL"
+
 // fluxraRegisterTool finishes a registration that did not come to an end.
 const fluxraRegisterTool = "fluxra_register_agent"
 
@@ -97,7 +100,7 @@ type Fluxra struct {
 }
 
 func newFluxra(o Options, http *caller) (*Fluxra, error) {
-	origin, err := o.setting(wire.FluxraName, "FLUXRA_API_URL", wire.FluxraOrigin)
+	origin, err := o.setting(wire.FluxraName, fluxraOriginVar, wire.FluxraOrigin)
 	if err != nil {
 		return nil, err
 	}
@@ -401,3 +404,26 @@ func (f *Fluxra) Renew(ctx context.Context, k credstore.Key) error {
 }
 
 func bearer(token credstore.Secret) string { return "Bearer " + token.Reveal() }
+
+// Environ implements [Exporter].
+func (f *Fluxra) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
+	header, err := presented(ctx, f, k)
+	if err != nil {
+		return nil, err
+	}
+	held, err := f.store.Get(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return []Variable{
+		variable("FLUXRA_ACCESS_TOKEN", header.Get(wire.FluxraHeader)),
+		variable("FLUXRA_AGENT_ID", held.Attrs[fluxraAgentID]),
+		{Name: "FLUXRA_API_KEY", Value: held.Secret},
+		variable(fluxraOriginVar, k.Origin),
+	}, nil
+}
+
+// Discover implements [Discoverer].
+func (f *Fluxra) Discover(ctx context.Context, s *Site) (*Discovery, error) {
+	return discoverFluxra(ctx, s)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -340,5 +341,26 @@ func TestFluxrasRoutesAreNotForPlainRequests(t *testing.T) {
 		if !errors.As(err, &refused) {
 			t.Errorf("%s %s: got %v", req.Method, req.Path, err)
 		}
+	}
+}
+
+func TestAProgramGetsFluxrasKeys(t *testing.T) {
+	s := newFluxra(t)
+	f := s.client(nil)
+	r := f.enrol(t)
+	s.clock.advance(2 * time.Hour)
+	env, err := f.Lifecycle.Environ(t.Context(), r.Key, []string{"PATH=/bin", "ENLIST_PASSPHRASE=x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"PATH=/bin", "FLUXRA_ACCESS_TOKEN=" + f.item(t, r.Key, credstore.KindAccess).Secret.Reveal(), "FLUXRA_AGENT_ID=" + s.any(),
+		"FLUXRA_API_KEY=" + f.secret(t, r.Key), "FLUXRA_API_URL=" + s.URL,
+	}
+	if !slices.Equal(env, want) {
+		t.Errorf("got %q, want %q", env, want)
+	}
+	if s.count(tokenCall) != 2 {
+		t.Error("the access token was not renewed for it")
 	}
 }

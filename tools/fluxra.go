@@ -26,8 +26,10 @@ func fluxra() protocol {
 	invalid := "Read service_said for the argument that is wrong, then make the same call again with it put right."
 	again := "Make the same call again in a minute, once. If it fails again, tell the person that the service is out of order."
 	return protocol{
+		tools:    []func(Deps) server.ServerTool{fluxraRecoverAccount, fluxraRegisterAgent, fluxraVerifyEmail},
 		register: fluxraRegister,
 		setting:  "FLUXRA_API_URL",
+		asks:     "An agent_name of your choice. The person's email is optional, but without a verified one the account cannot be recovered.",
 		advice: map[string]string{
 			wire.FluxraInvalidAgentName: "Call " + fluxraRegister + " again with an agent_name of 3 to 50 ASCII letters, digits and dashes.",
 			wire.FluxraInvalidRequest:   invalid,

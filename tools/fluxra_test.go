@@ -37,9 +37,9 @@ func newFluxraScript() *fluxraScript {
 			`","created_at":"2026-04-03T20:00:00Z","warning":"w","email_verification_sent":true,"email_verification_expires_at":"2099-04-03T21:00:00Z"}`,
 		"POST /api/agents/" + fluxraAgentID: `201 {"key_id":"aky_1","name":"n","api_key":"` + fluxraKey +
 			`","scopes":["messages:read"],"expires_at":null,"created_at":"2026-04-03T20:00:00Z"}`,
-		"POST /api/auth/token":   `200 {"access_token":"` + fluxraToken + `","token_type":"Bearer","expires_in":3600,"scope":"messages:read","key_id":"aky_1"}`,
-		"POST /api/auth/refresh": `200 {"access_token":"` + fluxraToken + `","token_type":"Bearer","expires_in":3600,"scope":"messages:read"}`,
-		"POST /api/auth/logout":  `200 {"message":"m","revoked_at":"2026-04-03T20:00:00Z"}`,
+		"POST /api/auth/token":                                `200 {"access_token":"` + fluxraToken + `","token_type":"Bearer","expires_in":3600,"scope":"messages:read","key_id":"aky_1"}`,
+		"POST /api/auth/refresh":                              `200 {"access_token":"` + fluxraToken + `","token_type":"Bearer","expires_in":3600,"scope":"messages:read"}`,
+		"POST /api/auth/logout":                               `200 {"message":"m","revoked_at":"2026-04-03T20:00:00Z"}`,
 		"DELETE /api/agents/" + fluxraAgentID + "/keys/aky_1": `204 `,
 		"POST /api/auth/verify-email":                         `200 {"agent_id":"` + fluxraAgentID + `","email_verified":true,"message":"m"}`,
 		"POST /api/auth/verification/resend":                  `200 {"message":"m"}`,
