@@ -47,6 +47,7 @@ type Options struct {
 
 // Client is the client half of every protocol over one store.
 type Client struct {
+	AgentDoor *AgentDoor
 	Lithtrix  *Lithtrix
 	Lona      *Lona
 	Lumina    *Lumina
@@ -72,6 +73,10 @@ func New(o Options) (*Client, error) {
 	o.Store = scrubber.watch()
 	http := newCaller(o, scrubber)
 
+	agentDoor, err := newAgentDoor(o, http)
+	if err != nil {
+		return nil, err
+	}
 	lithtrix, err := newLithtrix(o, http)
 	if err != nil {
 		return nil, err
@@ -86,8 +91,8 @@ func New(o Options) (*Client, error) {
 	}
 
 	c := &Client{
-		Lithtrix: lithtrix, Lona: lona, Lumina: lumina, Scrubber: scrubber,
-		protocols: []Protocol{lithtrix, lona, lumina},
+		AgentDoor: agentDoor, Lithtrix: lithtrix, Lona: lona, Lumina: lumina, Scrubber: scrubber,
+		protocols: []Protocol{agentDoor, lithtrix, lona, lumina},
 	}
 	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
 	c.Lifecycle = newLifecycle(o, http, c.protocols)

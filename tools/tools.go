@@ -42,6 +42,7 @@ func All(d Deps) []server.ServerTool {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	return []server.ServerTool{
+		agentdoorRegisterAgent(d),
 		forgetCredential(d),
 		listCredentials(d),
 		lithtrixRegisterAgent(d),
@@ -62,14 +63,17 @@ type protocol struct {
 	// lost is the next step after the answer to what was being done was lost,
 	// where that is not what the tool itself says.
 	lost map[string]string
+	// forgets is what else is gone when a credential is forgotten; "": nothing is.
+	forgets string
 }
 
 // protocols is the list of them.
 func protocols() map[string]protocol {
 	return map[string]protocol{
-		wire.LithtrixName: lithtrix(),
-		wire.LonaName:     lona(),
-		wire.LuminaName:   lumina(),
+		wire.AgentDoorName: agentDoor(),
+		wire.LithtrixName:  lithtrix(),
+		wire.LonaName:      lona(),
+		wire.LuminaName:    lumina(),
 	}
 }
 
