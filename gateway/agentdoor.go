@@ -219,7 +219,7 @@ func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Se
 		// The service has no such agent any more: only registering helps, and
 		// that must not find something usable here.
 		c.State = credstore.StateRevoked
-		if _, err := keep(ctx, a.store, c, agentDoorNeeded...); err != nil {
+		if _, err := a.keepPair(ctx, c); err != nil {
 			a.log.WarnContext(ctx, "an agent that is gone at its service could not be marked", "origin", k.Origin, "agent", k.Agent, "error", err)
 		}
 	}

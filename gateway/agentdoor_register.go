@@ -30,9 +30,6 @@ const (
 	agentDoorRounds = 2
 )
 
-// agentDoorNeeded is what must be kept beside a key pair.
-var agentDoorNeeded = []string{agentDoorAgentID, agentDoorRegister, agentDoorAuth}
-
 // AgentDoorRegistration is what an agent registers with at a service that
 // speaks AgentDoor.
 type AgentDoorRegistration struct {
@@ -439,12 +436,17 @@ func (a *AgentDoor) finish(ctx context.Context, c credstore.Credential, token cr
 		a.keepToken(ctx, c.Key, token)
 	}
 	c.State = credstore.StateActive
-	c, err := keep(ctx, a.store, c, agentDoorNeeded...)
+	c, err := a.keepPair(ctx, c)
 	if err != nil {
 		return AgentDoorRegistered{}, a.notStored(c.Key, err)
 	}
 	a.log.InfoContext(ctx, "credential stored", "protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "key_id", c.KeyID)
 	return a.outcome(c.Info), nil
+}
+
+// keepPair stores a key pair with what is needed beside it at least.
+func (a *AgentDoor) keepPair(ctx context.Context, c credstore.Credential) (credstore.Credential, error) {
+	return keep(ctx, a.store, c, agentDoorAgentID, agentDoorRegister, agentDoorAuth)
 }
 
 func (a *AgentDoor) notStored(k credstore.Key, cause error) error {

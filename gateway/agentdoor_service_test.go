@@ -237,7 +237,7 @@ func (d *door) data(w http.ResponseWriter, r *http.Request) {
 	defer d.mu.Unlock()
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	end, issued := d.tokens[token]
-	if !ok || !(issued && end.After(d.clock.now()) || slices.Contains(d.keys, token)) {
+	if live := issued && end.After(d.clock.now()) || slices.Contains(d.keys, token); !ok || !live {
 		reply(401, `{"error":"unauthorized","message":"no"}`)(w, r)
 		return
 	}

@@ -100,10 +100,10 @@ func (a *AgentDoor) challengeMessage(p wire.AgentDoorPending, header http.Header
 		return "", errChallengeForm
 	}
 	issued, now := time.Unix(unix, 0), a.now()
-	if skew, ok := a.skewIn(header); !near(issued, now, agentDoorFresh) && !(ok && near(issued, now.Add(skew), agentDoorFresh)) {
-		return "", errChallengeStale
+	if skew, ok := a.skewIn(header); near(issued, now, agentDoorFresh) || ok && near(issued, now.Add(skew), agentDoorFresh) {
+		return message, nil
 	}
-	return message, nil
+	return "", errChallengeStale
 }
 
 func near(a, b time.Time, within time.Duration) bool {

@@ -17,7 +17,7 @@ import (
 
 const (
 	doorAPIKey = "agk_live_AbCdEfGhIjKlMnOpQrStUvWxYz012345"
-	doorToken  = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZ18xIn0.c2lnbmF0dXJlMDAwMQ" //nolint:gosec // of a service in this test
+	doorToken  = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZ18xIn0.c2lnbmF0dXJlMDAwMQ"
 	doorScopes = `[{"id":"weather.read","description":"d"},{"id":"history.read","description":"d","price":"$0.001/req"}]`
 )
 
