@@ -143,6 +143,28 @@ func (a *AgentDoor) Authorize(ctx context.Context, k credstore.Key, req *http.Re
 	return nil
 }
 
+// Environ implements [Exporter]. The API key is missing where a crash lost it.
+func (a *AgentDoor) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
+	c, err := a.registered(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	header, err := headersOf(ctx, a, k)
+	if err != nil {
+		return nil, err
+	}
+	key, err := a.held(ctx, c, credstore.KindAPIKey)
+	if err != nil {
+		return nil, err
+	}
+	return []Variable{
+		variable("AGENTDOOR_TOKEN", header.Get(wire.AgentDoorHeader)),
+		{Name: "AGENTDOOR_API_KEY", Value: key.Secret},
+		variable("AGENTDOOR_AGENT_ID", c.Attrs[agentDoorAgentID]),
+		variable(agentDoorOriginVar, k.Origin),
+	}, nil
+}
+
 // bearer returns what to send.
 func (a *AgentDoor) bearer(ctx context.Context, k credstore.Key) (credstore.Secret, error) {
 	c, err := a.registered(ctx, k)

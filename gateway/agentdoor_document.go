@@ -86,7 +86,7 @@ func agentDoorScopes(raw json.RawMessage) []agentDoorScope {
 	}
 	var scopes []agentDoorScope
 	for _, fields := range list {
-		if id := scalar(fields, "id"); presentable(id, 1) && len(id) <= maxScope && len(scopes) < maxScopes {
+		if id := scalar(fields, "id"); presentable(id, 1) && len(id) <= maxScope && len(scopes) < maxScopesAsked {
 			scopes = append(scopes, agentDoorScope{id, priceOf(fields["price"])})
 		}
 	}

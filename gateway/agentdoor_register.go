@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	maxScopes   = 64
-	maxScope    = 128
-	maxMetadata = 8 << 10
+	maxScopesAsked = 64 // scopes
+	maxScope       = 128
+	maxMetadata    = 8 << 10
 	// maxKeptScopes is how many bytes of the granted scopes are kept: a
 	// keyring's item is small.
 	maxKeptScopes = 400
@@ -51,7 +51,7 @@ func (r AgentDoorRegistration) check() error {
 		return errors.New("agent_name: want 1 to 100 characters, none of them a control character")
 	case utf8.RuneCountInString(r.Label) > 100:
 		return errors.New("label: want at most 100 characters")
-	case len(r.Scopes) > maxScopes || slices.ContainsFunc(r.Scopes, func(s string) bool { return !presentable(s, 1) || len(s) > maxScope }):
+	case len(r.Scopes) > maxScopesAsked || slices.ContainsFunc(r.Scopes, func(s string) bool { return !presentable(s, 1) || len(s) > maxScope }):
 		return errors.New("scopes: want at most 64 ids, each of 1 to 128 printable ASCII characters without spaces")
 	case r.X402Wallet != "" && (!presentable(r.X402Wallet, 1) || len(r.X402Wallet) > 128):
 		return errors.New("x402_wallet: want an address of at most 128 printable ASCII characters without spaces")

@@ -41,6 +41,14 @@ type Rotator interface {
 	Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error)
 }
 
+// InPlaceRotator is a Rotator whose service has only so many places for keys.
+type InPlaceRotator interface {
+	Rotator
+	// RotateInPlace is Rotate, but that the old credential ends before there is
+	// a new one: only a person may say so.
+	RotateInPlace(ctx context.Context, k credstore.Key) (credstore.Info, error)
+}
+
 // Revoker is a Protocol that can end a credential at the service.
 type Revoker interface {
 	Protocol
@@ -80,6 +88,15 @@ type Starter interface {
 	Protocol
 	// Start takes over and registers what the user's settings ask for.
 	Start(ctx context.Context) error
+}
+
+// Discoverer is a Protocol that a service can be seen to speak.
+type Discoverer interface {
+	Protocol
+	// Discover looks at a service by GET requests and returns what speaks for
+	// the protocol there; nil: nothing does. An error says that the service did
+	// not answer.
+	Discover(ctx context.Context, s *Site) (*Discovery, error)
 }
 
 // Registration is the outcome of registering.

@@ -50,6 +50,24 @@ func (l *Lifecycle) Rotate(ctx context.Context, k credstore.Key) (credstore.Info
 	return r.Rotate(ctx, k)
 }
 
+// RotateInPlace ends a credential first and then gets a new one, where a service
+// has no place for both.
+func (l *Lifecycle) RotateInPlace(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	p, err := l.protocol(k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	r, ok := p.(InPlaceRotator)
+	if !ok {
+		return credstore.Info{}, &UnsupportedError{
+			Protocol: k.Protocol, Op: "revoke first and rotate", Instead: "It needs none: rotate the credential as usual, where that can be.",
+		}
+	}
+	return r.RotateInPlace(ctx, k)
+}
+
 // Revoke ends a credential at the service and marks it in the store.
 func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
 	ctx, cancel := l.http.begin(ctx)

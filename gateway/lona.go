@@ -135,6 +135,20 @@ func (l *Lona) Authorize(ctx context.Context, k credstore.Key, req *http.Request
 	return nil
 }
 
+// Environ implements [Exporter].
+func (l *Lona) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
+	header, err := headersOf(ctx, l, k)
+	if err != nil {
+		return nil, err
+	}
+	return []Variable{
+		variable("LONA_API_KEY", header.Get(wire.LonaKeyHeader)),
+		variable("LONA_USER_ID", header.Get(wire.LonaUserHeader)),
+		variable("LONA_AGENT_ID", k.Agent),
+		variable("LONA_GATEWAY_URL", k.Origin),
+	}, nil
+}
+
 // Strategies returns the list of strategies as the service sent it, with
 // every secret masked.
 func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
@@ -408,4 +422,27 @@ func (l *Lona) keep(ctx context.Context, c credstore.Credential) (credstore.Info
 		l.log.WarnContext(ctx, "the service did not say when the token expires", "origin", c.Origin, "agent", c.Agent)
 	}
 	return c.Info, nil
+}
+
+// Discover implements [Discoverer]. Live servers may differ in what they answer
+// without a token, so it asks for two routes.
+func (l *Lona) Discover(ctx context.Context, s *Site) (*Discovery, error) {
+	var d Discovery
+	strategies, err := s.get(ctx, wire.LonaStrategiesPath)
+	if err == nil && s.refuses(strategies, http.StatusUnauthorized, wire.LonaUnauthorized) {
+		d.Evidence = append(d.Evidence, "GET "+wire.LonaStrategiesPath+" refuses to go without a token, by Lona's own code.")
+	}
+	invite, inviteErr := s.get(ctx, wire.LonaInvitePath)
+	if inviteErr == nil && s.postOnly(invite) {
+		d.Evidence = append(d.Evidence, wire.LonaInvitePath+" is there, for POST.")
+	}
+	switch len(d.Evidence) {
+	case 0:
+		return nil, cmp.Or(err, inviteErr)
+	case 1:
+		d.Confidence = Likely
+	default:
+		d.Confidence = Certain
+	}
+	return &d, nil
 }

@@ -80,6 +80,18 @@ func (l *Lumina) Authorize(ctx context.Context, k credstore.Key, req *http.Reque
 	return nil
 }
 
+// Environ implements [Exporter].
+func (l *Lumina) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
+	header, err := headersOf(ctx, l, k)
+	if err != nil {
+		return nil, err
+	}
+	return []Variable{
+		variable("LUMINA_API_KEY", header.Get(wire.LuminaKeyHeader)),
+		variable(luminaOriginVar, k.Origin),
+	}, nil
+}
+
 // LuminaRegistration is what an agent registers with at Lumina.
 type LuminaRegistration struct {
 	Label  string // names the key, here and at the service; ""
@@ -260,6 +272,17 @@ func (l *Lumina) keep(ctx context.Context, k credstore.Key, issued luminaIssued,
 // needs a free place; without one it is a *[KeysFullError] and nothing has
 // changed. A rotation that was broken off is finished instead.
 func (l *Lumina) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	return l.rotate(ctx, k, false)
+}
+
+// RotateInPlace implements [InPlaceRotator]: the old key ends first and gives
+// its place to the new one. What is broken off after that leaves a revoked
+// credential, which Rotate gets a new key for.
+func (l *Lumina) RotateInPlace(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	return l.rotate(ctx, k, true)
+}
+
+func (l *Lumina) rotate(ctx context.Context, k credstore.Key, inPlace bool) (credstore.Info, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	before, err := l.store.Get(ctx, k)
@@ -278,8 +301,8 @@ func (l *Lumina) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, e
 	switch {
 	case held.Attrs[luminaReplaces] != "":
 		return l.finish(ctx, held)
-	case held.UsableAt(l.now()) && !same(before, held):
-		return held.Info, nil
+	case held.UsableAt(l.now()) && (!same(before, held) || before.Attrs[luminaReplaces] != ""):
+		return held.Info, nil // somebody else has rotated, or finished it, meanwhile
 	}
 	w, err := l.openWallet(ctx, k.Origin, held.Attrs[luminaWallet])
 	if errors.Is(err, credstore.ErrNotFound) || err == nil && walletAddress(w) != k.Agent {
@@ -287,6 +310,11 @@ func (l *Lumina) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, e
 	}
 	if err != nil {
 		return credstore.Info{}, err
+	}
+	if inPlace && held.UsableAt(l.now()) {
+		if held, err = l.makePlace(ctx, held); err != nil {
+			return credstore.Info{}, err
+		}
 	}
 	issued, err := l.onboard(ctx, k, w)
 	if err != nil {
@@ -301,6 +329,19 @@ func (l *Lumina) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, e
 		return info, err
 	}
 	return l.finish(ctx, credstore.Credential{Info: info, Secret: issued.key})
+}
+
+// makePlace ends a key at the service and marks it, when the store has shown
+// that it can be written.
+func (l *Lumina) makePlace(ctx context.Context, held credstore.Credential) (credstore.Credential, error) {
+	if _, err := keep(ctx, l.store, held, luminaWallet); err != nil {
+		return held, err
+	}
+	if err := l.end(ctx, held.Key, held.KeyID, held.Secret); err != nil && !keyRefused(err) {
+		return held, err
+	}
+	held.State = credstore.StateRevoked
+	return held, l.ended(ctx, held)
 }
 
 // finish ends the key that a stored one replaces.
@@ -376,4 +417,25 @@ func (l *Lumina) end(ctx context.Context, k credstore.Key, id string, with creds
 func luminaNumber(id string) (int64, bool) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	return n, err == nil && n > 0
+}
+
+// Discover implements [Discoverer]. The sandbox and the faucet that a service
+// may also have are no registration and are not looked for.
+func (l *Lumina) Discover(ctx context.Context, s *Site) (*Discovery, error) {
+	keys, err := s.get(ctx, wire.LuminaKeysPath)
+	if err != nil {
+		return nil, err
+	}
+	if !s.refuses(keys, http.StatusUnauthorized, wire.LuminaMissingAPIKey) {
+		return nil, nil
+	}
+	d := Discovery{
+		Confidence: Likely,
+		Evidence:   []string{"GET " + wire.LuminaKeysPath + " refuses to go without a key, by Lumina's own code."},
+	}
+	if onboard, err := s.get(ctx, wire.LuminaOnboardPath); err == nil && s.postOnly(onboard) {
+		d.Confidence = Certain
+		d.Evidence = append(d.Evidence, wire.LuminaOnboardPath+" is there, for POST.")
+	}
+	return &d, nil
 }

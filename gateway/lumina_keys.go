@@ -308,3 +308,61 @@ func (l *Lumina) ImportWallet(ctx context.Context, i WalletImport) (Wallet, erro
 	}
 	return done, l.putWallet(ctx, k, w)
 }
+
+// DeleteWallet deletes a wallet of the origin that is set. Its private key is
+// gone then. While credentials hang on it, which could not be rotated without
+// it, that is refused unless force says otherwise.
+func (l *Lumina) DeleteWallet(ctx context.Context, name string, force bool) (Wallet, error) {
+	w, err := l.Wallet(ctx, name)
+	if err != nil {
+		return Wallet{}, err
+	}
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	k := luminaWalletKey(l.origin, name)
+	unlock, err := l.store.Lock(ctx, k)
+	if err != nil {
+		return Wallet{}, err
+	}
+	defer unlock()
+	list, err := l.store.List(ctx, wire.LuminaName)
+	if err != nil {
+		return Wallet{}, err
+	}
+	var hang []string
+	for _, i := range list {
+		if i.Kind == credstore.KindToken && i.Origin == l.origin && i.State != credstore.StateRevoked &&
+			(i.Attrs[luminaWallet] == name || i.Agent == strings.ToLower(w.Address)) {
+			hang = append(hang, bareHandle(i.Key))
+		}
+	}
+	if len(hang) > 0 && !force {
+		return Wallet{}, &RefusedError{Why: "Credentials were issued to this wallet, and without it they can never be rotated: " +
+			strings.Join(hang, ", ") + ". Revoke them first, or force it."}
+	}
+	if err := l.store.Delete(ctx, k); err != nil {
+		return Wallet{}, err
+	}
+	l.log.InfoContext(ctx, "a wallet is deleted", "protocol", wire.LuminaName, "origin", l.origin, "address", w.Address)
+	return w, nil
+}
+
+// Wallet returns what may be said of the wallet that is called name.
+func (l *Lumina) Wallet(ctx context.Context, name string) (Wallet, error) {
+	if l.origin == "" {
+		return Wallet{}, errNoLumina()
+	}
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	all, err := l.Wallets(ctx)
+	if err != nil {
+		return Wallet{}, err
+	}
+	all = slices.DeleteFunc(all, func(w Wallet) bool { return w.Origin != l.origin })
+	for _, w := range all {
+		if w.Name == name {
+			return w, nil
+		}
+	}
+	return Wallet{}, &RefusedError{Why: "No wallet of that name is stored for " + l.origin + ". Stored are: " + walletNames(all) + "."}
+}

@@ -43,9 +43,14 @@ type Options struct {
 	Logger *slog.Logger
 	// Version goes into the User-Agent; "": "dev".
 	Version string
+
+	// chosen collects the origins that Origins and Env set.
+	chosen map[string]bool
 }
 
-// Client is the client half of every protocol over one store.
+// Client is the client half of every protocol over one store. Its protocols,
+// here and where New makes them, are one of the four lists that a new one is
+// added to; CONTRIBUTING.md names them.
 type Client struct {
 	AgentDoor *AgentDoor
 	Lithtrix  *Lithtrix
@@ -69,34 +74,39 @@ func New(o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.chosen = make(map[string]bool)
 	scrubber := newScrubber(o.Store)
 	o.Store = scrubber.watch()
-	http := newCaller(o, scrubber)
-
-	agentDoor, err := newAgentDoor(o, http)
-	if err != nil {
-		return nil, err
-	}
-	lithtrix, err := newLithtrix(o, http)
-	if err != nil {
-		return nil, err
-	}
-	lona, err := newLona(o, http)
-	if err != nil {
-		return nil, err
-	}
-	lumina, err := newLumina(o, http)
-	if err != nil {
-		return nil, err
-	}
-
+	m := &making{options: o, http: newCaller(o, scrubber)}
 	c := &Client{
-		AgentDoor: agentDoor, Lithtrix: lithtrix, Lona: lona, Lumina: lumina, Scrubber: scrubber,
-		protocols: []Protocol{agentDoor, lithtrix, lona, lumina},
+		AgentDoor: made(m, newAgentDoor),
+		Lithtrix:  made(m, newLithtrix),
+		Lona:      made(m, newLona),
+		Lumina:    made(m, newLumina),
+		Scrubber:  scrubber,
 	}
+	if err := errors.Join(m.errs...); err != nil {
+		return nil, err
+	}
+	c.protocols = m.protocols
 	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
-	c.Lifecycle = newLifecycle(o, http, c.protocols)
+	c.Lifecycle = newLifecycle(o, m.http, c.protocols)
 	return c, nil
+}
+
+// making is what protocols are made of, and those that were made.
+type making struct {
+	options   Options
+	http      *caller
+	protocols []Protocol
+	errs      []error
+}
+
+// made makes a protocol.
+func made[P Protocol](m *making, f func(Options, *caller) (P, error)) P {
+	p, err := f(m.options, m.http)
+	m.protocols, m.errs = append(m.protocols, p), append(m.errs, err)
+	return p
 }
 
 // All returns every protocol, sorted by name.
@@ -131,6 +141,9 @@ func (o Options) setting(protocol, name, own string) (string, error) {
 	origin, err := parseOrigin(base)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", source, err)
+	}
+	if o.chosen != nil {
+		o.chosen[origin] = true
 	}
 	return origin, nil
 }

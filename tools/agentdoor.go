@@ -18,7 +18,9 @@ func agentDoor() protocol {
 	again := "Call " + agentDoorRegister + " again in a minute, once, with the same arguments: the key pair is stored, so nothing is lost."
 	signature := "Tell the person: the service does not take the agent's signature. Call " + agentDoorRegister + " again with another agent_name."
 	return protocol{
+		tools:    []func(Deps) server.ServerTool{agentdoorRegisterAgent},
 		register: agentDoorRegister,
+		asks:     "Its URL and an agent_name of your choice; scopes, if not all that cost nothing. The tool makes the key pair that the service asks for.",
 		setting:  "AGENTDOOR_URL",
 		forgets:  "Its key pair is gone, too: this registration can never be had again.",
 		advice: map[string]string{

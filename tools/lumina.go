@@ -20,8 +20,11 @@ func lumina() protocol {
 	limit := "Wait an hour, then call " + luminaRegister + " again: an address gets ten tries an hour."
 	signature := "Tell the person: the service does not take the wallet's signature. Call " + luminaRegister + " again in a minute, once."
 	return protocol{
+		tools:    []func(Deps) server.ServerTool{luminaRegisterAgent},
 		register: luminaRegister,
 		setting:  "LUMINA_API_URL",
+		asks: "The signature of an Ethereum wallet, which is stored here or made. " +
+			"What the service calls its sandbox and its faucet is no registration, and Enlist does not use it.",
 		advice: map[string]string{
 			wire.LuminaStaleTimestamp:    "Ask the person to set this machine's clock right, then call " + luminaRegister + " again.",
 			wire.LuminaInvalidSignature:  signature,
@@ -105,5 +108,8 @@ func (d Deps) explainFull(ctx context.Context, s spec, e *gateway.KeysFullError)
 	f.WhatHappened += " Its keys: " + strings.Join(keys, "; ") + "."
 	f.ServiceSaid = d.Client.Scrubber.Said(ctx, strings.TrimSpace(f.ServiceSaid+" "+strings.Join(labels, "; ")))
 	f.NextStep = "Ask the person which of these keys may end for good. Then call " + luminaRegister + " with its number as revoke_key_id. Never choose one yourself."
+	if s.name != luminaRegister {
+		f.NextStep += " Give it the label of the credential that you are rotating: if it is that one's own key, the new key takes its place; if it is another, call " + s.name + " again."
+	}
 	return f
 }

@@ -98,6 +98,21 @@ func TestAFullWalletNamesItsKeys(t *testing.T) {
 	if f.Code != wire.LuminaCapReached || !strings.Contains(f.NextStep, "Ask the person") || !strings.Contains(f.WhatIsStored, "Nothing changed") {
 		t.Errorf("rotating at the cap: got %+v", f)
 	}
+	// The person chooses the key that is being rotated.
+	if !strings.Contains(f.NextStep, "lumina_register_agent with its number as revoke_key_id") || !strings.Contains(f.NextStep, "the label of the credential") {
+		t.Errorf("rotating at the cap: got the next step %q", f.NextStep)
+	}
+	m := regexp.MustCompile(`(\d+)[^;]*, stored as lumina/bot-3`).FindStringSubmatch(f.WhatHappened)
+	if m == nil {
+		t.Fatalf("%q does not name the key that is being rotated", f.WhatHappened)
+	}
+	if _, err := fmt.Sscan(m[1], &number); err != nil {
+		t.Fatal(err)
+	}
+	got = call[tools.LuminaRegistered](r, "lumina_register_agent", args{"label": "bot-3", "revoke_key_id": number})
+	if got.Handle != "lumina/bot-3" || got.Reused || got.State != "active" {
+		t.Errorf("in its place: got %+v", got)
+	}
 }
 
 func TestLuminaWithoutAnAddress(t *testing.T) {

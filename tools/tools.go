@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,30 +36,36 @@ func Register(s *server.MCPServer, d Deps) {
 	s.AddTools(All(d)...)
 }
 
-// All lists every tool, sorted by name. It is one of the lists that a new
-// protocol is added to.
+// All lists every tool, sorted by name: those that are for every protocol, and
+// each protocol's own.
 func All(d Deps) []server.ServerTool {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
-	return []server.ServerTool{
-		agentdoorRegisterAgent(d),
+	all := []server.ServerTool{
+		discoverService(d),
 		forgetCredential(d),
 		listCredentials(d),
-		lithtrixRegisterAgent(d),
-		lonaListStrategies(d),
-		lonaRegisterAgent(d),
-		luminaRegisterAgent(d),
 		revokeCredential(d),
 		rotateCredential(d),
 		sendRequest(d),
 	}
+	for _, p := range protocols() {
+		for _, t := range p.tools {
+			all = append(all, t(d))
+		}
+	}
+	slices.SortFunc(all, func(a, b server.ServerTool) int { return strings.Compare(a.Tool.Name, b.Tool.Name) })
+	return all
 }
 
-// protocol is what the tools that are for every protocol know of one.
+// protocol is the tools of a protocol, and what those that are for every
+// protocol know of it.
 type protocol struct {
+	tools    []func(Deps) server.ServerTool
 	register string            // the tool that registers an agent
 	setting  string            // the environment variable that holds the service's base URL
+	asks     string            // what an agent needs to register, in words
 	advice   map[string]string // the next step for an error code of the service
 	// lost is the next step after the answer to what was being done was lost,
 	// where that is not what the tool itself says.
@@ -67,7 +74,8 @@ type protocol struct {
 	forgets string
 }
 
-// protocols is the list of them.
+// protocols lists them. It is one of the four lists that a new protocol is added
+// to; CONTRIBUTING.md names them.
 func protocols() map[string]protocol {
 	return map[string]protocol{
 		wire.AgentDoorName: agentDoor(),

@@ -18,11 +18,12 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	p := &program{
-		stdin:  os.Stdin,
-		stdout: os.Stdout,
-		stderr: os.Stderr,
-		env:    os.Getenv,
-		now:    time.Now,
+		stdin:   os.Stdin,
+		stdout:  os.Stdout,
+		stderr:  os.Stderr,
+		env:     os.Getenv,
+		environ: os.Environ,
+		now:     time.Now,
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	code := p.run(ctx, os.Args[1:])

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) string
+	environ        func() []string // all of it, for the program that exec runs
 	now            func() time.Time
 
 	// wrapGateway stands around the handler of every gateway that this process
@@ -49,7 +51,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 		if !failed.reported {
 			fmt.Fprintf(p.stderr, "enlist: %v\n", failed.err)
 		}
-		return exitFailure
+		return cmp.Or(failed.code, exitFailure)
 	}
 	fmt.Fprintf(p.stderr, "enlist: %v\nRun 'enlist --help' for the commands, 'enlist COMMAND --help' for one.\n", err)
 	return exitUsage
@@ -59,6 +61,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 type runError struct {
 	err      error
 	reported bool // the command has said it in its own way
+	code     int  // the exit code; 0: exitFailure
 }
 
 func (e *runError) Error() string { return e.err.Error() }
@@ -99,6 +102,7 @@ the keys out of the model's sight.
 	root.AddCommand(
 		p.callCommand(),
 		p.demoCommand(),
+		p.execCommand(),
 		p.forgetCommand(),
 		p.gatewayCommand(),
 		p.listCommand(),

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway"
 )
 
 // credentialCommand returns a command about one stored credential.
@@ -29,11 +31,19 @@ func (p *program) credentialCommand(verb, short, long string, f func(context.Con
 }
 
 func (p *program) rotateCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, inPlace bool
 	cmd := p.credentialCommand("rotate", "Replace a credential by a new one, at the service and in the store",
 		"Replace a credential by a new one, at the service and in the store. The old one is\ndead afterwards.",
 		func(ctx context.Context, c *client, info credstore.Info) error {
-			info, err := c.Lifecycle.Rotate(ctx, info.Key)
+			rotate := c.Lifecycle.Rotate
+			if inPlace {
+				rotate = c.Lifecycle.RotateInPlace
+			}
+			info, err := rotate(ctx, info.Key)
+			var full *gateway.KeysFullError
+			if errors.As(err, &full) && !inPlace {
+				return fmt.Errorf("%w. Nothing has changed: let one of them end first, with enlist revoke, or this one's with --revoke-first", err)
+			}
 			if err != nil {
 				return err
 			}
@@ -49,6 +59,7 @@ func (p *program) rotateCommand() *cobra.Command {
 			return nil
 		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&inPlace, "revoke-first", false, "end the old one before there is a new one, where the service has no place for both")
 	return cmd
 }
 

@@ -29,7 +29,7 @@ import (
 const inspectorVariable = "ENLIST_TEST_INSPECTOR"
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"enlist": enlist})
+	testscript.Main(m, map[string]func(){"enlist": enlist, "program": programOfAPerson})
 }
 
 // enlist is main, but that what it writes, and what its gateways issue, is
@@ -49,11 +49,12 @@ func enlist() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	p := &program{
-		stdin:  os.Stdin,
-		stdout: io.MultiWriter(os.Stdout, stdout),
-		stderr: io.MultiWriter(os.Stderr, stderr),
-		env:    os.Getenv,
-		now:    time.Now,
+		stdin:   os.Stdin,
+		stdout:  io.MultiWriter(os.Stdout, stdout),
+		stderr:  io.MultiWriter(os.Stderr, stderr),
+		env:     os.Getenv,
+		environ: os.Environ,
+		now:     time.Now,
 		wrapGateway: func(h http.Handler) http.Handler {
 			return gatewaytest.Record(h, record.Issued)
 		},
@@ -237,7 +238,7 @@ func environment(ts *testscript.TestScript) []string {
 		"PATH", "HOME", "ENLIST_HOME", "ENLIST_STORE", "LocalAppData", "AppData", "SystemRoot", "TMPDIR", "TMP",
 		"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", leakscan.Variable,
 		"AGENT_REGISTRATION_SECRET", "AGENT_INVITE_ENABLED", "AGENT_INVITE_REBIND", "AGENT_TOKEN_TTL_DAYS",
-		"LONA_GATEWAY_URL", "LUMINA_API_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
+		"LONA_GATEWAY_URL", "LITHTRIX_API_URL", "LUMINA_API_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
 	} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)

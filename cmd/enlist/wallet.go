@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -19,11 +20,11 @@ import (
 func (p *program) walletCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wallet",
-		Short: "Import and list the wallets that sign for the agent",
+		Short: "Import, list and delete the wallets that sign for the agent",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(p.walletImportCommand(), p.walletListCommand())
+	cmd.AddCommand(p.walletDeleteCommand(), p.walletImportCommand(), p.walletListCommand())
 	return cmd
 }
 
@@ -67,6 +68,56 @@ What a wallet signs names no service, so a wallet is used at one of them only;
 	cmd.Flags().BoolVar(&shared, "shared", false, "the wallet may be used at another service already")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "read the keystore's passphrase from the first line of `FILE`")
 	return cmd
+}
+
+func (p *program) walletDeleteCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete a wallet from this machine for good",
+		Long: `Delete a wallet, of the Lumina that LUMINA_API_URL says, from this machine. Its
+private key is gone then, unless you have it elsewhere. This asks on the terminal
+first, and refuses while credentials hang on the wallet.`,
+		Args: cobra.ExactArgs(1),
+		RunE: run(func(cmd *cobra.Command, args []string) error {
+			return p.withClient(cmd, func(ctx context.Context, c *client) error {
+				w, err := c.Lumina.Wallet(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if !force {
+					prompt := fmt.Sprintf("The private key of %s (%s) will be gone. Type the wallet's name to delete it: ", w.Name, w.Address)
+					if err := p.confirm(prompt, w.Name); err != nil {
+						return err
+					}
+				}
+				if w, err = c.Lumina.DeleteWallet(ctx, args[0], force); err != nil {
+					return err
+				}
+				fmt.Fprintf(p.stdout, "Deleted the wallet %s (%s) for %s.\n", w.Name, w.Address, w.Origin)
+				return nil
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "do not ask, and delete it even if credentials hang on it")
+	return cmd
+}
+
+// confirm asks on the terminal for a word, and fails unless it is given.
+func (p *program) confirm(prompt, word string) error {
+	f, ok := p.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return errors.New("this is asked about on a terminal, and standard input is none: --force does not ask")
+	}
+	fmt.Fprint(p.stderr, prompt)
+	line, err := bufio.NewReader(f).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("read from the terminal: %w", err)
+	}
+	if strings.TrimSpace(line) != word {
+		return errors.New("nothing was deleted: another word was typed")
+	}
+	return nil
 }
 
 func (p *program) walletListCommand() *cobra.Command {

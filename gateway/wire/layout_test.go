@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bytes"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -86,6 +87,35 @@ func TestWireIsStandardLibraryOnly(t *testing.T) {
 				t.Errorf("%s imports %s; package wire imports the standard library only", file, imported)
 			}
 		}
+	}
+}
+
+// TestOnlyPeopleAreGivenSecrets keeps the way out of package gateway that hands
+// a secret to a person's program from what a model can call.
+func TestOnlyPeopleAreGivenSecrets(t *testing.T) {
+	found := false
+	for _, file := range goFiles(t) {
+		if strings.HasSuffix(file, "_test.go") || path.Dir(file) == "gateway" {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, file), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok || s.Sel.Name != "Environ" {
+				return true
+			}
+			if file != "cmd/enlist/exec.go" && file != "cmd/enlist/main.go" {
+				t.Errorf("%s uses Environ: a secret is handed to a person's own program only, by enlist exec", file)
+			}
+			found = true
+			return true
+		})
+	}
+	if !found {
+		t.Error("nobody uses Environ: the test looks for the wrong name")
 	}
 }
 

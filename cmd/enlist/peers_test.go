@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+)
+
+// peersVariable names the folder with other people's programs, installed.
+const peersVariable = "ENLIST_TEST_PEERS"
+
+// bundled is where .ci/peers puts what cannot be run before it is bundled.
+const bundled = "node_modules/.bundle/"
+
+// peerCommand returns the command of one of other people's programs.
+func peerCommand(ctx context.Context, t *testing.T, script string, args ...string) *exec.Cmd {
+	t.Helper()
+	dir := os.Getenv(peersVariable)
+	if dir == "" {
+		t.Skip("the npm packages of .ci/peers are not installed; .ci/run installs them")
+	}
+	return exec.CommandContext(ctx, "node", append([]string{filepath.Join(dir, script)}, args...)...)
+}
+
+// peerServer runs one of other people's servers until the test ends, and
+// returns its URL.
+func peerServer(t *testing.T, script string) string {
+	t.Helper()
+	cmd := peerCommand(context.WithoutCancel(t.Context()), t, script) // that one ends before the cleanup
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	url, err := bufio.NewReader(stdout).ReadString('\n')
+	t.Cleanup(func() {
+		if err := errors.Join(stdin.Close(), cmd.Wait()); err != nil { // it ends with its standard input
+			t.Errorf("%s: %v\n%s", script, err, stderr.String())
+		}
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	return strings.TrimSpace(url)
+}
+
+// peer runs one of other people's programs, and reads the JSON objects that it
+// prints, one a line.
+func peer[Line any](t *testing.T, script string, args ...string) []Line {
+	t.Helper()
+	cmd := peerCommand(t.Context(), t, script, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v\n%s\n%s", script, err, stdout.String(), stderr.String())
+	}
+	var lines []Line
+	for line := range bytes.Lines(stdout.Bytes()) {
+		var l Line
+		if err := json.Unmarshal(line, &l); err != nil {
+			t.Fatalf("%s: %v in %q", script, err, line)
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+// TestLuminaTakesWhatEthersSigns has wallets of ethers onboard, with the address
+// in every spelling.
+func TestLuminaTakesWhatEthersSigns(t *testing.T) {
+	type line struct {
+		Name   string
+		Status int
+		Code   string
+		Wallet bool // the answer has the address in lower case
+		Keys   int  // the status with the key
+	}
+	want := []line{
+		{"checksummed", 201, "", true, 200},
+		{"lower case", 201, "", true, 200},
+		{"upper case", 201, "", true, 200},
+		{"wrong checksum", 400, "invalid_body", false, 0},
+		{"message with another spelling", 401, "invalid_signature", false, 0},
+		{"signature in upper case", 201, "", true, 200},
+		{"v of 0 or 1", 201, "", true, 200},
+		{"compact signature", 400, "invalid_body", false, 0},
+	}
+	gw := gatewaytest.New(t)
+	got := peer[line](t, "lumina-onboard.mjs", gw.URL)
+	if len(got) != len(want) {
+		t.Fatalf("got %d answers, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("got %+v, want %+v", got[i], want[i])
+		}
+	}
+}
+
+// agentDoorLine is what the agent of .ci/peers prints of a step.
+type agentDoorLine struct {
+	Step   string
+	Status int
+	Code   string
+	Fields []string
+	OK     bool
+}
+
+// registersAtAgentDoor has an agent that uses the protocol's own library register
+// at a service, and use what it is issued on one of its routes.
+func registersAtAgentDoor(t *testing.T, url, route string) {
+	t.Helper()
+	want := []agentDoorLine{
+		{Step: "discovery", Status: 200},
+		{Step: "register", Status: 201, Fields: []string{"agent_id", "challenge"}},
+		{Step: "challenge", OK: true},
+		{Step: "verify by another key", Status: 400, Code: "invalid_signature"},
+		{Step: "verify", Status: 200, Fields: []string{"agent_id", "api_key", "rate_limit", "scopes_granted", "token", "token_expires_at"}},
+		{Step: "verify again", Status: 404, Code: "not_found"},
+		{Step: "register again", Status: 409, Code: "already_registered", Fields: []string{"agent_id", "error", "message"}},
+		{Step: "auth", Status: 200, Fields: []string{"expires_at", "token"}},
+		{Step: "with the api key", Status: 200},
+		{Step: "with the first token", Status: 200},
+		{Step: "with the next token", Status: 200},
+		{Step: "with nothing", Status: 401},
+	}
+	got := peer[agentDoorLine](t, bundled+"agentdoor-agent.cjs", url, route)
+	if len(got) != len(want) {
+		t.Fatalf("got %+v, want %d lines", got, len(want))
+	}
+	for i, w := range want {
+		g := got[i]
+		if g.Step != w.Step || g.Status != w.Status || w.Code != "" && g.Code != w.Code || g.OK != w.OK || w.Fields != nil && !slices.Equal(g.Fields, w.Fields) {
+			t.Errorf("got %+v, want %+v", g, w)
+		}
+	}
+}
+
+// TestTheAgentDoorOfOthersIsOne: the agent and the service of .ci/peers, which
+// stand for all others, understand each other.
+func TestTheAgentDoorOfOthersIsOne(t *testing.T) {
+	registersAtAgentDoor(t, peerServer(t, bundled+"agentdoor-server.cjs"), "/whoami")
+}
