@@ -24,12 +24,16 @@ const (
 	// KindWallet is the private key of a wallet, which signs and is never sent.
 	// Its Key names no agent: Agent is what the wallet is called here.
 	KindWallet Kind = "wallet"
-	// KindAPIKey is a long-lived key that short-lived tokens are had with.
-	KindAPIKey Kind = "api-key"
+	// KindKeyPair is the private key of a key pair that is an agent's identity
+	// at one service. It signs and is never sent.
+	KindKeyPair Kind = "key_pair"
+	// KindAPIKey is a long-lived key that stands behind another credential, or
+	// that short-lived ones are had with.
+	KindAPIKey Kind = "api_key"
 	// KindAccess is such a short-lived token.
-	KindAccess Kind = "access-token"
+	KindAccess Kind = "access_token"
 	// KindRecovery is what other keys are had with when nothing else is left.
-	KindRecovery Kind = "recovery-key"
+	KindRecovery Kind = "recovery_key"
 )
 
 // Key names a credential. Its fields are not secret.

@@ -2,9 +2,7 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -225,12 +223,6 @@ func lifetime(fields map[string]json.RawMessage) time.Duration {
 		seconds = wire.FluxraTokenSeconds
 	}
 	return time.Duration(min(seconds, fluxraMaxLife.Seconds()) * float64(time.Second))
-}
-
-// fingerprint tells secrets apart, and of one says nothing.
-func fingerprint(secret credstore.Secret) string {
-	sum := sha256.Sum256([]byte(secret.Reveal()))
-	return hex.EncodeToString(sum[:6])
 }
 
 // another makes an API key with the recovery key and stores it in the place of

@@ -52,6 +52,7 @@ type Options struct {
 // here and where New makes them, are one of the four lists that a new one is
 // added to; CONTRIBUTING.md names them.
 type Client struct {
+	AgentDoor *AgentDoor
 	Fluxra    *Fluxra
 	Lithtrix  *Lithtrix
 	Lona      *Lona
@@ -79,11 +80,12 @@ func New(o Options) (*Client, error) {
 	o.Store = scrubber.watch()
 	m := &making{options: o, http: newCaller(o, scrubber)}
 	c := &Client{
-		Fluxra:   made(m, newFluxra),
-		Lithtrix: made(m, newLithtrix),
-		Lona:     made(m, newLona),
-		Lumina:   made(m, newLumina),
-		Scrubber: scrubber,
+		AgentDoor: made(m, newAgentDoor),
+		Fluxra:    made(m, newFluxra),
+		Lithtrix:  made(m, newLithtrix),
+		Lona:      made(m, newLona),
+		Lumina:    made(m, newLumina),
+		Scrubber:  scrubber,
 	}
 	if err := errors.Join(m.errs...); err != nil {
 		return nil, err
