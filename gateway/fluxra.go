@@ -206,12 +206,17 @@ func (f *Fluxra) taken(ctx context.Context, op call, k credstore.Key, r FluxraRe
 }
 
 // account returns the API key and the recovery key of an account, each empty
-// where it is not stored.
+// where it is not stored. A damaged API key is none where the recovery key can
+// make another.
 func (f *Fluxra) account(ctx context.Context, k credstore.Key) (key, recovery credstore.Credential, err error) {
-	if key, err = f.stored(ctx, k); err != nil {
+	recovery, err = f.stored(ctx, ofKind(k, credstore.KindRecovery))
+	if err != nil {
 		return key, recovery, err
 	}
-	recovery, err = f.stored(ctx, ofKind(k, credstore.KindRecovery))
+	key, err = f.stored(ctx, k)
+	if errors.Is(err, credstore.ErrDamaged) && !recovery.Secret.IsZero() {
+		return credstore.Credential{}, recovery, nil
+	}
 	return key, recovery, err
 }
 

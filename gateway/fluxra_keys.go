@@ -31,9 +31,10 @@ func (f *Fluxra) usable(ctx context.Context, k credstore.Key) (credstore.Credent
 	held, ok := f.unstored.waiting(k)
 	var err error
 	if !ok {
-		if held, err = f.store.Get(ctx, k); err != nil {
-			return held, err
-		}
+		held, err = f.store.Get(ctx, k)
+	}
+	if err != nil {
+		return held, err
 	}
 	switch held.State {
 	case credstore.StateRevoked:

@@ -391,3 +391,62 @@ func TestFluxraFinishesARotationThatStopped(t *testing.T) {
 		}
 	}
 }
+
+// damager is a store that cannot read one kind of its items until it is
+// written anew.
+type damager struct {
+	credstore.Store
+	kind credstore.Kind
+}
+
+func (s *damager) Get(ctx context.Context, k credstore.Key) (credstore.Credential, error) {
+	if k.Kind == s.kind {
+		return credstore.Credential{}, &credstore.Error{Op: "read", Place: "memory", Kind: credstore.ErrDamaged}
+	}
+	return s.Store.Get(ctx, k)
+}
+
+func (s *damager) Put(ctx context.Context, c credstore.Credential) error {
+	if c.Kind == s.kind && !c.Secret.IsZero() {
+		s.kind = ""
+	}
+	return s.Store.Put(ctx, c)
+}
+
+func TestFluxraReplacesAKeyThatIsDamaged(t *testing.T) {
+	for _, kind := range []credstore.Kind{credstore.KindAPIKey, credstore.KindAccess} {
+		s := newFluxra(t)
+		inner := credstore.NewMemory(s.clock.now)
+		r := s.client(inner).enrol(t)
+		s.clock.advance(time.Minute)
+		f := s.client(&damager{inner, kind})
+		f.enrol(t)
+		if got := f.me(t, r.Key); got != 200 || s.count("POST /api/auth/register") != 1 {
+			t.Errorf("%s: got the status %d after %v", kind, got, s.calls)
+		}
+	}
+	s := newFluxra(t)
+	inner := credstore.NewMemory(s.clock.now)
+	s.client(inner).enrol(t)
+	f := s.client(&damager{inner, credstore.KindRecovery})
+	if _, err := f.Fluxra.Register(t.Context(), weather()); !errors.Is(err, credstore.ErrDamaged) {
+		t.Errorf("got %v, want that no other account is made in its place", err)
+	}
+}
+
+func TestFluxraDoesWithoutAListOfKeys(t *testing.T) {
+	s := newFluxra(t)
+	f := s.client(nil)
+	r := f.enrol(t)
+	s.clock.advance(time.Minute)
+	s.loses(keyCall, 1)
+	if _, err := f.Lifecycle.Rotate(t.Context(), r.Key); err == nil {
+		t.Fatal("rotated over a dead line")
+	}
+	s.on("GET agent", 9, reply(404, "404 page not found"))
+	s.clock.advance(time.Minute)
+	info, err := f.Lifecycle.Rotate(t.Context(), r.Key)
+	if err != nil || info.Attrs["asked"] != "" || f.me(t, r.Key) != 200 || !strings.Contains(f.log.String(), "may live that never arrived") {
+		t.Errorf("got %+v, %v", info, err)
+	}
+}

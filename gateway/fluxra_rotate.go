@@ -14,7 +14,7 @@ import (
 // finish gets what a registration still lacks: an API key, where one is
 // needed, and an access token. It reports whether it asked for anything.
 func (f *Fluxra) finish(ctx context.Context, k credstore.Key, needsKey bool) (asked bool, err error) {
-	held, err := f.stored(ctx, k)
+	held, _, err := f.account(ctx, k)
 	if err != nil {
 		return false, err
 	}
@@ -155,13 +155,6 @@ func (f *Fluxra) sweep(ctx context.Context, held, token credstore.Credential) (c
 		}
 		return keep(ctx, f.store, held, fluxraNeeded()...)
 	}
-	if len(names) > 0 && !token.Secret.IsZero() {
-		strays, err := f.strays(ctx, held, token, names)
-		if err != nil {
-			return held, err
-		}
-		ids = append(strays, ids...)
-	}
 	op := call{protocol: wire.FluxraName, origin: held.Origin, op: "delete an API key", acts: true}
 	for _, id := range ids {
 		if err := f.delete(ctx, op, held.Key, id); err != nil {
@@ -170,8 +163,37 @@ func (f *Fluxra) sweep(ctx context.Context, held, token credstore.Credential) (c
 	}
 	held.Attrs = maps.Clone(held.Attrs)
 	delete(held.Attrs, fluxraReplaces)
+	if err := f.sweepStrays(ctx, op, held, token, names); err != nil {
+		if kept, storeErr := keep(ctx, f.store, held, fluxraNeeded()...); storeErr == nil {
+			held = kept
+		}
+		return held, err
+	}
 	delete(held.Attrs, fluxraAsked)
 	return keep(ctx, f.store, held, fluxraNeeded()...)
+}
+
+// sweepStrays deletes the API keys that were made and never arrived. A service
+// that lists no keys cannot be asked for them.
+func (f *Fluxra) sweepStrays(ctx context.Context, op call, held, token credstore.Credential, names []string) error {
+	if len(names) == 0 || token.Secret.IsZero() {
+		return nil
+	}
+	strays, err := f.strays(ctx, held, token, names)
+	var e *Error
+	if errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
+		f.log.WarnContext(ctx, "an API key may live that never arrived: the service does not list its keys", "origin", held.Origin, "agent", held.Agent)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, id := range strays {
+		if err := f.delete(ctx, op, held.Key, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // strays returns the ids of the agent's keys that have one of the names and are
