@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -331,12 +329,6 @@ func agentDoorAuthPath(i credstore.Info) string {
 		return path
 	}
 	return wire.AgentDoorAuthPath
-}
-
-// fingerprint tells secrets apart, and of one says nothing.
-func fingerprint(s credstore.Secret) string {
-	sum := sha256.Sum256([]byte(s.Reveal()))
-	return hex.EncodeToString(sum[:6])
 }
 
 // isRefusal reports whether a service answered with a code, in whichever case

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"maps"
 	"slices"
@@ -29,6 +31,12 @@ const (
 func presentable(s string, shortest int) bool {
 	return len(s) >= shortest && len(s) <= maxSecret &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// fingerprint tells secrets apart, and of one says nothing.
+func fingerprint(secret credstore.Secret) string {
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	return hex.EncodeToString(sum[:6])
 }
 
 // keep stores what a service issued, and returns it as it was stored. It does

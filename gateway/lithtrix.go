@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -280,10 +278,9 @@ func (l *Lithtrix) issue(ctx context.Context, op call, k credstore.Key, path str
 	}
 	secret := credstore.NewSecret(key)
 	l.http.scrub.learn(secret) // before anything else of the answer is looked at
-	sum := sha256.Sum256([]byte(key))
 	c := credstore.Credential{Secret: secret, Info: credstore.Info{
 		Key: k, State: credstore.StateActive, CreatedAt: l.now().UTC().Truncate(time.Millisecond),
-		KeyID: hex.EncodeToString(sum[:6]), // tells keys apart, and of one says nothing
+		KeyID: fingerprint(secret),
 		Attrs: make(map[string]string),
 	}}
 	if id := scalar(fields, "agent_id"); id != "" {
