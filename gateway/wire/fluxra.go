@@ -94,9 +94,9 @@ var (
 	fluxraAgentID   = regexp.MustCompile(`^agt_[0-9a-f]{32}$`)
 	fluxraCode      = regexp.MustCompile(`^[0-9]{6}$`)
 	// Only where a word begins: "risk_management_parameters" is no secret.
-	fluxraRecoveryShape = regexp.MustCompile(`\brk_[A-Za-z0-9_-]{20,}`)
-	fluxraKeyShape      = regexp.MustCompile(`\bsk_[A-Za-z0-9_-]{20,}`)
-	fluxraMailShape     = regexp.MustCompile(`\bevt_[A-Za-z0-9_-]{20,}`)
+	fluxraRecoveryShape = regexp.MustCompile(`\brk_[A-Za-z0-9_-]{16,}`)
+	fluxraKeyShape      = regexp.MustCompile(`\bsk_[A-Za-z0-9_-]{16,}`)
+	fluxraMailShape     = regexp.MustCompile(`\bevt_[A-Za-z0-9_-]{16,}`)
 )
 
 // Fluxra describes the protocol of Fluxra.
