@@ -132,8 +132,8 @@ func TestMailGoesOut(t *testing.T) {
 			name := m.Store(t, letterTo(gw, reader))
 			m.Wake()
 			got := <-s.took
-			if got.from != "noreply@example.com" || got.to != reader || !got.secure || got.mech != tt.mech {
-				t.Errorf("got a mail from %s to %s, encrypted %t, logged in by %q", got.from, got.to, got.secure, got.mech)
+			if got.from != "noreply@example.com" || got.to != reader || !got.secure || got.utf8 || got.mech != tt.mech {
+				t.Errorf("got a mail from %s to %s, encrypted %t, SMTPUTF8 %t, logged in by %q", got.from, got.to, got.secure, got.utf8, got.mech)
 			}
 			wholeMail(t, gw, name, got.data)
 			m.Deliver(t) // waits for the other one
@@ -503,6 +503,29 @@ func TestMailThatHasExpiredIsNotSent(t *testing.T) {
 	embeddedgateway.MailerOf(gw.Embedded()).Deliver(t)
 	if got := s.all(); len(got) != 0 {
 		t.Errorf("sent: %d mails", len(got))
+	}
+}
+
+func TestMailGoesOutWithoutTLSOnThisMachine(t *testing.T) {
+	s := newMailServer(t, serverOptions{noTLS: true, anybody: true})
+	gw := gatewaytest.New(t, s.mails("smtp://"+s.addr+"?from=noreply@example.com&tls=none"))
+	m := embeddedgateway.MailerOf(gw.Embedded())
+	m.Store(t, letterTo(gw, reader))
+	m.Deliver(t)
+	if got := s.all(); len(got) != 1 || got[0].secure || got[0].mech != "" {
+		t.Errorf("got %+v, want one mail", got)
+	}
+}
+
+func TestAnAddressMayHaveLettersOfEveryLanguage(t *testing.T) {
+	s := newMailServer(t, serverOptions{})
+	gw := gatewaytest.New(t, s.mails(s.url("smtp", mailPassword)))
+	m := embeddedgateway.MailerOf(gw.Embedded())
+	const to = "jürgen@bücher.example"
+	m.Store(t, letterTo(gw, to))
+	m.Deliver(t)
+	if got := s.all(); len(got) != 1 || got[0].to != to || !got[0].utf8 {
+		t.Errorf("got %+v, want a mail to %s that asks for SMTPUTF8", got, to)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	gomail "github.com/wneessen/go-mail"
 )
@@ -148,6 +149,10 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool { return c > unicode.MaxASCII })
+}
+
 // unprintable reports whether a character could end a line, or be taken for
 // something that it is not.
 func unprintable(r rune) bool { return !strconv.IsPrint(r) }
@@ -206,7 +211,7 @@ func (r *relay) send(ctx context.Context, name string, date time.Time, l letter)
 	line := &line{relay: r}
 	defer context.AfterFunc(ctx, line.hangUp)()
 	defer line.hangUp()
-	client, err := r.client(line)
+	client, err := r.client(line, l.To)
 	if err != nil {
 		return &sendError{why: "the mail server's settings do not work together", unusable: true}
 	}
@@ -222,7 +227,7 @@ func (r *relay) send(ctx context.Context, name string, date time.Time, l letter)
 }
 
 // client is made for each letter: it holds one connection.
-func (r *relay) client(l *line) (*gomail.Client, error) {
+func (r *relay) client(l *line, to string) (*gomail.Client, error) {
 	options := []gomail.Option{
 		gomail.WithPort(r.port), gomail.WithTimeout(r.patience), gomail.WithHELO(r.domain()),
 		gomail.WithDialContextFunc(l.dial), gomail.WithoutNoop(), gomail.WithTLSPolicy(gomail.TLSMandatory),
@@ -234,6 +239,10 @@ func (r *relay) client(l *line) (*gomail.Client, error) {
 		options = append(options, gomail.WithSSL(), gomail.WithTLSConfig(r.tls))
 	default:
 		options = append(options, gomail.WithTLSConfig(r.tls))
+	}
+	if isASCII(r.from.Address + to) {
+		// Mail that asks for it is returned by every server on its way that lacks it.
+		options = append(options, gomail.WithoutSMTPUTF8())
 	}
 	if r.user != "" {
 		options = append(options, gomail.WithUsername(r.user), gomail.WithPassword(r.password),
@@ -255,7 +264,10 @@ type line struct {
 	over bool
 }
 
-func (l *line) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+// dial goes by the host of its own: the library's address has no brackets around
+// an IPv6 one.
+func (l *line) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	addr := net.JoinHostPort(l.relay.host, strconv.Itoa(l.relay.port))
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err

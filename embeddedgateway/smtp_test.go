@@ -23,6 +23,7 @@ func TestSettingsOfMail(t *testing.T) {
 		{name: "nobody logs in", url: "smtp://mail.example.com/?from=noreply@example.com"},
 		{name: "no TLS on loopback", url: "smtp://127.0.0.1:25?from=noreply@example.com&tls=none"},
 		{name: "no TLS on localhost", url: "smtp://localhost:25?from=noreply@example.com&tls=none"},
+		{name: "no TLS on loopback, IPv6", url: "smtp://[::1]:25?from=noreply@example.com&tls=none"},
 		{name: "no TLS elsewhere", url: "smtp://user:" + secret + "@mail.example.com?from=a@example.com&tls=none", want: "tls=none"},
 		{name: "no TLS in smtps", url: "smtps://localhost?from=a@example.com&tls=none", want: "tls=none"},
 		{name: "opportunistic TLS", url: "smtp://localhost?from=a@example.com&tls=opportunistic", want: "tls may be none"},

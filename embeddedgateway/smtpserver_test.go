@@ -39,6 +39,7 @@ type received struct {
 	data     []byte
 	secure   bool
 	mech     string // how the client logged in
+	utf8     bool   // it asked for SMTPUTF8
 }
 
 // mailServer is a real SMTP server on a loopback port.
@@ -108,6 +109,7 @@ func newMailServer(t *testing.T, o serverOptions) *mailServer {
 	}))
 	server.Domain = "mail.example.com"
 	server.Debug = s
+	server.EnableSMTPUTF8 = true
 	server.ErrorLog = log.New(io.Discard, "", 0)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -196,9 +198,9 @@ func (s *mailSession) Reset() { s.mail = received{} }
 func (s *mailSession) Logout() error { return nil }
 
 // Mail implements smtp.Session.
-func (s *mailSession) Mail(from string, _ *smtp.MailOptions) error {
+func (s *mailSession) Mail(from string, o *smtp.MailOptions) error {
 	_, secure := s.conn.TLSConnectionState()
-	s.mail = received{from: from, secure: secure, mech: s.in}
+	s.mail = received{from: from, secure: secure, mech: s.in, utf8: o.UTF8}
 	return nil
 }
 

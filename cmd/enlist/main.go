@@ -21,7 +21,7 @@ func main() {
 		stdin:  os.Stdin,
 		stdout: os.Stdout,
 		stderr: os.Stderr,
-		env:    os.Getenv,
+		env:    takeEnvironment(),
 		now:    time.Now,
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
