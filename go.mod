@@ -3,6 +3,7 @@ module github.com/enlist-mcp/enlist
 go 1.26.0
 
 require (
+	filippo.io/edwards25519 v1.2.0
 	github.com/ethereum/go-ethereum v1.17.10
 	github.com/go-jose/go-jose/v4 v4.1.8
 	github.com/go-json-experiment/json v1.27.2

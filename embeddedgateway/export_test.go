@@ -2,6 +2,7 @@ package embeddedgateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/go-json-experiment/json"
+
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // MaxBody is the size of the largest body.
@@ -131,4 +134,22 @@ func (s Signer) Sign(t testing.TB, protocol, subject string, extra any) (string,
 func (s Signer) Verify(protocol, token string) (said map[string]any, err error) {
 	_, err = s.s.verify(context.Background(), protocol, token, &said)
 	return said, err
+}
+
+// UsablePoint reports whether AgentDoor takes a public key.
+func UsablePoint(key []byte) bool { return usablePoint(key) }
+
+// Requires is what AgentDoor answers to a caller who needs a scope, 0 for
+// nothing.
+func Requires(granted []string, scope string) (status int, code string) {
+	err := agentDoorCaller{scopes: granted}.requires(scope)
+	if err == nil {
+		return 0, ""
+	}
+	var p *problem
+	if !errors.As(err, &p) {
+		return http.StatusInternalServerError, ""
+	}
+	status, body := (&agentDoor{}).refuse(p)
+	return status, body.(wire.AgentDoorError).Error
 }
