@@ -32,7 +32,11 @@ Lona's part is set in the environment: AGENT_REGISTRATION_SECRET (several,
 separated by commas, while one is replaced), AGENT_INVITE_ENABLED=false (stops
 registering by invite), AGENT_TOKEN_TTL_DAYS, AGENT_TOKEN_MAX_TTL_DAYS,
 AGENT_DEFAULT_PERMISSIONS, and AGENT_INVITE_REBIND: "proof" (the default here)
-wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms.`,
+wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms.
+
+AgentDoor's part: AGENTDOOR_SERVICE_NAME, AGENTDOOR_SERVICE_DESCRIPTION,
+AGENTDOOR_SCOPES and AGENTDOOR_X402 (JSON), AGENTDOOR_RATE_LIMIT (1000/1h),
+AGENTDOOR_TEST_KEYS=true (keys that begin with agk_test_).`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
   LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'`,
 		Args: cobra.NoArgs,
