@@ -2,6 +2,7 @@ package embeddedgateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -13,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // MaxBody is the size of the largest body.
@@ -173,3 +175,20 @@ func (m Mailer) Deliver(t testing.TB) {
 
 // PauseAfter is how long a letter waits that was tried so many times.
 func PauseAfter(tries int) time.Duration { return pauseAfter(tries) }
+// UsablePoint reports whether AgentDoor takes a public key.
+func UsablePoint(key []byte) bool { return usablePoint(key) }
+
+// Requires is what AgentDoor answers to a caller who needs a scope, 0 for
+// nothing.
+func Requires(granted []string, scope string) (status int, code string) {
+	err := agentDoorCaller{scopes: granted}.requires(scope)
+	if err == nil {
+		return 0, ""
+	}
+	var p *problem
+	if !errors.As(err, &p) {
+		return http.StatusInternalServerError, ""
+	}
+	status, body := (&agentDoor{}).refuse(p)
+	return status, body.(wire.AgentDoorError).Error
+}

@@ -35,6 +35,10 @@ registering by invite), AGENT_TOKEN_TTL_DAYS, AGENT_TOKEN_MAX_TTL_DAYS,
 AGENT_DEFAULT_PERMISSIONS, and AGENT_INVITE_REBIND: "proof" (the default here)
 wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms.
 
+AgentDoor's part: AGENTDOOR_SERVICE_NAME, AGENTDOOR_SERVICE_DESCRIPTION,
+AGENTDOOR_SCOPES and AGENTDOOR_X402 (JSON), AGENTDOOR_RATE_LIMIT (1000/1h),
+AGENTDOOR_TEST_KEYS=true (keys that begin with agk_test_).
+
 Mail goes out by the server that ENLIST_SMTP_URL says, such as
 smtp://user:password@mail.example.com:587?from=Enlist%20%3Cnoreply%40example.com%3E
 (STARTTLS) or smtps://...:465 (TLS from the start); ENLIST_SMTP_CA_FILE names
