@@ -221,6 +221,10 @@ func (g *Gateway) Secrets() []string {
 	return slices.Clone(g.secrets)
 }
 
+// Issued remembers a secret that the gateway has issued by another way than an
+// answer, as in a letter.
+func (g *Gateway) Issued(secret string) { g.remember(secret) }
+
 func (g *Gateway) remember(secret string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
