@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
 )
 
@@ -72,5 +77,99 @@ func TestErrorsReadWell(t *testing.T) {
 		if got := err.Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestAnAddressThatIsRefusedIsNeverAsked(t *testing.T) {
+	n := &names{answers: map[string][][]string{"lona.example": {{"10.1.2.3"}}, "other.example": {{"10.1.2.3"}}, "meta.example": {{"169.254.169.254"}}}}
+	var l line
+	transport := gateway.TransportWith(n.resolver(), l.connecting)
+	f := newFixture(t, setup{transport: transport, env: map[string]string{"LONA_GATEWAY_URL": "https://lona.example"}})
+	f.put(t, credstore.Credential{Info: credstore.Info{Key: lonaKey("https://other.example", "my-agent")}, Secret: credstore.NewSecret(token("my-agent", 1))})
+
+	// A person set the one, and nobody the other.
+	_, err := f.Lona.Register(t.Context(), named("my-agent"))
+	wantError(t, err, gateway.CodeUnreachable)
+	tried := len(l.told)
+	_, err = f.Lifecycle.Do(t.Context(), lonaKey("https://other.example", "my-agent"), gateway.Request{Method: "DELETE", Path: "/x"})
+
+	e := wantError(t, err, gateway.CodeAddressRefused)
+	var refused *gateway.AddressError
+	if e.Sent || !errors.As(e, &refused) || refused.Host != "other.example" || !refused.Choosable || strings.Contains(e.Error(), "10.1.2.3") {
+		t.Errorf("got %+v, want that nothing was sent, the host, and not its address", e)
+	}
+	if tried == 0 || len(l.told) != tried || l.told[0] != "10.1.2.3" {
+		t.Errorf("connections to %v, want some to what the person set and none after", l.told)
+	}
+
+	f = newFixture(t, setup{transport: transport, env: map[string]string{"LONA_GATEWAY_URL": "https://meta.example"}})
+	_, err = f.Lona.Register(t.Context(), named("my-agent"))
+	if e := wantError(t, err, gateway.CodeAddressRefused); strings.Contains(e.Error(), "environment") {
+		t.Errorf("got %v, want no advice to set what is refused however it is set", e)
+	}
+	if len(l.told) != tried {
+		t.Errorf("connections to %v, want none to a metadata address", l.told[tried:])
+	}
+}
+
+func TestNoConnectionIsMadeToAnAddressThatIsRefused(t *testing.T) {
+	var connections atomic.Int32
+	srv := httptest.NewUnstartedServer(reply(200, "{}"))
+	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	port := srv.URL[strings.LastIndex(srv.URL, ":"):]
+	n := &names{answers: map[string][][]string{
+		"here.example": {{"127.0.0.1"}}, "example.com": {{"127.0.0.1"}}, // the latter is in the certificate
+	}}
+	transport := gateway.TransportWith(n.resolver(), nil)
+	transport.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+
+	_, err := transport.RoundTrip(getOf(t.Context(), t, "https://here.example"+port))
+	var refused *gateway.AddressError
+	if !errors.As(err, &refused) || connections.Load() != 0 {
+		t.Errorf("got %v and %d connections, want that it is refused and none", err, connections.Load())
+	}
+
+	// A person chose it on the command line.
+	c, err := gateway.New(gateway.Options{
+		Store: credstore.NewMemory(frozen), Now: frozen, Transport: transport,
+		Origins: map[string]string{"lona": "https://example.com" + port},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Discover(t.Context(), "https://example.com"+port); err != nil || connections.Load() == 0 {
+		t.Errorf("got %v and %d connections, want some", err, connections.Load())
+	}
+	before := connections.Load()
+	for _, other := range []string{"https://example.com:1", "https://here.example" + port} {
+		_, err := c.Discover(t.Context(), other)
+		wantError(t, err, gateway.CodeAddressRefused)
+	}
+	if connections.Load() != before {
+		t.Error("another port or host was reached by what was chosen for one")
+	}
+}
+
+func TestAProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
+	proxy := newService(t)
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+		t.Setenv(name, proxy.URL)
+	}
+	n := &names{answers: map[string][][]string{"lona.example": {{"9.9.9.9"}}}}
+	var l line
+	transport := gateway.TransportWith(n.resolver(), l.connecting)
+	for _, url := range []string{"http://lona.example/", "https://lona.example/"} {
+		if _, err := transport.RoundTrip(getOf(t.Context(), t, url)); !errors.Is(err, errNoNetwork) {
+			t.Errorf("%s: got %v, want that the service itself is dialled", url, err)
+		}
+	}
+	if got := proxy.seen(""); len(got) != 0 || !slices.Equal(l.told, []string{"9.9.9.9", "9.9.9.9"}) {
+		t.Errorf("the proxy saw %v and the service %v", got, l.told)
 	}
 }

@@ -1,6 +1,12 @@
 package gateway
 
 import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
@@ -25,3 +31,42 @@ func Reserved(routes []wire.Route, method, path string) bool {
 	_, ok := reservedBy(routes, method, path)
 	return ok
 }
+
+// Judge returns why a host at an address is refused, or nil.
+func Judge(host string, addr netip.Addr, chosen bool) *AddressError { return judge(host, addr, chosen) }
+
+// TransportWith is the usual transport with another resolver. connecting hears
+// of each address that was let pass.
+func TransportWith(r *net.Resolver, connecting func(netip.AddrPort) error) *http.Transport {
+	return NewTransport((&dialer{resolver: r, connecting: connecting}).DialContext)
+}
+
+// Chosen marks a request as one to an origin that a person has set.
+func Chosen(ctx context.Context) context.Context { return context.WithValue(ctx, chosenKey{}, true) }
+
+// WithProbes makes sure that a client looks for every protocol that can be
+// looked for, also for one whose client half is in no list.
+func (c *Client) WithProbes() {
+	for _, p := range []probe{{wire: wire.AgentDoor(), look: discoverAgentDoor}, {wire: wire.Fluxra(), look: discoverFluxra}} {
+		known := slices.ContainsFunc(c.protocols, func(o Protocol) bool { return o.Wire().Name == p.wire.Name })
+		if !known {
+			c.With(p)
+		}
+	}
+}
+
+// probe is no more of a protocol than what it is found by.
+type probe struct {
+	Protocol
+	wire wire.Protocol
+	look func(context.Context, *Site) (*Discovery, error)
+}
+
+// Wire implements [Protocol].
+func (p probe) Wire() wire.Protocol { return p.wire }
+
+// Origin implements [Protocol].
+func (p probe) Origin() string { return p.wire.Origin }
+
+// Discover implements [Discoverer].
+func (p probe) Discover(ctx context.Context, s *Site) (*Discovery, error) { return p.look(ctx, s) }

@@ -1,10 +1,13 @@
 package gateway_test
 
 import (
+	"io"
+	"net/http"
 	"net/url"
 	"path"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
@@ -125,4 +128,47 @@ func FuzzScrub(f *testing.F) {
 			t.Fatalf("%s: %q is in %q", name, secret, said)
 		}
 	})
+}
+
+// FuzzDiscovery looks for a document that gets more than clean, short words
+// into what is said of a service.
+func FuzzDiscovery(f *testing.F) {
+	f.Add(agentDoorDocument)
+	f.Add(`{"agentdoor_version":1,"service_name":["a"],"scopes_available":[null,{"id":"a","description":{"b":"\u202e"},"price":[1]}]}`)
+	f.Add(`{"agentdoor_version":"1.0","registration_endpoint":"//x","auth_endpoint":"%","payment":{"protocol":"\u001b[1m"}}`)
+	f.Fuzz(func(t *testing.T, doc string) {
+		client := newFixture(t, setup{transport: answering{agentDoorPath: doc}})
+		client.WithProbes()
+		found, err := client.Discover(t.Context(), "https://api.example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range found.Protocols {
+			words := []string{d.Said.Service, d.Said.Description, d.Said.Version, d.Said.Payment, d.Problem}
+			for _, s := range d.Said.Scopes {
+				words = append(words, s.ID, s.Description, s.Price, s.RateLimit)
+			}
+			for _, w := range words {
+				if len([]rune(w)) > 500 || strings.ContainsFunc(w, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf) }) {
+					t.Errorf("got the words %q", w)
+				}
+			}
+			if len(d.Said.Scopes) > 30 {
+				t.Errorf("got %d scopes", len(d.Said.Scopes))
+			}
+		}
+	})
+}
+
+// answering is a transport to a service that has a document at some paths and
+// nothing at any other.
+type answering map[string]string
+
+func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	doc, ok := a[r.URL.Path]
+	status := http.StatusNotFound
+	if ok {
+		status = http.StatusOK
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(doc)), Request: r}, nil
 }

@@ -72,6 +72,15 @@ type Starter interface {
 	Start(ctx context.Context) error
 }
 
+// Discoverer is a Protocol that a service can be seen to speak.
+type Discoverer interface {
+	Protocol
+	// Discover looks at a service by GET requests and returns what speaks for
+	// the protocol there; nil: nothing does. An error says that the service did
+	// not answer.
+	Discover(ctx context.Context, s *Site) (*Discovery, error)
+}
+
 // Registration is the outcome of registering.
 type Registration struct {
 	credstore.Info

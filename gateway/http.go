@@ -31,12 +31,14 @@ type caller struct {
 	now      func() time.Time
 	sleep    func(context.Context, time.Duration) error
 	log      *slog.Logger
+	// chosen has the origins that a person has set. Only they may be private.
+	chosen map[string]bool
 }
 
 func newCaller(o Options, s *Scrubber) *caller {
 	c := &caller{
 		scrub: s, timeout: o.Timeout, deadline: o.Deadline,
-		now: o.Now, sleep: o.Sleep, log: o.Logger,
+		now: o.Now, sleep: o.Sleep, log: o.Logger, chosen: o.chosen,
 	}
 	if c.timeout <= 0 {
 		c.timeout = defaultTimeout
@@ -140,10 +142,11 @@ var errCutShort = errors.New("the answer could not be read to its end")
 // send makes one request and reads its answer, up to a limit. An error is an
 // *Error, there was no answer, or a *LocalError.
 func (c *caller) send(parent context.Context, k call, m message, limit int) (answer, error) {
-	if !secure(originOf(m.url)) {
+	origin := originOf(m.url)
+	if !secure(origin) {
 		return answer{}, k.fail(CodeInsecure, errPlainHTTP)
 	}
-	ctx, cancel := context.WithTimeout(parent, c.timeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(parent, chosenKey{}, c.chosen[origin]), c.timeout)
 	defer cancel()
 
 	var connecting, wrote atomic.Bool
@@ -184,10 +187,15 @@ func (c *caller) send(parent context.Context, k call, m message, limit int) (ans
 // says may quote what the service sent, so it is cleaned like the service's
 // own words; the URL that net/http puts before it is dropped.
 func (c *caller) broken(ctx context.Context, k call, err error, sent bool) *Error {
-	var timeout net.Error
+	var (
+		timeout net.Error
+		address *AddressError
+	)
 	e := k.fail(CodeUnreachable, nil)
 	e.Sent = sent && k.acts
 	switch {
+	case errors.As(err, &address):
+		e.Code, e.Cause, e.Sent = CodeAddressRefused, address, false
 	case errors.Is(ctx.Err(), context.Canceled):
 		e.Code, e.Cause = CodeCancelled, context.Canceled
 	case ctx.Err() != nil:

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -402,4 +404,30 @@ func (l *Lithtrix) findOut(ctx context.Context, held credstore.Credential, lost 
 	dead := op.fail(CodeKeyLost, fmt.Errorf("the rotation failed with %w", lost))
 	dead.Op, dead.Sent = "rotate the key", true
 	return dead
+}
+
+// Discover implements [Discoverer]: a service says itself what it is capable of.
+func (l *Lithtrix) Discover(ctx context.Context, s *Site) (*Discovery, error) {
+	a, err := s.get(ctx, wire.LithtrixCapabilitiesPath)
+	if err != nil {
+		return nil, err
+	}
+	doc, ok := document(a)
+	if !ok {
+		return nil, nil
+	}
+	var endpoints map[string]json.RawMessage
+	_ = json.Unmarshal(doc["endpoints"], &endpoints)
+	d := Discovery{Said: Said{Service: s.said(scalar(doc, "service"), maxShort), Version: s.said(scalar(doc, "version"), maxShort)}}
+	switch named := strings.Contains(strings.ToLower(scalar(doc, "service")), wire.LithtrixName); {
+	case named && len(endpoints) > 0:
+		d.Confidence = Certain
+		d.Evidence = []string{"GET " + wire.LithtrixCapabilitiesPath + " says that it is Lithtrix and lists its endpoints."}
+	case named || bytes.Contains(doc["endpoints"], []byte(wire.LithtrixRegisterPath)):
+		d.Confidence = Likely
+		d.Evidence = []string{"GET " + wire.LithtrixCapabilitiesPath + " answers much as Lithtrix does."}
+	default:
+		return nil, nil
+	}
+	return &d, nil
 }

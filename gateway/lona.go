@@ -423,3 +423,26 @@ func (l *Lona) keep(ctx context.Context, c credstore.Credential) (credstore.Info
 	}
 	return c.Info, nil
 }
+
+// Discover implements [Discoverer]. Live servers may differ in what they answer
+// without a token, so it asks for two routes.
+func (l *Lona) Discover(ctx context.Context, s *Site) (*Discovery, error) {
+	var d Discovery
+	strategies, err := s.get(ctx, wire.LonaStrategiesPath)
+	if err == nil && s.refuses(strategies, http.StatusUnauthorized, wire.LonaUnauthorized) {
+		d.Evidence = append(d.Evidence, "GET "+wire.LonaStrategiesPath+" refuses to go without a token, by Lona's own code.")
+	}
+	invite, inviteErr := s.get(ctx, wire.LonaInvitePath)
+	if inviteErr == nil && s.postOnly(invite) {
+		d.Evidence = append(d.Evidence, wire.LonaInvitePath+" is there, for POST.")
+	}
+	switch len(d.Evidence) {
+	case 0:
+		return nil, cmp.Or(err, inviteErr)
+	case 1:
+		d.Confidence = Likely
+	default:
+		d.Confidence = Certain
+	}
+	return &d, nil
+}

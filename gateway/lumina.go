@@ -418,3 +418,24 @@ func luminaNumber(id string) (int64, bool) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	return n, err == nil && n > 0
 }
+
+// Discover implements [Discoverer]. The sandbox and the faucet that a service
+// may also have are no registration and are not looked for.
+func (l *Lumina) Discover(ctx context.Context, s *Site) (*Discovery, error) {
+	keys, err := s.get(ctx, wire.LuminaKeysPath)
+	if err != nil {
+		return nil, err
+	}
+	if !s.refuses(keys, http.StatusUnauthorized, wire.LuminaMissingAPIKey) {
+		return nil, nil
+	}
+	d := Discovery{
+		Confidence: Likely,
+		Evidence:   []string{"GET " + wire.LuminaKeysPath + " refuses to go without a key, by Lumina's own code."},
+	}
+	if onboard, err := s.get(ctx, wire.LuminaOnboardPath); err == nil && s.postOnly(onboard) {
+		d.Confidence = Certain
+		d.Evidence = append(d.Evidence, wire.LuminaOnboardPath+" is there, for POST.")
+	}
+	return &d, nil
+}

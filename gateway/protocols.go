@@ -43,6 +43,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Version goes into the User-Agent; "": "dev".
 	Version string
+
+	// chosen collects the origins that Origins and Env set.
+	chosen map[string]bool
 }
 
 // Client is the client half of every protocol over one store. Its protocols,
@@ -70,6 +73,7 @@ func New(o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.chosen = make(map[string]bool)
 	scrubber := newScrubber(o.Store)
 	o.Store = scrubber.watch()
 	m := &making{options: o, http: newCaller(o, scrubber)}
@@ -135,6 +139,9 @@ func (o Options) setting(protocol, name, own string) (string, error) {
 	origin, err := parseOrigin(base)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", source, err)
+	}
+	if o.chosen != nil {
+		o.chosen[origin] = true
 	}
 	return origin, nil
 }

@@ -20,8 +20,8 @@ const (
 	maxBody = 1 << 20
 	// maxShown is how much of an answer is returned.
 	maxShown = 256 << 10
-	// maxHops is how many redirects within the origin are followed.
-	maxHops = 3
+	// methodParameter is what turns a request into another one at some servers.
+	methodParameter = "_method"
 )
 
 // Request is a request that is made with a stored credential.
@@ -100,7 +100,7 @@ func (l *Lifecycle) message(k credstore.Key, p Protocol, r Request) (message, er
 	}
 	query := make(url.Values)
 	for name, value := range r.Query {
-		if strings.EqualFold(name, "_method") {
+		if strings.EqualFold(name, methodParameter) {
 			return m, &RefusedError{Why: "The query must not have _method, which turns the request into another one."}
 		}
 		query.Set(name, value)
@@ -206,7 +206,7 @@ func (l *Lifecycle) authorize(ctx context.Context, k credstore.Key, p Protocol, 
 }
 
 // once sends a request with the credential and follows redirects within the
-// origin, if the method lets it. It also returns the headers that it sent.
+// origin, where that is safe. It also returns the headers that it sent.
 func (l *Lifecycle) once(ctx context.Context, k credstore.Key, p Protocol, op call, m message) (answer, http.Header, error) {
 	m, err := l.authorize(ctx, k, p, m)
 	if err != nil {
@@ -218,28 +218,18 @@ func (l *Lifecycle) once(ctx context.Context, k credstore.Key, p Protocol, op ca
 		if err != nil || !isRedirect(a) {
 			return a, m.header, err
 		}
-		to, err := m.url.Parse(a.header.Get("Location"))
-		if err != nil || originOf(to) != k.Origin {
+		to, ok := redirectTo(m.url, a)
+		if !ok {
 			e := l.http.redirected(ctx, op, m.url, a)
 			e.Sent = !safe(m.method)
 			return a, m.header, e
 		}
-		_, reserved := reservedBy(l.reserved(k, p), m.method, to.EscapedPath())
-		if hop == maxHops || !safe(m.method) || reserved || refusePath(to.EscapedPath()) != "" || to.User != nil {
+		next, ok := follow(m, a, to, l.reserved(k, p))
+		if !ok || hop == maxHops {
 			return a, m.header, nil
 		}
-		to.Fragment = ""
-		m.url = to
+		m = next
 	}
-}
-
-func isRedirect(a answer) bool {
-	switch a.status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
-		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return a.header.Get("Location") != ""
-	}
-	return false
 }
 
 // response returns what may be seen of an answer.

@@ -264,7 +264,7 @@ func TestDoFollowsRedirectsWithinTheOrigin(t *testing.T) {
 	for _, tt := range []struct {
 		method, path string
 		calls        int
-	}{{"GET", "/loop", 4}, {"POST", "/a", 1}, {"GET", "/issue", 1}, {"HEAD", "/dots", 1}} {
+	}{{"GET", "/loop", 6}, {"POST", "/a", 1}, {"GET", "/issue", 1}, {"HEAD", "/dots", 1}} {
 		before := len(s.seen(""))
 		got, err := f.Lifecycle.Do(t.Context(), r.Key, gateway.Request{Method: tt.method, Path: tt.path})
 		if err != nil || got.Status != 302 || got.Header["Location"] == nil {

@@ -49,6 +49,7 @@ type service struct {
 	mu       sync.Mutex
 	requests []request
 	handlers map[string]http.HandlerFunc
+	other    http.HandlerFunc // for a path without a handler; nil: lona
 	tokens   int
 }
 
@@ -87,11 +88,21 @@ func (s *service) in(path string, hs ...http.HandlerFunc) *service {
 	})
 }
 
+// otherwise sets the handler of every path without one.
+func (s *service) otherwise(h http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.other = h
+}
+
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	s.mu.Lock()
 	s.requests = append(s.requests, request{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header.Clone(), body})
 	h, ok := s.handlers[r.URL.Path]
+	if !ok && s.other != nil {
+		h, ok = s.other, true
+	}
 	s.mu.Unlock()
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if !ok {

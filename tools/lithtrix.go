@@ -16,6 +16,7 @@ func lithtrix() protocol {
 		tools:    []func(Deps) server.ServerTool{lithtrixRegisterAgent},
 		register: register,
 		setting:  "LITHTRIX_API_URL",
+		asks:     "An agent_name of your choice, and who the owner is, which the person says. Some services also ask whether the person agrees to their terms.",
 		advice: map[string]string{
 			wire.LithtrixAgentExists: "This agent_name and owner_identifier are registered, and no usable key of theirs is stored here. There are two ways out: " +
 				"call " + register + " with another agent_name; or, if the person has a backup of the lost key, they restore it into Enlist's credential store and you call rotate_credential.",

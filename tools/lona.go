@@ -22,6 +22,7 @@ func lona() protocol {
 		tools:    []func(Deps) server.ServerTool{lonaListStrategies, lonaRegisterAgent},
 		register: register,
 		setting:  "LONA_GATEWAY_URL",
+		asks:     "An agent_id and an agent_name of your choice. The tool gets the invite that the service also asks for.",
 		advice: map[string]string{
 			wire.LonaInvalidRequest: "Read service_said for the argument that is wrong, then call " + register + " again with it put right.",
 			wire.LonaInvalidInvite:  "Call " + register + " again: it gets a new invite.",

@@ -23,6 +23,8 @@ func lumina() protocol {
 		tools:    []func(Deps) server.ServerTool{luminaRegisterAgent},
 		register: luminaRegister,
 		setting:  "LUMINA_API_URL",
+		asks: "The signature of an Ethereum wallet, which is stored here or made. " +
+			"What the service calls its sandbox and its faucet is no registration, and Enlist does not use it.",
 		advice: map[string]string{
 			wire.LuminaStaleTimestamp:    "Ask the person to set this machine's clock right, then call " + luminaRegister + " again.",
 			wire.LuminaInvalidSignature:  signature,

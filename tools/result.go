@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -297,7 +298,7 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 	case gateway.CodeRedirect:
 		f.WhatHappened = e.Origin + " answered with a redirect. It was not followed: a key goes to the service that issued it only."
 		f.ServiceSaid = d.said(ctx, e.Cause) // it names the other host
-		f.NextStep = base + "."
+		f.NextStep = cmp.Or(s.moved, base+".")
 	case gateway.CodeBadAnswer:
 		f.WhatHappened = e.Origin + " answered with something that is not the protocol's JSON" + d.own(ctx, e.Cause) + "."
 		f.NextStep = base + "."
@@ -307,6 +308,8 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 	case gateway.CodeInsecure:
 		f.WhatHappened = "Plain http to " + e.Origin + " would show the key to anybody on the way. No request was made."
 		f.NextStep = base + ": it must begin with https."
+	case gateway.CodeAddressRefused:
+		d.explainAddress(e, f)
 	case gateway.CodeWithheld:
 		f.WhatHappened = e.Origin + " answered, but the stored secrets could not be read to take them out of the answer, so it is withheld."
 		f.NextStep = "Ask the person to unlock the credential store, then call " + s.name + " again."
@@ -314,6 +317,30 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 		f.WhatHappened = fmt.Sprintf("%s refused to %s (HTTP %d).", e.Origin, cmp.Or(e.Op, "do it"), e.Status)
 		f.NextStep = refusalStep(s, p, e)
 	}
+}
+
+// explainAddress is about a host that leads to where no request goes. What was
+// resolved is in the words of ours, and no resolver's are.
+func (d Deps) explainAddress(e *gateway.Error, f *Failure) {
+	f.WhatHappened = "No request was made: " + d.ours(e.Cause) + "."
+	f.NextStep = "Ask the person for the service's public address."
+	var refused *gateway.AddressError
+	if !errors.As(e.Cause, &refused) || !refused.Choosable {
+		return
+	}
+	setting := protocols()[e.Protocol].setting
+	if setting == "" {
+		var all []string
+		for _, p := range protocols() {
+			if p.setting != "" {
+				all = append(all, p.setting)
+			}
+		}
+		slices.Sort(all)
+		setting = "the one that is for its protocol of " + strings.Join(all, ", ")
+	}
+	f.NextStep += " If it is a service of the person's own network, they can set its base URL in Enlist's environment (" +
+		setting + ") and restart Enlist."
 }
 
 // own returns the words of a cause where they are ours alone, and nothing

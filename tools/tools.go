@@ -43,6 +43,7 @@ func All(d Deps) []server.ServerTool {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	all := []server.ServerTool{
+		discoverService(d),
 		forgetCredential(d),
 		listCredentials(d),
 		revokeCredential(d),
@@ -64,6 +65,7 @@ type protocol struct {
 	tools    []func(Deps) server.ServerTool
 	register string            // the tool that registers an agent
 	setting  string            // the environment variable that holds the service's base URL
+	asks     string            // what an agent needs to register, in words
 	advice   map[string]string // the next step for an error code of the service
 	// lost is the next step after the answer to what was being done was lost,
 	// where that is not what the tool itself says.

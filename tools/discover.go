@@ -1,0 +1,153 @@
+package tools
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway"
+)
+
+// DiscoverInput is the arguments of discover_service.
+type DiscoverInput struct {
+	URL string `json:"url" jsonschema:"any https URL of the service"`
+}
+
+// Discovered is the result of discover_service.
+type Discovered struct {
+	Origin     string      `json:"origin"`
+	Found      []Discovery `json:"found"`
+	Unanswered []string    `json:"unanswered,omitzero"`
+	NextStep   string      `json:"next_step"`
+}
+
+// Discovery is a protocol that a service seems to speak.
+type Discovery struct {
+	Protocol        string   `json:"protocol"`
+	Confidence      string   `json:"confidence"`
+	Evidence        []string `json:"evidence"`
+	AsksFor         string   `json:"asks_for,omitzero"`
+	Tool            string   `json:"tool,omitzero"`
+	Arguments       string   `json:"arguments,omitzero"`
+	RequiresPayment bool     `json:"requires_payment,omitzero"`
+	// ServiceSaid holds the service's words, and no other field does.
+	ServiceSaid any    `json:"service_said,omitzero"`
+	NextStep    string `json:"next_step"`
+}
+
+func discoverService(d Deps) server.ServerTool {
+	s := spec{
+		name:  "discover_service",
+		title: "Discover a service",
+		description: "Finds out by its URL how a service registers agents: protocol, what it asks for, which tool to call. " +
+			"Sends no credential and registers nothing.",
+		readOnly:    true,
+		destructive: false,
+		idempotent:  true,
+		openWorld:   true,
+		kept:        "Nothing changed.",
+		lost:        "Nothing changed.",
+		moved:       "If service_said names the service that the person means, call discover_service with that URL; ask them if you are not sure.",
+	}
+	return tool(d, s, func(ctx context.Context, in DiscoverInput) (Discovered, error) {
+		found, err := d.Client.Discover(ctx, in.URL)
+		if err != nil {
+			return Discovered{}, err
+		}
+		out := Discovered{Origin: found.Origin, Found: []Discovery{}, Unanswered: found.Unanswered}
+		for _, p := range found.Protocols {
+			out.Found = append(out.Found, d.discovery(ctx, found.Origin, p))
+		}
+		switch len(out.Found) {
+		case 0:
+			out.NextStep = "No protocol that Enlist knows was found. Ask the person for the base URL of the service's API, " +
+				"which is often another host than its web site; the service may also not register agents at all."
+		case 1:
+			out.NextStep = "Do what next_step says of " + out.Found[0].Protocol + "."
+		default:
+			out.NextStep = "Do what next_step says of " + out.Found[0].Protocol + ", the surest, unless the person wants another one of these."
+		}
+		if len(out.Unanswered) > 0 {
+			out.NextStep += " The service did not answer when it was asked about " + strings.Join(out.Unanswered, ", ") + "."
+		}
+		return out, nil
+	})
+}
+
+// discovery says what a model has to know of a protocol that was found.
+func (d Deps) discovery(ctx context.Context, origin string, found gateway.Discovery) Discovery {
+	p := protocols()[found.Protocol]
+	out := Discovery{
+		Protocol: found.Protocol, Confidence: string(found.Confidence), Evidence: found.Evidence,
+		AsksFor: p.asks, Tool: p.register, RequiresPayment: found.RequiresPayment,
+	}
+	if !found.Said.IsZero() {
+		out.ServiceSaid = found.Said
+	}
+	var takesURL bool
+	for _, t := range All(Deps{}) {
+		if t.Tool.Name == p.register {
+			args := argumentsOf(t.Tool)
+			out.Arguments = usage(args)
+			takesURL = slices.ContainsFunc(args, func(a argument) bool { return a.name == "service_url" })
+		}
+	}
+	switch {
+	case found.Problem != "":
+		out.NextStep = "Do not register here. " + found.Problem + " Tell the person."
+	case p.register == "":
+		out.NextStep = "Enlist has no tool that registers with this protocol. Tell the person."
+	default:
+		out.NextStep = d.registerStep(origin, found, p, takesURL)
+		if have := d.usableAt(ctx, origin, found.Protocol); len(have) > 0 {
+			out.NextStep = "You are registered here: use " + strings.Join(have, " or ") + ". Only for another agent: " + out.NextStep
+		}
+	}
+	return out
+}
+
+// usableAt names the usable credentials of a protocol at an origin.
+func (d Deps) usableAt(ctx context.Context, origin, protocol string) []string {
+	all, err := d.named(ctx)
+	if err != nil {
+		return nil // what was found is worth saying all the same
+	}
+	var handles []string
+	for _, i := range all {
+		if i.Protocol == protocol && i.Origin == origin && i.UsableAt(d.Now()) {
+			handles = append(handles, d.Client.Lifecycle.Handle(i.Key))
+		}
+	}
+	return handles
+}
+
+// registerStep says how to register by a protocol that was found.
+func (d Deps) registerStep(origin string, found gateway.Discovery, p protocol, takesURL bool) string {
+	var set string // where the tool registers
+	for _, known := range d.Client.All() {
+		if known.Wire().Name == found.Protocol {
+			set = known.Origin()
+		}
+	}
+	step := "Call " + p.register + "."
+	switch {
+	case takesURL:
+		step = "Call " + p.register + " with service_url " + origin + "."
+	case set != origin:
+		step = p.register + " registers at " + cmp.Or(set, "no address yet") + ". If the person wants an account here instead, they set " +
+			p.setting + "=" + origin + " in Enlist's environment and restart Enlist. Then call " + p.register + "."
+	}
+	if found.Confidence == gateway.Weak {
+		step = "The evidence is weak, and no reason to register: ask the person whether this is the service they mean. If it is: " + step
+	}
+	if len(found.Said.Scopes) > 0 {
+		step += " Ask for the scopes that you need by their ids in service_said; one with a price costs money, so ask the person first."
+	}
+	if found.RequiresPayment {
+		step += " The service wants to be paid, which Enlist does not do: tell the person."
+	}
+	return step
+}
