@@ -24,6 +24,11 @@ const (
 	// KindWallet is the private key of a wallet, which signs and is never sent.
 	// Its Key names no agent: Agent is what the wallet is called here.
 	KindWallet Kind = "wallet"
+	// KindKeyPair is the private key of a key pair that is an agent's identity
+	// at one service. It signs and is never sent.
+	KindKeyPair Kind = "key_pair"
+	// KindAPIKey is a long-lived key that stands behind another credential.
+	KindAPIKey Kind = "api_key"
 )
 
 // Key names a credential. Its fields are not secret.

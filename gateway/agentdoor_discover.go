@@ -17,9 +17,9 @@ const maxScopes = 30
 // agentDoorScopeID matches the names of scopes that can be repeated as they are.
 var agentDoorScopeID = regexp.MustCompile(`^[A-Za-z0-9._:/*-]{1,100}$`)
 
-// discoverAgentDoor reads a service's discovery document. It is what the
+// Discover implements [Discoverer]. It reads a service's discovery document. It is what the
 // protocol itself is found by, so one that is there and not whole is reported.
-func discoverAgentDoor(ctx context.Context, s *Site) (*Discovery, error) {
+func (*AgentDoor) Discover(ctx context.Context, s *Site) (*Discovery, error) {
 	a, err := s.get(ctx, wire.AgentDoorDiscoveryPath)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func discoverAgentDoor(ctx context.Context, s *Site) (*Discovery, error) {
 		},
 	}
 	d.RequiresPayment = wantsX402(doc["payment"])
-	usable := agentDoorScopes(s, doc["scopes_available"], &d.Said)
+	usable := saidScopes(s, doc["scopes_available"], &d.Said)
 	d.Problem = agentDoorProblem(s.origin, doc, usable)
 	return d, nil
 }
@@ -52,9 +52,9 @@ func wantsX402(raw json.RawMessage) bool {
 		strings.EqualFold(cmp.Or(scalar(payment, "protocol"), "x402"), "x402")
 }
 
-// agentDoorScopes adds the scopes of a document to what its service says. It
+// saidScopes adds the scopes of a document to what its service says. It
 // returns how many of them have what the protocol wants.
-func agentDoorScopes(s *Site, raw json.RawMessage, said *Said) (usable int) {
+func saidScopes(s *Site, raw json.RawMessage, said *Said) (usable int) {
 	var all []json.RawMessage
 	_ = json.Unmarshal(raw, &all)
 	for _, one := range all {
@@ -99,7 +99,8 @@ func agentDoorProblem(origin string, doc map[string]json.RawMessage, scopes int)
 			return "The " + name + " of its discovery document is not valid."
 		case originOf(to) != origin:
 			return "The " + name + " of its discovery document is at another origin, which is refused: a service speaks for itself only."
-		case refusePath(to.EscapedPath()) != "":
+		}
+		if _, ok := endpointAt(origin, scalar(doc, name)); !ok { // as when registering
 			return "The " + name + " of its discovery document is not a plain path."
 		}
 	}

@@ -105,8 +105,8 @@ func withheld(name string) bool {
 		name == "AGENT_REGISTRATION_SECRET" || strings.HasSuffix(name, "_AGENT_REGISTRATION_SECRET")
 }
 
-// headerOf returns the headers that a request with the credential would have.
-func headerOf(ctx context.Context, p Protocol, k credstore.Key) (http.Header, error) {
+// headersOf returns the headers that a request with the credential would have.
+func headersOf(ctx context.Context, p Protocol, k credstore.Key) (http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.Origin, nil)
 	if err != nil {
 		return nil, &RefusedError{Why: "The credential's origin is not valid."}

@@ -25,18 +25,20 @@ type Error struct {
 
 // Codes of an [Error] where the service gave none, or no answer that can be read.
 const (
-	CodeUnreachable    = "unreachable"     // no connection, or it broke
-	CodeTimeout        = "timeout"         // no answer in time
-	CodeCancelled      = "cancelled"       // whoever asked gave up
-	CodeRedirect       = "redirect"        // a redirect that is not followed
-	CodeBadAnswer      = "bad_answer"      // not the protocol's JSON: HTML, cut short, wrong types
-	CodeTooLarge       = "too_large"       // more than the protocol's answers can be
-	CodeHTTPStatus     = "http_status"     // an error status with no code of the service's own
-	CodeInsecure       = "insecure"        // plain http to a host that is not loopback
-	CodeInvalidInput   = "invalid_input"   // refused before any request; Cause says which argument
-	CodeKeyLost        = "key_lost"        // the service has replaced a key, and the new one was in an answer that never came
-	CodeAddressRefused = "address_refused" // the host leads to an address that no request goes to
-	CodeWithheld       = "withheld"        // answered, but the stored secrets could not be read to look for them in it
+	CodeUnreachable    = "unreachable"         // no connection, or it broke
+	CodeTimeout        = "timeout"             // no answer in time
+	CodeCancelled      = "cancelled"           // whoever asked gave up
+	CodeRedirect       = "redirect"            // a redirect that is not followed
+	CodeBadAnswer      = "bad_answer"          // not the protocol's JSON: HTML, cut short, wrong types
+	CodeTooLarge       = "too_large"           // more than the protocol's answers can be
+	CodeHTTPStatus     = "http_status"         // an error status with no code of the service's own
+	CodeInsecure       = "insecure"            // plain http to a host that is not loopback
+	CodeInvalidInput   = "invalid_input"       // refused before any request; Cause says which argument
+	CodeKeyLost        = "key_lost"            // the service has replaced a key, and the new one was in an answer that never came
+	CodeAddressRefused = "address_refused"     // the host leads to an address that no request goes to
+	CodeChallenge      = "challenge_refused"   // what the service wants signed is not for this registration; nothing was signed
+	CodeNoScope        = "scope_not_available" // none of what was asked for, or none without a price; no request was made for it
+	CodeWithheld       = "withheld"            // answered, but the stored secrets could not be read to look for them in it
 )
 
 // isOwnCode reports whether a code is one of those above.
@@ -44,7 +46,7 @@ func isOwnCode(code string) bool {
 	switch code {
 	case CodeUnreachable, CodeTimeout, CodeCancelled, CodeRedirect, CodeBadAnswer,
 		CodeTooLarge, CodeHTTPStatus, CodeInsecure, CodeInvalidInput, CodeWithheld, CodeKeyLost,
-		CodeAddressRefused:
+		CodeAddressRefused, CodeChallenge, CodeNoScope:
 		return true
 	}
 	return false

@@ -47,7 +47,7 @@ func Chosen(ctx context.Context) context.Context { return context.WithValue(ctx,
 // WithProbes makes sure that a client looks for every protocol that can be
 // looked for, also for one whose client half is in no list.
 func (c *Client) WithProbes() {
-	for _, p := range []probe{{wire: wire.AgentDoor(), look: discoverAgentDoor}, {wire: wire.Fluxra(), look: discoverFluxra}} {
+	for _, p := range []probe{{wire: wire.Fluxra(), look: discoverFluxra}} {
 		known := slices.ContainsFunc(c.protocols, func(o Protocol) bool { return o.Wire().Name == p.wire.Name })
 		if !known {
 			c.With(p)

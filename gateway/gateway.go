@@ -65,6 +65,24 @@ type Renewer interface {
 	Renew(ctx context.Context, k credstore.Key) error
 }
 
+// Dependent is a Protocol that stores more behind a handle than the credential
+// itself. Forgetting forgets it all.
+type Dependent interface {
+	Protocol
+	// Dependents returns the keys of what stands behind a credential, whether
+	// or not it is stored.
+	Dependents(k credstore.Key) []credstore.Key
+}
+
+// Reserver is a Protocol whose services may name routes themselves that issue
+// or end a credential.
+type Reserver interface {
+	Protocol
+	// Reserved returns those that the service at the origin of k named. k may
+	// be a credential of another protocol.
+	Reserved(ctx context.Context, k credstore.Key) ([]wire.Route, error)
+}
+
 // Starter is a Protocol with something to do when the program starts.
 type Starter interface {
 	Protocol

@@ -115,9 +115,12 @@ func (l *Lifecycle) resolve(ctx context.Context, only, handle string) (credstore
 }
 
 // current reports whether a credential is from the origin that its protocol
-// is used at now.
+// is used at now. Where any service may speak it and none is set, each is.
 func (l *Lifecycle) current(i credstore.Info) bool {
 	p, err := l.protocol(i.Key)
+	if err == nil && p.Origin() == "" && p.Wire().Anywhere {
+		return i.Origin != embeddedOrigin
+	}
 	return err == nil && p.Origin() == i.Origin
 }
 
@@ -219,6 +222,13 @@ func clip(s string) string {
 		return string(runes[:99]) + "…"
 	}
 	return oneLine(s)
+}
+
+// HasHandle reports whether a stored credential has a handle: a key or a token
+// that stands behind one has none.
+func (l *Lifecycle) HasHandle(k credstore.Key) bool {
+	p, err := l.protocol(k)
+	return err != nil || p.Kind() == k.Kind
 }
 
 // named returns the stored credentials that have a handle.

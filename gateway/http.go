@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/go-resty/resty/v2"
+
+	"github.com/enlist-mcp/enlist/credstore"
 )
 
 // maxAnswer is more than any answer of a protocol is.
@@ -89,12 +91,20 @@ func sleep(ctx context.Context, d time.Duration) error {
 // endKey is the context key of the time at which an operation must have ended.
 type endKey struct{}
 
+// presentedKey is the context key of a *presented.
+type presentedKey struct{}
+
+// presented is what an operation has sent a request with last. A [Renewer]
+// finds out by it whether what was refused has been renewed meanwhile.
+type presented struct{ secret credstore.Secret }
+
 // begin bounds an operation by its deadline. One within another ends with it.
 func (c *caller) begin(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Value(endKey{}).(time.Time); ok {
 		return context.WithCancel(ctx)
 	}
 	ctx = context.WithValue(ctx, endKey{}, c.now().Add(c.deadline))
+	ctx = context.WithValue(ctx, presentedKey{}, new(presented))
 	return context.WithTimeout(ctx, c.deadline)
 }
 
@@ -215,7 +225,8 @@ func (c *caller) broken(ctx context.Context, k call, err error, sent bool) *Erro
 }
 
 // exchange makes a request of a protocol, again where that is safe, and
-// returns a success. body is sent as JSON; nil: none.
+// returns a success, or what was refused beside the error. body is sent as
+// JSON; nil: none.
 func (c *caller) exchange(ctx context.Context, k call, m message, body any, idempotent bool) (answer, error) {
 	if m.header == nil {
 		m.header = make(http.Header)
@@ -242,7 +253,7 @@ func (c *caller) exchange(ctx context.Context, k call, m message, body any, idem
 	case a.status >= 300 && a.status < 400:
 		return answer{}, c.redirected(ctx, k, m.url, a)
 	}
-	return answer{}, c.refused(ctx, k, a)
+	return a, c.refused(ctx, k, a)
 }
 
 // decode reads a successful answer into v.

@@ -41,9 +41,11 @@ func (l *Lifecycle) Rotate(ctx context.Context, k credstore.Key) (credstore.Info
 	}
 	r, ok := p.(Rotator)
 	if !ok {
-		return credstore.Info{}, &UnsupportedError{
-			Protocol: k.Protocol, Op: "rotate", Instead: "Register again under another name, then forget this one.",
+		instead := "Register again under another name, then forget this one."
+		if _, ok := p.(Renewer); ok {
+			instead = "Its tokens are renewed by themselves, and its key stays. For another key, register again under another name, then forget this one."
 		}
+		return credstore.Info{}, &UnsupportedError{Protocol: k.Protocol, Op: "rotate", Instead: instead}
 	}
 	return r.Rotate(ctx, k)
 }
@@ -78,6 +80,9 @@ func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
 		return r.Revoke(ctx, k)
 	}
 	instead := "Forgetting it removes it from this machine; at the service it ends when it expires."
+	if _, ok := p.(Renewer); ok {
+		instead = "Forgetting it removes it from this machine; the service accepts its key until whoever runs the service ends it."
+	}
 	if _, ok := p.(Rotator); ok {
 		instead = "Rotating it ends it at the service and stores its successor; forgetting it removes it from this machine only, and the service accepts it until it expires, if it does."
 	}
@@ -101,11 +106,33 @@ func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 		state := c.StateAt(l.now())
 		mayLive = state != credstore.StateRevoked && state != credstore.StateExpired
 	}
+	// What stands behind it goes first: as long as the handle is there, the
+	// rest of a call that failed can be forgotten with it.
+	if err := l.forgetDependents(ctx, k); err != nil {
+		return false, err
+	}
 	if err := l.store.Delete(ctx, k); err != nil {
 		return false, err
 	}
 	l.log.InfoContext(ctx, "credential forgotten", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
 	return mayLive, nil
+}
+
+func (l *Lifecycle) forgetDependents(ctx context.Context, k credstore.Key) error {
+	p, err := l.protocol(k)
+	if err != nil {
+		return nil // what no protocol speaks for has nothing behind it
+	}
+	d, ok := p.(Dependent)
+	if !ok {
+		return nil
+	}
+	for _, behind := range d.Dependents(k) {
+		if err := l.store.Delete(ctx, behind); err != nil && !errors.Is(err, credstore.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // protocol returns the protocol of a credential.

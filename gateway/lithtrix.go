@@ -113,7 +113,7 @@ func (l *Lithtrix) Authorize(ctx context.Context, k credstore.Key, req *http.Req
 
 // Environ implements [Exporter].
 func (l *Lithtrix) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
-	header, err := headerOf(ctx, l, k)
+	header, err := headersOf(ctx, l, k)
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,7 @@ func (l *Lona) Authorize(ctx context.Context, k credstore.Key, req *http.Request
 
 // Environ implements [Exporter].
 func (l *Lona) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
-	header, err := headerOf(ctx, l, k)
+	header, err := headersOf(ctx, l, k)
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func (l *Lumina) Authorize(ctx context.Context, k credstore.Key, req *http.Reque
 
 // Environ implements [Exporter].
 func (l *Lumina) Environ(ctx context.Context, k credstore.Key) ([]Variable, error) {
-	header, err := headerOf(ctx, l, k)
+	header, err := headersOf(ctx, l, k)
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,7 @@ type Options struct {
 // here and where New makes them, are one of the four lists that a new one is
 // added to; CONTRIBUTING.md names them.
 type Client struct {
+	AgentDoor *AgentDoor
 	Lithtrix  *Lithtrix
 	Lona      *Lona
 	Lumina    *Lumina
@@ -78,10 +79,11 @@ func New(o Options) (*Client, error) {
 	o.Store = scrubber.watch()
 	m := &making{options: o, http: newCaller(o, scrubber)}
 	c := &Client{
-		Lithtrix: made(m, newLithtrix),
-		Lona:     made(m, newLona),
-		Lumina:   made(m, newLumina),
-		Scrubber: scrubber,
+		AgentDoor: made(m, newAgentDoor),
+		Lithtrix:  made(m, newLithtrix),
+		Lona:      made(m, newLona),
+		Lumina:    made(m, newLumina),
+		Scrubber:  scrubber,
 	}
 	if err := errors.Join(m.errs...); err != nil {
 		return nil, err

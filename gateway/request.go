@@ -61,7 +61,7 @@ func (l *Lifecycle) Do(ctx context.Context, k credstore.Key, r Request) (Respons
 	if err != nil {
 		return Response{}, err
 	}
-	m, err := l.message(k, p, r)
+	m, err := l.message(ctx, k, p, r)
 	if err != nil {
 		return Response{}, err
 	}
@@ -82,7 +82,7 @@ func (l *Lifecycle) Do(ctx context.Context, k credstore.Key, r Request) (Respons
 }
 
 // message checks a request and makes it, all but the credential.
-func (l *Lifecycle) message(k credstore.Key, p Protocol, r Request) (message, error) {
+func (l *Lifecycle) message(ctx context.Context, k credstore.Key, p Protocol, r Request) (message, error) {
 	m := message{method: strings.ToUpper(r.Method)}
 	methods := []string{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 	if !slices.Contains(methods, m.method) {
@@ -91,7 +91,11 @@ func (l *Lifecycle) message(k credstore.Key, p Protocol, r Request) (message, er
 	if why := refusePath(r.Path); why != "" {
 		return m, &RefusedError{Why: why}
 	}
-	if route, ok := reservedBy(l.reserved(k, p), m.method, r.Path); ok {
+	routes, err := l.reserved(ctx, k, p)
+	if err != nil {
+		return m, err
+	}
+	if route, ok := reservedBy(routes, m.method, r.Path); ok {
 		return m, &RefusedError{Why: "That route issues or ends a credential, which is not for a plain request.", Tool: route.Tool}
 	}
 	u, err := url.Parse(k.Origin + r.Path)
@@ -153,14 +157,21 @@ func (m *message) setBody(body any) error {
 // reserved returns the routes that a plain request must not reach: those of
 // the credential's protocol, and those of every protocol that lives at the
 // same origin, as all of them do at the embedded gateway.
-func (l *Lifecycle) reserved(k credstore.Key, own Protocol) []wire.Route {
+func (l *Lifecycle) reserved(ctx context.Context, k credstore.Key, own Protocol) ([]wire.Route, error) {
 	var routes []wire.Route
 	for _, p := range l.protocols {
 		if p == own || p.Origin() == k.Origin {
 			routes = append(routes, p.Wire().Reserved...)
 		}
+		if r, ok := p.(Reserver); ok {
+			named, err := r.Reserved(ctx, k)
+			if err != nil {
+				return nil, err
+			}
+			routes = append(routes, named...)
+		}
 	}
-	return routes
+	return routes, nil
 }
 
 func safe(method string) bool {
@@ -224,7 +235,11 @@ func (l *Lifecycle) once(ctx context.Context, k credstore.Key, p Protocol, op ca
 			e.Sent = !safe(m.method)
 			return a, m.header, e
 		}
-		next, ok := follow(m, a, to, l.reserved(k, p))
+		routes, err := l.reserved(ctx, k, p)
+		if err != nil {
+			return a, m.header, err
+		}
+		next, ok := follow(m, a, to, routes)
 		if !ok || hop == maxHops {
 			return a, m.header, nil
 		}

@@ -161,7 +161,7 @@ func revokeCredential(d Deps) server.ServerTool {
 		name:  "revoke_credential",
 		title: "Revoke a credential",
 		description: "Ends a credential at the service for good. Ask the person first. " +
-			"Where the service has no such call (Lona, Lithtrix), nothing is done and the error says what to do instead.",
+			"Where the service has no such call (Lona, Lithtrix, AgentDoor), nothing is done and the error says what to do instead.",
 		readOnly:    false,
 		destructive: true,
 		idempotent:  true, // what has ended stays ended
@@ -215,6 +215,10 @@ func forgetCredential(d Deps) server.ServerTool {
 				until = "until " + info.ExpiresAt.UTC().Format(time.RFC3339)
 			}
 			out.WhatHappened += fmt.Sprintf(" %s was not told and may accept the key %s.", info.Origin, until)
+		}
+		if more := protocols()[info.Protocol].forgets; more != "" {
+			out.WhatHappened += " " + more
+			return out, nil
 		}
 		out.WhatHappened += " Without its last key, the service may refuse to register " + info.Agent + " again."
 		return out, nil

@@ -22,7 +22,7 @@ func TestAnAgentsLife(t *testing.T) {
 	defer func() { r.saysNothingOf(gw) }()
 
 	empty := call[tools.CredentialList](r, "list_credentials", args{})
-	if len(empty.Credentials) != 0 || !strings.HasPrefix(empty.NextStep, "Register: call lithtrix_register_agent") {
+	if len(empty.Credentials) != 0 || !strings.HasPrefix(empty.NextStep, "Register: call agentdoor_register_agent") {
 		t.Errorf("before registering: got %+v", empty)
 	}
 

@@ -69,6 +69,9 @@ func sendRequest(d Deps) server.ServerTool {
 		out.Body, out.Truncated = body(r)
 		if r.Status == http.StatusUnauthorized {
 			out.NextStep = "The service refused the credential: call rotate_credential, then repeat the request."
+			if !d.rotates(info.Protocol) {
+				out.NextStep = "The service refused the credential, though it is renewed where it can be: this route may need more than was granted. Tell the person if every route refuses it."
+			}
 		}
 		return out, nil
 	})

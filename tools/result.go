@@ -112,7 +112,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 		}
 		return Failure{Code: CodeRefused, WhatHappened: refused.Why, WhatIsStored: s.kept, NextStep: next}
 	case errors.As(err, &unsupported):
-		return explainUnsupported(s, unsupported)
+		return d.explainUnsupported(s, unsupported)
 	}
 	if f, ok := d.explainStore(s, err); ok {
 		return f
@@ -135,8 +135,11 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 }
 
 // explainUnsupported is about a call that a protocol does not have.
-func explainUnsupported(s spec, e *gateway.UnsupportedError) Failure {
-	instead := "rotate_credential, forget_credential"
+func (d Deps) explainUnsupported(s spec, e *gateway.UnsupportedError) Failure {
+	instead := "forget_credential"
+	if d.rotates(e.Protocol) {
+		instead = "rotate_credential, " + instead
+	}
 	if e.Op == "rotate" {
 		instead = cmp.Or(protocols()[e.Protocol].register, registerTools()) + ", forget_credential"
 	}
@@ -145,6 +148,14 @@ func explainUnsupported(s spec, e *gateway.UnsupportedError) Failure {
 		WhatHappened: fmt.Sprintf("The protocol %s has no call to %s a credential, so nothing was done.", e.Protocol, e.Op),
 		NextStep:     strings.TrimSuffix(e.Instead, ".") + ". The tools for that: " + instead + ".",
 	}
+}
+
+// rotates reports whether a protocol can replace a credential by a new one.
+func (d Deps) rotates(name string) bool {
+	return slices.ContainsFunc(d.Client.All(), func(p gateway.Protocol) bool {
+		_, ok := p.(gateway.Rotator)
+		return ok && p.Wire().Name == name
+	})
 }
 
 // said returns the words of an error without secrets, on one line.
@@ -313,6 +324,12 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 	case gateway.CodeWithheld:
 		f.WhatHappened = e.Origin + " answered, but the stored secrets could not be read to take them out of the answer, so it is withheld."
 		f.NextStep = "Ask the person to unlock the credential store, then call " + s.name + " again."
+	case gateway.CodeChallenge:
+		f.WhatHappened = e.Origin + " wants something signed that is not for this registration" + d.own(ctx, e.Cause) + ". Nothing was signed."
+		f.NextStep = p.advice[code]
+	case gateway.CodeNoScope:
+		f.WhatHappened = "Nothing was asked for at " + e.Origin + d.own(ctx, e.Cause) + "."
+		f.NextStep = p.advice[code]
 	default:
 		f.WhatHappened = fmt.Sprintf("%s refused to %s (HTTP %d).", e.Origin, cmp.Or(e.Op, "do it"), e.Status)
 		f.NextStep = refusalStep(s, p, e)
@@ -356,10 +373,13 @@ func (d Deps) own(ctx context.Context, cause error) string {
 // refusalStep is the next step after a service's own error code, or after a
 // status where the code says nothing.
 func refusalStep(s spec, p protocol, e *gateway.Error) string {
-	if step, ok := p.advice[e.Code]; ok && e.Theirs {
+	// Some services write their codes in another case of letters.
+	if step := cmp.Or(p.advice[e.Code], p.advice[strings.ToLower(e.Code)]); step != "" && e.Theirs {
 		return step
 	}
 	switch {
+	case e.Status == http.StatusPaymentRequired:
+		return "Tell the person that the service wants to be paid. Enlist does not pay."
 	case e.Status == http.StatusTooManyRequests:
 		return s.retry("later: the service gives no time; an hour is a safe one")
 	case e.Status >= http.StatusInternalServerError:

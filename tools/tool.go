@@ -108,6 +108,8 @@ const (
 func schemaOf[T any](anything string) json.RawMessage {
 	schema := orNull.ReplaceAll(mcp.NewTool("", mcp.WithInputSchema[T]()).RawInputSchema, []byte(`"type":"$1"`))
 	schema = bytes.ReplaceAll(schema, []byte(`":true`), []byte(`":{`+anything+`}`))
+	// A map takes anything, numbers too: nobody chooses its type by the schema.
+	schema = bytes.ReplaceAll(schema, []byte(`"additionalProperties":{`+anything+`}`), []byte(`"additionalProperties":true`))
 	schema = bytes.ReplaceAll(schema, []byte(`":{"description"`), []byte(`":{`+anything+`,"description"`))
 	if !bytes.Contains(schema, []byte(`"properties":`)) {
 		schema = bytes.Replace(schema, []byte(`{"type":"object"`), []byte(`{"type":"object","properties":{}`), 1)

@@ -70,15 +70,18 @@ type protocol struct {
 	// lost is the next step after the answer to what was being done was lost,
 	// where that is not what the tool itself says.
 	lost map[string]string
+	// forgets is what else is gone when a credential is forgotten; "": nothing is.
+	forgets string
 }
 
 // protocols lists them. It is one of the four lists that a new protocol is added
 // to; CONTRIBUTING.md names them.
 func protocols() map[string]protocol {
 	return map[string]protocol{
-		wire.LithtrixName: lithtrix(),
-		wire.LonaName:     lona(),
-		wire.LuminaName:   lumina(),
+		wire.AgentDoorName: agentDoor(),
+		wire.LithtrixName:  lithtrix(),
+		wire.LonaName:      lona(),
+		wire.LuminaName:    lumina(),
 	}
 }
 

@@ -70,8 +70,8 @@ func (p *program) listCommand() *cobra.Command {
 				}
 				credentials := make([]credential, 0, len(infos))
 				for _, info := range infos {
-					if info.Kind == credstore.KindWallet {
-						continue // it has no handle: enlist wallet list
+					if !c.Lifecycle.HasHandle(info.Key) {
+						continue // a wallet, or what stands behind a credential
 					}
 					d, err := p.describe(ctx, c, info)
 					if err != nil {

@@ -73,6 +73,7 @@ const (
 	agentDoorLivePrefix  = "agk_live_"
 	agentDoorTestPrefix  = "agk_test_"
 
+	agentDoorMaxName        = 100
 	agentDoorKeyBytes       = 32
 	agentDoorSignatureBytes = 64
 )
@@ -85,12 +86,11 @@ var (
 // AgentDoor describes the AgentDoor protocol.
 func AgentDoor() Protocol {
 	return Protocol{
-		Name: AgentDoorName,
-		Reserved: []Route{
-			{Path: "/agentdoor/register*", Tool: "agentdoor_register_agent"},
-			{Path: "/agentdoor/*", Tool: "rotate_credential"},
-		},
-		Headers: []string{AgentDoorHeader},
+		Name:     AgentDoorName,
+		Anywhere: true,
+		// Tokens are renewed without a tool.
+		Reserved: []Route{{Path: "/agentdoor/*", Tool: "agentdoor_register_agent"}},
+		Headers:  []string{AgentDoorHeader},
 		Shapes: []Shape{
 			{Pattern: agentDoorKeyShape, Mask: "${1}…"},
 			JWTShape(),
@@ -123,6 +123,10 @@ func FormatAgentDoorKey(secret string, test bool) string {
 
 // CheckAgentDoorAgentID reports whether s has the form of an agent_id.
 func CheckAgentDoorAgentID(s string) bool { return agentDoorAgentID.MatchString(s) }
+
+// CheckAgentDoorName reports whether s can name an agent here: 1 to 100
+// characters of valid UTF-8 without control characters.
+func CheckAgentDoorName(s string) bool { return s != "" && printable(s, agentDoorMaxName) }
 
 // DecodeAgentDoorKey decodes a public key: standard base64, padded, of exactly
 // 32 bytes. It says nothing about which point it is.

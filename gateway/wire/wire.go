@@ -23,6 +23,9 @@ type Protocol struct {
 	// Origin is the origin (scheme, host, port) of the service itself, or ""
 	// where the protocol has no fixed service.
 	Origin string
+	// Anywhere says that any service may speak the protocol, so that a
+	// credential of whichever origin is one to use.
+	Anywhere bool
 	// Reserved lists the routes that answer with a secret or end one. The
 	// generic request tool refuses them.
 	Reserved []Route
@@ -64,7 +67,7 @@ func JWTShape() Shape { return Shape{Pattern: jwtShape, Mask: "eyJ…"} }
 // Protocols lists every protocol, sorted by name. It is one of the four lists
 // that a new protocol is added to; CONTRIBUTING.md names them.
 func Protocols() []Protocol {
-	return []Protocol{Lithtrix(), Lona(), Lumina()}
+	return []Protocol{AgentDoor(), Lithtrix(), Lona(), Lumina()}
 }
 
 // Mask returns text with everything masked that looks like a secret of a
