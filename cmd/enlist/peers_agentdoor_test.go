@@ -8,8 +8,18 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/leakscan"
 )
+
+// TestAnAgentOfOthersRegistersHere: the protocol's own library makes the keys and
+// the signatures.
+func TestAnAgentOfOthersRegistersHere(t *testing.T) {
+	gw := gatewaytest.New(t, gatewaytest.Env(map[string]string{
+		"AGENTDOOR_SCOPES": `[{"id":"weather.read","description":"Read the weather"},{"id":"forecast.read","description":"Read the forecast"}]`,
+	}))
+	registersAtAgentDoor(t, gw.URL, "/whoami")
+}
 
 // TestRegisteringAtAServiceOfOthers registers at the protocol's own server with
 // the program itself, and uses what it is issued.
