@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -136,9 +134,6 @@ func (a *AgentDoor) Authorize(ctx context.Context, k credstore.Key, req *http.Re
 			Remedy: "forget it and register under another agent_name",
 		}
 	}
-	if p, ok := ctx.Value(presentedKey{}).(*presented); ok {
-		p.secret = secret
-	}
 	req.Header.Set(wire.AgentDoorHeader, "Bearer "+secret.Reveal())
 	return nil
 }
@@ -210,8 +205,8 @@ func (a *AgentDoor) Renew(ctx context.Context, k credstore.Key) error {
 		return err
 	}
 	refused := token.Secret
-	if p, ok := ctx.Value(presentedKey{}).(*presented); ok && !p.secret.IsZero() {
-		refused = p.secret
+	if sent := strings.TrimPrefix(refusedHeader(ctx, wire.AgentDoorHeader), "Bearer "); sent != "" {
+		refused = credstore.NewSecret(sent)
 	}
 	_, err = a.renew(ctx, k, refused)
 	return err
@@ -331,12 +326,6 @@ func agentDoorAuthPath(i credstore.Info) string {
 		return path
 	}
 	return wire.AgentDoorAuthPath
-}
-
-// fingerprint tells secrets apart, and of one says nothing.
-func fingerprint(s credstore.Secret) string {
-	sum := sha256.Sum256([]byte(s.Reveal()))
-	return hex.EncodeToString(sum[:6])
 }
 
 // isRefusal reports whether a service answered with a code, in whichever case

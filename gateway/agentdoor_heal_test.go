@@ -210,3 +210,22 @@ func TestAgentDoorErrorsComeAsTheyAre(t *testing.T) {
 		})
 	}
 }
+
+// Where the clocks are further apart than is believed, a token looks as if it
+// had ended before it began.
+func TestATokenThatEndedBeforeItWasIssuedIsUsed(t *testing.T) {
+	d := newDoor(t)
+	d.on(doorAuth, reply(200, `{"token":"eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl","expires_at":"2026-02-06T08:00:00.000Z"}`))
+	d.on("/data", reply(200, `{}`))
+	f := d.client(t, setup{})
+	k := f.enlist(t, d.scout()).Key
+	d.clock.advance(2 * time.Hour)
+	for range 3 {
+		if got := f.doorWorks(t, k); got != 200 {
+			t.Errorf("got the status %d, want 200", got)
+		}
+	}
+	if got := len(d.seen(doorAuth)); got != 1 {
+		t.Errorf("asked for %d tokens, want 1", got)
+	}
+}

@@ -194,6 +194,9 @@ func (a *AgentDoor) issuedToken(op call, ans answer, agentID string) (credstore.
 	if skew, ok := a.skewIn(ans.header); ok && !t.ExpiresAt.IsZero() {
 		t.ExpiresAt = t.ExpiresAt.Add(-skew) // by our clock, which is the one that is looked at
 	}
+	if !t.ExpiresAt.After(a.now()) {
+		t.ExpiresAt = time.Time{} // a clock is wrong: it is used until it is refused
+	}
 	return t, nil
 }
 

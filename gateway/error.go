@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
 )
 
 // Error is what a service answered instead of what was asked for, as it came.
@@ -38,6 +40,7 @@ const (
 	CodeAddressRefused = "address_refused"     // the host leads to an address that no request goes to
 	CodeChallenge      = "challenge_refused"   // what the service wants signed is not for this registration; nothing was signed
 	CodeNoScope        = "scope_not_available" // none of what was asked for, or none without a price; no request was made for it
+	CodeRecovery       = "recovery"            // the service refuses every stored key of the account: a person must recover it
 	CodeWithheld       = "withheld"            // answered, but the stored secrets could not be read to look for them in it
 )
 
@@ -46,7 +49,7 @@ func isOwnCode(code string) bool {
 	switch code {
 	case CodeUnreachable, CodeTimeout, CodeCancelled, CodeRedirect, CodeBadAnswer,
 		CodeTooLarge, CodeHTTPStatus, CodeInsecure, CodeInvalidInput, CodeWithheld, CodeKeyLost,
-		CodeAddressRefused, CodeChallenge, CodeNoScope:
+		CodeAddressRefused, CodeChallenge, CodeNoScope, CodeRecovery:
 		return true
 	}
 	return false
@@ -125,6 +128,23 @@ func (e *NotStoredError) Error() string {
 
 // Unwrap returns the cause.
 func (e *NotStoredError) Unwrap() error { return e.Cause }
+
+// HalfRotatedError says that a credential was rotated, the new key is stored
+// and in use, and the service did not end the old one yet. Rotating or
+// revoking the credential again does.
+type HalfRotatedError struct {
+	Info  credstore.Info // of the new key
+	Old   string         // what the service calls the old key
+	Cause error          // why it is not finished
+}
+
+// Error implements error.
+func (e *HalfRotatedError) Error() string {
+	return fmt.Sprintf("the new key is stored and in use; the old one, %s, may not have ended: %v", e.Old, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *HalfRotatedError) Unwrap() error { return e.Cause }
 
 // ResolveError says that a handle names no credential, or not just one.
 type ResolveError struct {

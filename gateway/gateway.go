@@ -66,7 +66,7 @@ type Renewer interface {
 }
 
 // Dependent is a Protocol that stores more behind a handle than the credential
-// itself. Forgetting forgets it all.
+// itself, such as a recovery key. Forgetting forgets it all.
 type Dependent interface {
 	Protocol
 	// Dependents returns the keys of what stands behind a credential, whether

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,23 @@ func slug(name string) string {
 		return "-"
 	}
 	return out[:min(len(out), 100)]
+}
+
+// lockHandle takes the lock of a handle, so that two identities do not get the
+// same one, and that of the credential.
+func lockHandle(ctx context.Context, s credstore.Store, k credstore.Key) (unlock func(), err error) {
+	handle := k
+	handle.Agent, handle.Label = cmp.Or(k.Label, k.Agent), ""
+	first, err := s.Lock(ctx, handle)
+	if err != nil || handle == k {
+		return first, err
+	}
+	second, err := s.Lock(ctx, k)
+	if err != nil {
+		first()
+		return nil, err
+	}
+	return func() { second(); first() }, nil
 }
 
 // hostOf returns the host and port of an origin.

@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/enlist-mcp/enlist/credstore"
@@ -30,6 +33,12 @@ func presentable(s string, shortest int) bool {
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
+// fingerprint tells secrets apart, and of one says nothing.
+func fingerprint(secret credstore.Secret) string {
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	return hex.EncodeToString(sum[:6])
+}
+
 // keep stores what a service issued, and returns it as it was stored. It does
 // so even when whoever asked has given up meanwhile, because the service will
 // not issue it a second time, and tries twice: a keyring may have been busy.
@@ -46,4 +55,50 @@ func keep(ctx context.Context, s credstore.Store, c credstore.Credential, needed
 		err = s.Put(ctx, c)
 	}
 	return c, err
+}
+
+// unstored has what the store would not take. A service shows no key a second
+// time, so it waits here for the next try.
+type unstored struct {
+	mu    sync.Mutex
+	items map[credstore.Key]credstore.Credential
+}
+
+// waiting returns what the store would not take under a key.
+func (u *unstored) waiting(k credstore.Key) (credstore.Credential, bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	c, ok := u.items[k]
+	return c, ok
+}
+
+// hold makes a credential wait; drop lets go of it.
+func (u *unstored) hold(c credstore.Credential) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.items == nil {
+		u.items = make(map[credstore.Key]credstore.Credential)
+	}
+	u.items[c.Key] = c
+}
+
+func (u *unstored) drop(k credstore.Key) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.items, k)
+}
+
+// keep is [keep] for what waits when the store does not take it: then it is a
+// *[NotStoredError].
+func (u *unstored) keep(ctx context.Context, s credstore.Store, c credstore.Credential, needed ...string) (credstore.Credential, error) {
+	stored, err := keep(ctx, s, c, needed...)
+	if err != nil {
+		u.hold(c)
+		return c, &NotStoredError{
+			Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Cause: err,
+			Remedy: "Do not stop Enlist: it has the key in memory. When the store works again, make the same call once more, and the key is stored without asking the service for another.",
+		}
+	}
+	u.drop(c.Key)
+	return stored, nil
 }

@@ -89,8 +89,9 @@ func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
 	return &UnsupportedError{Protocol: k.Protocol, Op: "revoke", Instead: instead}
 }
 
-// Forget removes a credential from the store and nowhere else. It returns
-// whether the service may still accept the key.
+// Forget removes a credential and what is kept behind it from the store and
+// nowhere else. It returns whether the service may still accept the key, or
+// another of them.
 func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, err error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
@@ -103,13 +104,19 @@ func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 	// is got rid of. Its key may well live.
 	mayLive = true
 	if c, err := l.store.Get(ctx, k); err == nil {
-		state := c.StateAt(l.now())
-		mayLive = state != credstore.StateRevoked && state != credstore.StateExpired
+		mayLive = l.mayLive(c)
 	}
-	// What stands behind it goes first: as long as the handle is there, the
-	// rest of a call that failed can be forgotten with it.
-	if err := l.forgetDependents(ctx, k); err != nil {
-		return false, err
+	// The handle goes last: while it is there, this can be called again.
+	p, err := l.protocol(k)
+	if behind, ok := p.(Dependent); err == nil && ok {
+		for _, d := range behind.Dependents(k) {
+			if c, err := l.store.Get(ctx, d); err == nil {
+				mayLive = mayLive || l.mayLive(c)
+			}
+			if err := l.store.Delete(ctx, d); err != nil && !errors.Is(err, credstore.ErrNotFound) {
+				return false, err
+			}
+		}
 	}
 	if err := l.store.Delete(ctx, k); err != nil {
 		return false, err
@@ -118,21 +125,10 @@ func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 	return mayLive, nil
 }
 
-func (l *Lifecycle) forgetDependents(ctx context.Context, k credstore.Key) error {
-	p, err := l.protocol(k)
-	if err != nil {
-		return nil // what no protocol speaks for has nothing behind it
-	}
-	d, ok := p.(Dependent)
-	if !ok {
-		return nil
-	}
-	for _, behind := range d.Dependents(k) {
-		if err := l.store.Delete(ctx, behind); err != nil && !errors.Is(err, credstore.ErrNotFound) {
-			return err
-		}
-	}
-	return nil
+// mayLive reports whether a service may accept a credential.
+func (l *Lifecycle) mayLive(c credstore.Credential) bool {
+	state := c.StateAt(l.now())
+	return state != credstore.StateRevoked && state != credstore.StateExpired
 }
 
 // protocol returns the protocol of a credential.

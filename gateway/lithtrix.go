@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -65,10 +62,8 @@ type Lithtrix struct {
 	log    *slog.Logger
 	begun  begun
 
-	mu sync.Mutex
-	// unstored has the keys that the store would not take. The service shows
-	// none of them again, so they wait here for the next try.
-	unstored map[credstore.Key]credstore.Credential
+	// unstored has the keys that the store would not take.
+	unstored
 }
 
 func newLithtrix(o Options, http *caller) (*Lithtrix, error) {
@@ -78,8 +73,7 @@ func newLithtrix(o Options, http *caller) (*Lithtrix, error) {
 	}
 	return &Lithtrix{
 		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
-		begun:    begun{o.Store, http.scrub, o.Now, o.Logger},
-		unstored: make(map[credstore.Key]credstore.Credential),
+		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
 	}, nil
 }
 
@@ -185,18 +179,8 @@ func (l *Lithtrix) reserve(ctx context.Context, r LithtrixRegistration) (k creds
 	if r.Label != "" && slug(r.Label) != r.AgentName {
 		k.Label = slug(r.Label)
 	}
-	handle := k
-	handle.Agent, handle.Label = cmp.Or(k.Label, k.Agent), ""
-	first, err := l.store.Lock(ctx, handle)
-	if err != nil || handle == k {
-		return k, first, err
-	}
-	second, err := l.store.Lock(ctx, k)
-	if err != nil {
-		first()
-		return k, nil, err
-	}
-	return k, func() { second(); first() }, nil
+	unlock, err = lockHandle(ctx, l.store, k)
+	return k, unlock, err
 }
 
 // registered returns the usable credential of an identity, whatever its label.
@@ -294,10 +278,9 @@ func (l *Lithtrix) issue(ctx context.Context, op call, k credstore.Key, path str
 	}
 	secret := credstore.NewSecret(key)
 	l.http.scrub.learn(secret) // before anything else of the answer is looked at
-	sum := sha256.Sum256([]byte(key))
 	c := credstore.Credential{Secret: secret, Info: credstore.Info{
 		Key: k, State: credstore.StateActive, CreatedAt: l.now().UTC().Truncate(time.Millisecond),
-		KeyID: hex.EncodeToString(sum[:6]), // tells keys apart, and of one says nothing
+		KeyID: fingerprint(secret),
 		Attrs: make(map[string]string),
 	}}
 	if id := scalar(fields, "agent_id"); id != "" {
@@ -306,28 +289,13 @@ func (l *Lithtrix) issue(ctx context.Context, op call, k credstore.Key, path str
 	return c, nil
 }
 
-// waiting returns the key that the store would not take.
-func (l *Lithtrix) waiting(k credstore.Key) (credstore.Credential, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c, ok := l.unstored[k]
-	return c, ok
-}
-
 // keep stores a new key in the place of the one before, which is there until
 // the new one is. A key that the store does not take waits for the next try.
 func (l *Lithtrix) keep(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
-	stored, err := keep(ctx, l.store, c, lithtrixOwner, lithtrixAgentID)
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	stored, err := l.unstored.keep(ctx, l.store, c, lithtrixOwner, lithtrixAgentID)
 	if err != nil {
-		l.unstored[c.Key] = c
-		return credstore.Info{}, &NotStoredError{
-			Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Cause: err,
-			Remedy: "Do not stop Enlist: it has the key in memory. When the store works again, make the same call once more, and the key is stored without asking the service for another.",
-		}
+		return credstore.Info{}, err
 	}
-	delete(l.unstored, c.Key)
 	l.log.InfoContext(ctx, "credential stored", "protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "key_id", c.KeyID)
 	return stored.Info, nil
 }

@@ -53,6 +53,7 @@ type Options struct {
 // added to; CONTRIBUTING.md names them.
 type Client struct {
 	AgentDoor *AgentDoor
+	Fluxra    *Fluxra
 	Lithtrix  *Lithtrix
 	Lona      *Lona
 	Lumina    *Lumina
@@ -80,6 +81,7 @@ func New(o Options) (*Client, error) {
 	m := &making{options: o, http: newCaller(o, scrubber)}
 	c := &Client{
 		AgentDoor: made(m, newAgentDoor),
+		Fluxra:    made(m, newFluxra),
 		Lithtrix:  made(m, newLithtrix),
 		Lona:      made(m, newLona),
 		Lumina:    made(m, newLumina),

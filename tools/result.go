@@ -84,9 +84,12 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 		full        *gateway.KeysFullError
 		unsupported *gateway.UnsupportedError
 		local       *gateway.LocalError
+		half        *gateway.HalfRotatedError
 	)
 	ctx = context.WithoutCancel(ctx) // words are cleaned even when the time is up
 	switch {
+	case errors.As(err, &half):
+		return d.explainHalfRotated(ctx, s, half)
 	case errors.As(err, &notStored):
 		return Failure{
 			Code: CodeNotStored, Protocol: notStored.Protocol, Origin: notStored.Origin,
@@ -273,6 +276,11 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	case gateway.CodeKeyLost:
 		f.WhatHappened = e.Origin + " replaced the key, but the answer with the new one never came: the old one has ended, and the new one is lost."
 		f.WhatIsStored = "The old key, marked as revoked."
+		f.NextStep = p.advice[e.Code]
+		return f
+	}
+	if code == gateway.CodeRecovery {
+		f.WhatHappened = e.Origin + " accepts none of the account's stored keys, or what would make another is not stored" + d.own(ctx, e.Cause) + "."
 		f.NextStep = p.advice[e.Code]
 		return f
 	}

@@ -79,6 +79,7 @@ type protocol struct {
 func protocols() map[string]protocol {
 	return map[string]protocol{
 		wire.AgentDoorName: agentDoor(),
+		wire.FluxraName:    fluxra(),
 		wire.LithtrixName:  lithtrix(),
 		wire.LonaName:      lona(),
 		wire.LuminaName:    lumina(),

@@ -67,7 +67,7 @@ func JWTShape() Shape { return Shape{Pattern: jwtShape, Mask: "eyJ…"} }
 // Protocols lists every protocol, sorted by name. It is one of the four lists
 // that a new protocol is added to; CONTRIBUTING.md names them.
 func Protocols() []Protocol {
-	return []Protocol{AgentDoor(), Lithtrix(), Lona(), Lumina()}
+	return []Protocol{AgentDoor(), Fluxra(), Lithtrix(), Lona(), Lumina()}
 }
 
 // Mask returns text with everything masked that looks like a secret of a

@@ -1,0 +1,277 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+const (
+	fluxraRegister = "fluxra_register_agent"
+	fluxraVerify   = "fluxra_verify_email"
+	fluxraRecover  = "fluxra_recover_account"
+
+	// fluxraOutbox is where a mail lies that an embedded gateway could not send.
+	fluxraOutbox = "If the service is an Enlist gateway without mail, its operator reads the mail with `enlist gateway outbox`."
+)
+
+// fluxra is what the shared tools know of Fluxra.
+func fluxra() protocol {
+	invalid := "Read service_said for the argument that is wrong, then make the same call again with it put right."
+	again := "Make the same call again in a minute, once. If it fails again, tell the person that the service is out of order."
+	return protocol{
+		tools:    []func(Deps) server.ServerTool{fluxraRecoverAccount, fluxraRegisterAgent, fluxraVerifyEmail},
+		register: fluxraRegister,
+		setting:  "FLUXRA_API_URL",
+		asks:     "An agent_name of your choice. The person's email is optional, but without a verified one the account cannot be recovered.",
+		advice: map[string]string{
+			wire.FluxraInvalidAgentName: "Call " + fluxraRegister + " again with an agent_name of 3 to 50 ASCII letters, digits and dashes.",
+			wire.FluxraInvalidRequest:   invalid,
+			wire.FluxraInvalidEmail:     "Ask the person for the right email address, then make the same call again with it.",
+			wire.FluxraInvalidAgentID:   "The service does not know its own name for this agent. Ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
+			wire.FluxraInvalidKeyName:   "Tell the person: the service does not take the name that Enlist gives its API keys. Enlist may need an update.",
+			wire.FluxraUnauthorized:     "Call rotate_credential: it gets a new API key with the recovery key. If that fails too, call " + fluxraRecover + " with the account's email.",
+			wire.FluxraInvalidToken: "What the mail had is wrong, used already, or too old. If it was a link's token: it may be that the email is verified by now; else call " + fluxraVerify +
+				" with email for a new mail. If it was a recovery code: call " + fluxraRecover + " with email alone for another code.",
+			wire.FluxraForbidden: "The account may not do this. Tell the person what service_said says.",
+			wire.FluxraNotFound:  "Call list_credentials to see whether this is the right agent; else ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
+			wire.FluxraCodeUsed: "This code was used already: by a call before whose answer was lost, or by somebody else, who then has the account's recovery key. " +
+				"Call " + fluxraRecover + " with email alone for another code, and ask the person whether they used this one.",
+			wire.FluxraRateLimited: "Wait an hour, then make the same call again.",
+			wire.FluxraInternal:    again,
+			wire.FluxraUnavailable: again,
+			gateway.CodeRecovery: "If the account's email is verified, call " + fluxraRecover + " with it. Else the account is lost: call " + fluxraRegister +
+				" with a label of its own for another account.",
+		},
+		lost: map[string]string{
+			"register": "Tell the person that an account may be left at the service that nobody has a key of; names are not unique there, so it is in nobody's way. " +
+				"Then call " + fluxraRegister + " again with the same arguments: it makes another account.",
+			"make an API key":     "Make the same call again in a minute: it makes another key and ends the one that was lost.",
+			"verify the email":    "Call " + fluxraVerify + " again with the same token. If that is INVALID_TOKEN, the email is most likely verified.",
+			"recover the account": "The code may be used up, and the new recovery key lost with the answer. Call " + fluxraRecover + " with email alone for another code.",
+		},
+	}
+}
+
+// FluxraRegisterInput is the arguments of fluxra_register_agent.
+type FluxraRegisterInput struct {
+	AgentName string         `json:"agent_name" jsonschema:"3 to 50 ASCII letters, digits or -"`
+	Email     string         `json:"email,omitzero" jsonschema:"the person's; only a verified one recovers the account; ask them"`
+	Metadata  FluxraMetadata `json:"metadata,omitzero"`
+	Label     string         `json:"label,omitzero" jsonschema:"a handle of its own, if the agent_name's is taken"`
+}
+
+// FluxraMetadata describes an agent.
+type FluxraMetadata struct {
+	Owner       string `json:"owner,omitzero"`
+	Description string `json:"description,omitzero"`
+	Version     string `json:"version,omitzero"`
+}
+
+// FluxraRegistered is the result of fluxra_register_agent.
+type FluxraRegistered struct {
+	Credential
+	Stored   string `json:"stored"`
+	StoredIn string `json:"stored_in,omitzero"`
+	Reused   bool   `json:"reused"`
+	NextStep string `json:"next_step"`
+}
+
+// fluxraItems is what is stored of an account.
+const fluxraItems = "The recovery key, the API key and the access token, each an item of its own."
+
+func fluxraRegisterAgent(d Deps) server.ServerTool {
+	s := spec{
+		name:  fluxraRegister,
+		title: "Register at Fluxra",
+		description: "Registers an agent at Fluxra, gets its API key and access token, and stores all, which you never see. " +
+			"Again with the same agent_name, it finishes what was broken off, or returns what is stored (reused).",
+		readOnly:    false,
+		destructive: false, // it ends nothing that anybody has
+		idempotent:  true,  // one account a handle, but for a lost answer
+		openWorld:   true,
+		kept:        "What the service issued before this, if anything. The same call goes on from there.",
+		lost:        "What the service issued before this, if anything; what the lost answer held is not stored. list_credentials has the credential as pending until a registration is finished.",
+	}
+	return tool(d, s, func(ctx context.Context, in FluxraRegisterInput) (FluxraRegistered, error) {
+		done, err := d.Client.Fluxra.Register(ctx, gateway.FluxraRegistration{
+			AgentName: in.AgentName, Email: in.Email, Label: in.Label,
+			Metadata: wire.FluxraMetadata{Description: in.Metadata.Description, Owner: in.Metadata.Owner, Version: in.Metadata.Version},
+		})
+		if err != nil {
+			return FluxraRegistered{}, err
+		}
+		out := FluxraRegistered{Credential: d.describe(done.Info), Stored: fluxraItems, StoredIn: d.storedIn(ctx), Reused: done.Reused}
+		out.NextStep = "Use Fluxra with send_request and credential " + out.Handle + "; the access token renews itself." + afterMail(done, in.Email != "")
+		return out, nil
+	})
+}
+
+// afterMail says what is to be done about the mail that verifies an email.
+func afterMail(done gateway.FluxraRegistered, given bool) string {
+	verify := " Only a verified email recovers the account: ask the person to open the link in the mail, or to give you its token for " + fluxraVerify + "."
+	switch {
+	case done.Mail == gateway.FluxraSent:
+		if !done.MailEnds.IsZero() {
+			return verify + " It is good until " + done.MailEnds.Format(time.RFC3339) + "."
+		}
+		return verify
+	case done.Mail == gateway.FluxraNotSent:
+		return verify + " The service says that it did not send the mail. " + fluxraOutbox
+	case given && done.Mail == gateway.FluxraNoMail:
+		return verify + " The service did not say whether it sent the mail."
+	case !given && done.Mail == gateway.FluxraNoMail && !done.Reused:
+		return " Without an email, the account cannot be recovered if its keys are lost."
+	}
+	return ""
+}
+
+// FluxraVerifyInput is the arguments of fluxra_verify_email.
+type FluxraVerifyInput struct {
+	CredentialInput
+	Token string `json:"token,omitzero" jsonschema:"of the link in the mail, or the whole link"`
+	Email string `json:"email,omitzero" jsonschema:"instead of token: to have the mail sent again"`
+}
+
+// FluxraVerified is the result of fluxra_verify_email.
+type FluxraVerified struct {
+	Verified     bool   `json:"verified"`
+	Credential   string `json:"credential,omitzero"`
+	WhatHappened string `json:"what_happened"`
+	NextStep     string `json:"next_step"`
+}
+
+func fluxraVerifyEmail(d Deps) server.ServerTool {
+	s := spec{
+		name:        fluxraVerify,
+		title:       "Verify an email at Fluxra",
+		description: "Verifies the email of a Fluxra account with the token of the mail, which the person gives you, or has the mail sent again.",
+		readOnly:    false,
+		destructive: false,
+		idempotent:  false, // a token is good once, and each mail counts
+		openWorld:   true,
+		kept:        unchanged,
+		lost:        "The credential is stored as it was. The email may be verified by now.",
+	}
+	return tool(d, s, func(ctx context.Context, in FluxraVerifyInput) (FluxraVerified, error) {
+		if (in.Token == "") == (in.Email == "") {
+			return FluxraVerified{}, &gateway.RefusedError{Why: "Either token or email is wanted, and not both. Nothing was asked for."}
+		}
+		var k credstore.Key
+		if in.Credential != "" {
+			info, err := d.Client.Lifecycle.ResolveOf(ctx, wire.FluxraName, in.Credential)
+			if err != nil {
+				return FluxraVerified{}, err
+			}
+			k = info.Key
+		}
+		if in.Email != "" {
+			if err := d.Client.Fluxra.ResendVerification(ctx, k, in.Email); err != nil {
+				return FluxraVerified{}, err
+			}
+			return FluxraVerified{
+				WhatHappened: "The service sends the mail again if an account has this email and it is not verified. It never says whether there is one.",
+				NextStep:     "Ask the person for the token of the link in the mail, then call " + fluxraVerify + " with it. " + fluxraOutbox,
+			}, nil
+		}
+		info, err := d.Client.Fluxra.VerifyEmail(ctx, k, in.Token)
+		if err != nil {
+			return FluxraVerified{}, err
+		}
+		out := FluxraVerified{
+			Verified: true, WhatHappened: "The email is verified: the account can be recovered with it.",
+			NextStep: "Use Fluxra with send_request.",
+		}
+		if info.Protocol != "" {
+			out.Credential = d.Client.Lifecycle.Handle(info.Key)
+		}
+		return out, nil
+	})
+}
+
+// FluxraRecoverInput is the arguments of fluxra_recover_account.
+type FluxraRecoverInput struct {
+	Email string `json:"email" jsonschema:"the verified email of the account"`
+	Code  string `json:"code,omitzero" jsonschema:"the six digits of the mail; left out: asks for that mail"`
+}
+
+// FluxraRecovered is the result of fluxra_recover_account.
+type FluxraRecovered struct {
+	Recovered     bool   `json:"recovered"`
+	Credential    string `json:"credential,omitzero"`
+	StoredIn      string `json:"stored_in,omitzero"`
+	CodeExpiresAt string `json:"code_expires_at,omitzero"`
+	WhatHappened  string `json:"what_happened"`
+	NextStep      string `json:"next_step"`
+}
+
+func fluxraRecoverAccount(d Deps) server.ServerTool {
+	s := spec{
+		name:  fluxraRecover,
+		title: "Recover a Fluxra account",
+		description: "Recovers a Fluxra account whose keys are lost or refused. Two calls: with email, a code is mailed to the person; " +
+			"with email and code, the account gets a new recovery key, which is stored and ends the old one.",
+		readOnly:    false,
+		destructive: true,  // the recovery key before ends
+		idempotent:  false, // a code is good once
+		openWorld:   true,
+		kept:        unchanged,
+		lost:        "The credential is stored as it was. The recovery key that is stored may have ended, and a new one never arrived.",
+	}
+	return tool(d, s, func(ctx context.Context, in FluxraRecoverInput) (FluxraRecovered, error) {
+		if in.Code == "" {
+			return d.askForCode(ctx, in.Email)
+		}
+		done, err := d.Client.Fluxra.RecoverVerify(ctx, in.Email, in.Code)
+		if err != nil {
+			return FluxraRecovered{}, err
+		}
+		out := FluxraRecovered{
+			Recovered: true, Credential: d.Client.Lifecycle.Handle(done.Key), StoredIn: d.storedIn(ctx),
+			WhatHappened: "The account has a new recovery key, which is stored. The one before has ended.",
+		}
+		out.NextStep = "Use Fluxra with send_request and credential " + out.Credential + "."
+		if done.Incomplete {
+			out.WhatHappened += " An API key or an access token could not be had with it yet."
+			out.NextStep = "Call rotate_credential with credential " + out.Credential + " in a minute."
+		}
+		return out, nil
+	})
+}
+
+// askForCode has a recovery code mailed.
+func (d Deps) askForCode(ctx context.Context, email string) (FluxraRecovered, error) {
+	asked, err := d.Client.Fluxra.RecoverRequest(ctx, email)
+	if err != nil {
+		return FluxraRecovered{}, err
+	}
+	out := FluxraRecovered{
+		WhatHappened: "The service mails a code if the email is verified and an account has it. It never says whether there is one.",
+		NextStep:     "Ask the person for the six digits in the mail, then call " + fluxraRecover + " with email and code. " + fluxraOutbox,
+	}
+	if !asked.Ends.IsZero() {
+		out.CodeExpiresAt = asked.Ends.Format(time.RFC3339)
+	}
+	if asked.Left >= 0 {
+		out.WhatHappened += fmt.Sprintf(" It takes %d more such requests for now.", asked.Left)
+	}
+	return out, nil
+}
+
+// explainHalfRotated is about a rotation whose old key did not end.
+func (d Deps) explainHalfRotated(ctx context.Context, s spec, e *gateway.HalfRotatedError) Failure {
+	f := d.explain(ctx, s, e.Cause)
+	f.WhatIsStored = "The new key. It is in use."
+	f.NextStep = "Call " + s.name + " again in a minute: it ends the old key too. Until then the old key may still work."
+	if f.RetryAfterSeconds > 0 {
+		f.NextStep = fmt.Sprintf("Wait %s. Then call %s again: it ends the old key too. Until then the old key may still work.",
+			time.Duration(f.RetryAfterSeconds)*time.Second, s.name)
+	}
+	return f
+}
