@@ -68,6 +68,7 @@ type problem struct {
 	allow      string        // with kindMethod: the methods that are allowed
 	retryAfter time.Duration // with kindLimited, kindUnavailable
 	header     http.Header   // what else the answer has
+	page       page          // what people are shown in the place of the protocol's words
 	detail     any           // what the protocol says beside code and message
 }
 

@@ -36,6 +36,8 @@ type maker struct {
 // a new protocol is added to; CONTRIBUTING.md names them.
 func makers() []maker {
 	return []maker{
+		{wire.AgentDoorName, newAgentDoor},
+		{wire.FluxraName, newFluxra},
 		{wire.LithtrixName, newLithtrix},
 		{wire.LonaName, newLona},
 		{wire.LuminaName, newLumina},
@@ -119,6 +121,12 @@ func post[In, Out any](path string, status int, h func(context.Context, *call, I
 // act is a post that needs no body: all that it takes is in its headers. A body
 // that comes along must be a JSON object all the same, and is ignored.
 func act[Out any](path string, status int, h func(context.Context, *call) (Out, error), ls ...limit) route {
+	return actOn[struct{}](path, status, h, ls...)
+}
+
+// actOn is an act whose body, where one comes along, must be an In. What it says
+// is ignored.
+func actOn[In, Out any](path string, status int, h func(context.Context, *call) (Out, error), ls ...limit) route {
 	r := get(path, h, ls...)
 	r.method, r.status = http.MethodPost, status
 	return r.first(func(_ context.Context, c *call) error {
@@ -138,7 +146,7 @@ func act[Out any](path string, status int, h func(context.Context, *call) (Out, 
 		if err != nil {
 			return err
 		}
-		_, err = decode[struct{}](body)
+		_, err = decode[In](body)
 		return err
 	})
 }

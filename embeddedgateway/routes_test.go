@@ -161,7 +161,14 @@ func TestEveryProtocolAnswersForThePathsThatAreItsOwn(t *testing.T) {
 			continue
 		}
 		base := strings.TrimSuffix(concrete(r.Path), "/")
+		named := slices.ContainsFunc(embeddedgateway.Routes(), func(o embeddedgateway.Route) bool {
+			// Anything that follows is a name, as in /api/agents/{agent_id}.
+			return wildcard.ReplaceAllString(o.Path, "") == r.Path
+		})
 		for _, path := range []string{base + "/", base + "/no-such", base + "/no/such", base + "/a%2Fb", base + "//x", base + "/./x", base + "/x/../y", base + "/%2e%2e/x"} {
+			if named && path != base+"/" && strings.Count(path, "/") == strings.Count(base, "/")+1 {
+				continue
+			}
 			t.Run(path, func(t *testing.T) {
 				gw.Clock.Advance(time.Minute) // each refusal is an event of its own
 				before := refusals(t, gw)

@@ -26,6 +26,8 @@ const (
 	maxBody     = 64 << 10
 	requestTime = 10 * time.Second // one request, from its first byte of body to its answer
 	auditTime   = 5 * time.Second  // one event of the audit trail, when the client is gone
+
+	htmlType = "text/html; charset=utf-8"
 )
 
 // router finds the endpoint of a path. It never redirects and never answers
@@ -129,6 +131,10 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.cfg.Logger.ErrorContext(ctx, "a refusal cannot be encoded", "protocol", c.protocol, "error", err)
 	}
 	copyHeader(w.Header(), p.header)
+	if p.page != nil {
+		w.Header().Set("Content-Type", htmlType)
+		body = p.page
+	}
 	if p.allow != "" {
 		w.Header().Set("Allow", p.allow)
 	}
@@ -196,7 +202,7 @@ func encode(status int, out any) (encoded, error) {
 		if e.header == nil {
 			e.header = http.Header{}
 		}
-		e.header.Set("Content-Type", "text/html; charset=utf-8")
+		e.header.Set("Content-Type", htmlType)
 		e.body = body
 		return e, nil
 	}

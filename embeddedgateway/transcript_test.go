@@ -64,6 +64,13 @@ func replayAt(t *testing.T, gw *gatewaytest.Gateway, protocol, name, of string, 
 	if secrets != nil {
 		request = secrets.Replace(request)
 	}
+	return exchange(t, gw, of, request, response)
+}
+
+// exchange sends a request that is meant for a host, and checks that the answer
+// is the response but for the secrets.
+func exchange(t *testing.T, gw *gatewaytest.Gateway, of, request, response string) answer {
+	t.Helper()
 	host := strings.TrimPrefix(gw.URL, "http://")
 	head, body, _ := strings.Cut(request, "\n\n")
 	head = strings.Replace(head, "Host: "+of, "Host: "+host, 1)
@@ -86,6 +93,12 @@ func replayAt(t *testing.T, gw *gatewaytest.Gateway, protocol, name, of string, 
 	}
 	if g, w := got.header.Get("Content-Type"), want.header.Get("Content-Type"); g != w {
 		t.Errorf("got Content-Type %q, want %q", g, w)
+	}
+	if len(bytes.TrimSpace(want.body)) == 0 {
+		if len(got.body) > 0 {
+			t.Errorf("got the body %q, want none", got.body)
+		}
+		return got
 	}
 	var g, w any
 	if err := json.Unmarshal(got.body, &g); err != nil {
@@ -137,9 +150,21 @@ func readAnswer(t *testing.T, r io.Reader) answer {
 var like = map[string]*regexp.Regexp{
 	docInvite:                              regexp.MustCompile(`^lona_invite_[a-zA-Z0-9]{43,}$`),
 	docToken:                               regexp.MustCompile(`^lona_partner_my-agent_[a-zA-Z0-9]{12}_[a-zA-Z0-9]{43,}$`),
+	docAgentID:                             regexp.MustCompile(`^agt_[0-9a-f]{32}$`),
+	docKeyID:                               regexp.MustCompile(`^aky_[a-z0-9]{12}$`),
+	docRecoveryKey:                         regexp.MustCompile(`^rk_[a-zA-Z0-9]{43,}$`),
+	docNewRecoveryKey:                      regexp.MustCompile(`^rk_[a-zA-Z0-9]{43,}$`),
+	docAPIKey:                              regexp.MustCompile(`^sk_[a-zA-Z0-9]{43,}$`),
+	docJWT:                                 jwtLike,
+	docNewJWT:                              jwtLike,
 	"ltx_a3f9b2c1...":                      ltxLike,
 	"ltx_d4e8c7b6...":                      ltxLike,
 	"550e8400-e29b-41d4-a716-446655440000": uuidLike,
+	"ag_V1StGXR8_Z5jdHi6B":                 doorIDLike,
+	"abc123...":                            doorNonceLike,
+	"agk_live_abc123...":                   doorLiveLike,
+	"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9...":                       jwtLike,
+	"agentdoor:register:ag_V1StGXR8_Z5jdHi6B:1704067200:abc123...":  regexp.MustCompile(`^agentdoor:register:ag_[A-Za-z0-9_-]{21}:1704067200:[A-Za-z0-9_-]{32}$`),
 	"lona_partner_moltbook-agent-123_abc123xyz456_SecretKeyHere123": regexp.MustCompile(`^lona_partner_moltbook-agent-123_[a-zA-Z0-9]{12}_[a-zA-Z0-9]{43,}$`),
 }
 

@@ -416,3 +416,31 @@ func TestAgentDoorNamesItsOnlyCredential(t *testing.T) {
 		t.Errorf("got %+v, want AGENTDOOR_URL to say which service", got)
 	}
 }
+
+func TestEnvironOfAgentDoor(t *testing.T) {
+	d := newDoor(t)
+	f := d.client(t, setup{})
+	done := f.enlist(t, d.scout())
+	variables := func() map[string]string {
+		got, err := f.Lifecycle.Environ(t.Context(), done.Key, []string{"AGENTDOOR_API_KEY=stale"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := map[string]string{}
+		for _, v := range got {
+			name, value, _ := strings.Cut(v, "=")
+			set[name] = value
+		}
+		return set
+	}
+	got := variables()
+	if got["AGENTDOOR_URL"] != d.URL || got["AGENTDOOR_AGENT_ID"] != done.Attrs["agent_id"] || got["AGENTDOOR_API_KEY"] != d.keys[0] || !strings.HasPrefix(got["AGENTDOOR_TOKEN"], "eyJ") {
+		t.Errorf("got %d variables, want the service, the agent and both secrets", len(got))
+	}
+	if err := f.store.Delete(t.Context(), of(done.Key, credstore.KindAPIKey)); err != nil { // as a crash loses it
+		t.Fatal(err)
+	}
+	if _, ok := variables()["AGENTDOOR_API_KEY"]; ok {
+		t.Error("a stale API key is left to the program")
+	}
+}

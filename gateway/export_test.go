@@ -41,6 +41,13 @@ func TransportWith(r *net.Resolver, connecting func(netip.AddrPort) error) *http
 	return NewTransport((&dialer{resolver: r, connecting: connecting}).DialContext)
 }
 
+// Signable returns what would be signed of a challenge, or why nothing would be.
+func (a *AgentDoor) Signable(agentID, nonce, message string) (string, error) {
+	return a.challengeMessage(wire.AgentDoorPending{
+		AgentID: agentID, Challenge: wire.AgentDoorChallenge{Nonce: nonce, Message: message},
+	}, nil)
+}
+
 // Chosen marks a request as one to an origin that a person has set.
 func Chosen(ctx context.Context) context.Context { return context.WithValue(ctx, chosenKey{}, true) }
 

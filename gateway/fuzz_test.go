@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -171,4 +172,33 @@ func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
 		status = http.StatusOK
 	}
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(doc)), Request: r}, nil
+}
+
+// FuzzChallenge looks for something else than a registration, of now, that a
+// service could have signed.
+func FuzzChallenge(f *testing.F) {
+	f.Add("ag_1", "abc", "agentdoor:register:ag_1:1770382800:abc")
+	f.Add("ag_1", "2026-02-06T13:00:00Z", "agentdoor:auth:ag_1:2026-02-06T13:00:00Z")
+	f.Add("ag_1:2", "a:b", "agentdoor:register:ag_1:2:1770382800:a:b")
+	f.Add("ag_1", "\n", "agentdoor:register:ag_1:1770382800:\n")
+	client, err := gateway.New(gateway.Options{Store: credstore.NewMemory(frozen), Now: frozen})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, agentID, nonce, message string) {
+		signed, err := client.AgentDoor.Signable(agentID, nonce, message)
+		if err != nil {
+			return
+		}
+		parts := strings.Split(signed, ":")
+		if signed != message || len(parts) != 5 || parts[0] != "agentdoor" || parts[1] != "register" || parts[2] != agentID || parts[4] != nonce {
+			t.Fatalf("signed %q", signed)
+		}
+		if at, err := strconv.ParseInt(parts[3], 10, 64); err != nil || at < start.Unix()-3600 || at > start.Unix()+3600 || strconv.FormatInt(at, 10) != parts[3] {
+			t.Fatalf("signed %q, which is not of now", signed)
+		}
+		if strings.ContainsFunc(signed, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			t.Fatalf("signed %q, which holds more than is seen", signed)
+		}
+	})
 }

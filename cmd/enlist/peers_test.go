@@ -12,8 +12,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+	"github.com/enlist-mcp/enlist/gateway"
 )
 
 // peersVariable names the folder with other people's programs, installed.
@@ -158,4 +161,55 @@ func registersAtAgentDoor(t *testing.T, url, route string) {
 // stand for all others, understand each other.
 func TestTheAgentDoorOfOthersIsOne(t *testing.T) {
 	registersAtAgentDoor(t, peerServer(t, bundled+"agentdoor-server.cjs"), "/whoami")
+}
+
+// TestEnlistRegistersAtTheAgentDoorOfOthers: with the service of .ci/peers, and
+// again after a crash that left nothing but the key pair.
+func TestEnlistRegistersAtTheAgentDoorOfOthers(t *testing.T) {
+	url := peerServer(t, bundled+"agentdoor-server.cjs")
+	store := credstore.NewMemory(time.Now)
+	c, err := gateway.New(gateway.Options{Store: store, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := gateway.AgentDoorRegistration{ServiceURL: url, AgentName: "scout", Metadata: map[string]any{"framework": "x"}}
+	works := func() gateway.AgentDoorRegistered {
+		done, err := c.AgentDoor.Register(t.Context(), agent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Lifecycle.Do(t.Context(), done.Key, gateway.Request{Method: "GET", Path: "/whoami"})
+		if err != nil || r.Status != 200 || !strings.Contains(string(r.Body), done.Attrs["agent_id"]) {
+			t.Errorf("got %d %s (%v), want the agent", r.Status, r.Body, err)
+		}
+		return done
+	}
+	first := works()
+	if got, want := gateway.Permissions(first.Info), []string{"weather.read", "forecast.read"}; !slices.Equal(got, want) {
+		t.Errorf("granted %v, want %v", got, want)
+	}
+	if err := c.AgentDoor.Renew(t.Context(), first.Key); err != nil {
+		t.Errorf("renew: %v", err)
+	}
+	for _, behind := range c.AgentDoor.Dependents(first.Key) {
+		if err := store.Delete(t.Context(), behind); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, err := store.Get(t.Context(), first.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair.State, pair.Attrs = credstore.StatePending, nil
+	if err := store.Put(t.Context(), pair); err != nil {
+		t.Fatal(err)
+	}
+	if again := works(); again.Reused || again.Attrs["agent_id"] != first.Attrs["agent_id"] {
+		t.Errorf("after a crash: got %+v, want the same agent", again)
+	}
+	agent.AgentName, agent.Scopes = "other", []string{"no.such"}
+	var e *gateway.Error
+	if _, err := c.AgentDoor.Register(t.Context(), agent); !errors.As(err, &e) || e.Code != gateway.CodeNoScope {
+		t.Errorf("got %v, want the scope refused", err)
+	}
 }

@@ -55,6 +55,10 @@ const (
 		WHERE agent_id = $1 AND kind = $2 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $3)
 		ORDER BY id LIMIT $4`
 
+	selectIssued = `SELECT ` + keyColumns + ` FROM credentials
+		WHERE agent_id = $1 AND kind = $2 AND id > $3
+		ORDER BY id LIMIT $4`
+
 	touchKey = `UPDATE credentials SET last_used_at = $1 WHERE id = $2 AND last_used_at < $1`
 
 	revokeKey = `UPDATE credentials SET revoked_at = $1 WHERE id = $2 AND revoked_at = 0`
@@ -80,12 +84,22 @@ func (c *Credential) dest() []any {
 // Authenticate was called is not returned. It does not wait for those who
 // write.
 func (s *Store) Authenticate(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
-	var c Credential
-	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
+	c, err := s.Credential(ctx, protocol, hash)
+	if err != nil {
 		return Credential{}, err
 	}
 	if !c.ActiveAt(s.now()) {
 		return Credential{}, ErrNotFound
+	}
+	return c, nil
+}
+
+// Credential returns the credential with that hash in whatever state it is, or
+// [ErrNotFound]. It does not wait for those who write.
+func (s *Store) Credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
+	var c Credential
+	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
+		return Credential{}, err
 	}
 	return c, nil
 }
@@ -123,12 +137,23 @@ func (s *Store) CredentialByID(ctx context.Context, agentID int64, kind, keyID s
 
 // Credentials returns the active credentials of that kind that the agent has,
 // the oldest first and at most limit. It does not wait for those who write.
-func (s *Store) Credentials(ctx context.Context, agentID int64, kind string, limit int) (list []Credential, err error) {
-	args := []any{agentID, kind, micros(s.now()), int64(limit)}
+func (s *Store) Credentials(ctx context.Context, agentID int64, kind string, limit int) ([]Credential, error) {
+	return s.credentials(ctx, selectActive, agentID, kind, micros(s.now()), int64(limit))
+}
+
+// Issued returns the credentials of that kind that the agent was ever issued,
+// in whatever state they are: those after the one with the ID after (0: from the
+// first one on), the oldest first and at most limit. It does not wait for those
+// who write.
+func (s *Store) Issued(ctx context.Context, agentID int64, kind string, after int64, limit int) ([]Credential, error) {
+	return s.credentials(ctx, selectIssued, agentID, kind, after, int64(limit))
+}
+
+func (s *Store) credentials(ctx context.Context, q string, args ...any) (list []Credential, err error) {
 	if err := s.readable(ctx, args); err != nil {
 		return nil, err
 	}
-	rows, err := s.db.reader().QueryContext(context.WithoutCancel(ctx), selectActive, args...)
+	rows, err := s.db.reader().QueryContext(context.WithoutCancel(ctx), q, args...)
 	if err != nil {
 		return nil, s.readError(err)
 	}

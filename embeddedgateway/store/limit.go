@@ -16,6 +16,8 @@ const (
 
 	updateCounter = `UPDATE counters SET hits = $1, expires_at = $2 WHERE name = $3`
 
+	selectCounter = `SELECT hits FROM counters WHERE name = $1`
+
 	pruneCounters = `DELETE FROM counters WHERE id IN (
 		SELECT id FROM counters WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`
 )
@@ -53,6 +55,26 @@ func (t *Tx) Hit(key string, limit int, per time.Duration) (retryAfter time.Dura
 	}
 	_, err = t.exec(updateCounter, raw, hits[len(hits)-1]+per.Microseconds(), key)
 	return 0, err
+}
+
+// Count returns how many hits under key are in the window that ends now, and
+// when the first of them leaves it; the zero time where there are none. It
+// counts nothing.
+func (t *Tx) Count(key string, per time.Duration) (n int, free time.Time, err error) {
+	var raw []byte
+	err = t.get(selectCounter, []any{key}, &raw)
+	if errors.Is(err, ErrNotFound) {
+		return 0, time.Time{}, nil
+	}
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	per = per.Truncate(time.Microsecond)
+	hits := window(raw, t.now.UnixMicro(), per.Microseconds())
+	if len(hits) == 0 {
+		return 0, time.Time{}, nil
+	}
+	return len(hits), fromMicros(hits[0]).Add(per), nil
 }
 
 // window returns the hits that are in the window that ends now, the oldest

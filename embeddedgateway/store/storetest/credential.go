@@ -21,6 +21,7 @@ func credentialTests() map[string]func(*testing.T, *suite) {
 		"makes room under the cap when it ends":            capsActive,
 		"is found by its public part":                      byID,
 		"is listed while it is active":                     lists,
+		"is listed for good, a page at a time":             pages,
 		"keeps its last use":                               touches,
 		"rotates in one Tx":                                rotates,
 		"that was ever issued is remembered":               remembers,
@@ -94,6 +95,9 @@ func expires(t *testing.T, s *suite) {
 		}
 		return err
 	})
+	if c, err := s.Credential(s.ctx(), "lona", hash("hour")); err != nil || c.ActiveAt(s.clock.Now()) {
+		t.Errorf("an expired credential: got %+v, error %v, want it, not active", c, err)
+	}
 }
 
 func revokes(t *testing.T, s *suite) {
@@ -118,6 +122,12 @@ func revokes(t *testing.T, s *suite) {
 		}
 		return err
 	})
+	if c, err := s.Credential(s.ctx(), "lona", hash("one")); err != nil || c.RevokedAt != at {
+		t.Errorf("a revoked credential: got %+v, error %v, want it", c, err)
+	}
+	if _, err := s.Credential(s.ctx(), "lona", hash("two")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an unknown credential: got error %v, want %v", err, store.ErrNotFound)
+	}
 }
 
 func nobody(t *testing.T, s *suite) {
@@ -343,4 +353,31 @@ func touches(t *testing.T, s *suite) {
 	if got, err := s.Authenticate(s.ctx(), "lona", hash("one")); err != nil || !got.LastUsedAt.Equal(later) {
 		t.Errorf("got the last use %v, %v, want %v", got.LastUsedAt, err, later)
 	}
+}
+
+func pages(t *testing.T, s *suite) {
+	a, b := s.agent("scout"), s.agent("other")
+	var all []store.Credential
+	for _, name := range []string{"one", "two", "three"} {
+		all = append(all, s.issue(store.Credential{AgentID: a.ID, Kind: "token", KeyID: name, Hash: hash(name), ExpiresAt: s.clock.Now().Add(time.Hour)}))
+		s.issue(store.Credential{AgentID: a.ID, Kind: "key", KeyID: name, Hash: hash("key " + name)})
+		s.issue(store.Credential{AgentID: b.ID, Kind: "token", KeyID: name, Hash: hash("other " + name)})
+	}
+	s.tx(func(tx *store.Tx) error {
+		_, err := tx.Revoke(all[1].ID)
+		return err
+	})
+	all[1].RevokedAt = s.clock.Now()
+	s.clock.advance(2 * time.Hour) // all of them have expired
+	want := func(after int64, limit int, want ...store.Credential) {
+		t.Helper()
+		got, err := s.Issued(s.ctx(), a.ID, "token", after, limit)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("after %d: got %+v, %v, want %+v", after, got, err, want)
+		}
+	}
+	want(0, 10, all...)
+	want(0, 2, all[:2]...)
+	want(all[1].ID, 2, all[2])
+	want(all[2].ID, 2)
 }

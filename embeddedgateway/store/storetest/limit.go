@@ -21,6 +21,7 @@ func limitTests() map[string]func(*testing.T, *suite) {
 		"survives a clock that is set back":           clockBack,
 		"refuses a limit that makes no sense":         nonsense,
 		"counts that are over are pruned, not others": prunesCounters,
+		"can be looked at":                            counts,
 	}
 }
 
@@ -166,4 +167,31 @@ func prunesCounters(_ *testing.T, s *suite) {
 	s.wantPruned(1)
 	s.wantHit("long", 1, time.Hour, 30*time.Minute)
 	s.wantHit("short", 1, time.Minute, 0)
+}
+
+func counts(t *testing.T, s *suite) {
+	want := func(n int, free time.Time) {
+		t.Helper()
+		s.tx(func(tx *store.Tx) error {
+			got, at, err := tx.Count("k", time.Hour)
+			if got != n || !at.Equal(free) {
+				t.Errorf("at %s: got %d until %v, want %d until %v", s.clock.Now().Format(time.TimeOnly), got, at, n, free)
+			}
+			return err
+		})
+	}
+	want(0, time.Time{})
+	first := s.clock.Now()
+	s.hit("k", 2, time.Hour)
+	s.hit("another", 2, time.Hour)
+	want(1, first.Add(time.Hour))
+	s.clock.advance(10 * time.Minute)
+	s.hit("k", 2, time.Hour)
+	s.hit("k", 2, time.Hour) // refused
+	want(2, first.Add(time.Hour))
+	want(2, first.Add(time.Hour)) // looking counts nothing
+	s.clock.advance(50 * time.Minute)
+	want(1, first.Add(70*time.Minute))
+	s.clock.advance(10 * time.Minute)
+	want(0, time.Time{})
 }
