@@ -26,14 +26,14 @@ const (
 	KindWallet Kind = "wallet"
 	// KindKeyPair is the private key of a key pair that is an agent's identity
 	// at one service. It signs and is never sent.
-	KindKeyPair Kind = "key-pair"
-	// KindAPIKey is a long-lived key that short-lived tokens are had with, or
-	// that stands in for them.
-	KindAPIKey Kind = "api-key"
+	KindKeyPair Kind = "key_pair"
+	// KindAPIKey is a long-lived key that stands behind another credential, or
+	// that short-lived ones are had with.
+	KindAPIKey Kind = "api_key"
 	// KindAccess is such a short-lived token.
-	KindAccess Kind = "access-token"
+	KindAccess Kind = "access_token"
 	// KindRecovery is what other keys are had with when nothing else is left.
-	KindRecovery Kind = "recovery-key"
+	KindRecovery Kind = "recovery_key"
 )
 
 // Key names a credential. Its fields are not secret.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
+	"encoding/base64"
 	"fmt"
 	"io"
 
@@ -43,6 +44,15 @@ func (m minter) uuid() (string, error) {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", raw[:4], raw[4:6], raw[6:8], raw[8:10], raw[10:]), nil
 }
 
+// urlSafe returns n random bytes as letters, digits, dashes and underscores.
+func (m minter) urlSafe(n int) (string, error) {
+	raw := make([]byte, n)
+	if _, err := io.ReadFull(m.rand, raw); err != nil {
+		return "", fmt.Errorf("read random bytes: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(raw), nil
+}
+
 func (m minter) text(n int) (string, error) {
 	raw := make([]byte, n)
 	if _, err := io.ReadFull(m.rand, raw); err != nil {
@@ -69,6 +79,17 @@ func authenticate(ctx context.Context, s *store.Store, protocol, presented strin
 		return store.Credential{}, store.ErrNotFound
 	}
 	return cred, nil
+}
+
+// recognise is authenticate for a protocol that says more of a credential that
+// may not be used any more than that it may not: it returns that one, too.
+func recognise(ctx context.Context, s *store.Store, protocol, presented string) (store.Credential, error) {
+	want := digest(presented)
+	cred, err := s.Credential(ctx, protocol, want)
+	if err == nil && subtle.ConstantTimeCompare(cred.Hash[:], want[:]) != 1 {
+		return store.Credential{}, store.ErrNotFound
+	}
+	return cred, err
 }
 
 // rotate issues a credential in the place of all of the same kind that its

@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
 )
 
 // environ reads variables of the environment and collects what is wrong with
@@ -46,6 +50,32 @@ func (e *environ) number(name string, otherwise, most int) int {
 		e.wrong(name, "want a whole number from 1 to %d, got %q", most, value)
 	}
 	return n
+}
+
+// line reads a line of text for people, of at most so many bytes.
+func (e *environ) line(name, otherwise string, most int) string {
+	value := strings.TrimSpace(e.get(name))
+	if value == "" {
+		return otherwise
+	}
+	if len(value) > most || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+		e.wrong(name, "want at most %d bytes of text without control characters", most)
+	}
+	return value
+}
+
+// json reads JSON and nothing that is not known of it, and reports whether
+// there was any. The error says what is wanted and does not repeat the value.
+func (e *environ) json(name, want string, into any) bool {
+	value := e.get(name)
+	if value == "" {
+		return false
+	}
+	if err := json.Unmarshal([]byte(value), into, json.RejectUnknownMembers(true)); err != nil {
+		e.wrong(name, "want %s", want)
+		return false
+	}
+	return true
 }
 
 // oneOf reads one of a few words.

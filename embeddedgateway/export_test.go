@@ -2,6 +2,7 @@ package embeddedgateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/go-json-experiment/json"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // MaxBody is the size of the largest body.
@@ -131,4 +135,60 @@ func (s Signer) Sign(t testing.TB, protocol, subject string, extra any) (string,
 func (s Signer) Verify(protocol, token string) (said map[string]any, err error) {
 	_, err = s.s.verify(context.Background(), protocol, token, &said)
 	return said, err
+}
+
+// Letter is a mail to one person.
+type Letter = letter
+
+// Mailer is the mail of a gateway as the protocols use it.
+type Mailer struct{ m *mailer }
+
+// MailerOf returns the mailer of a gateway.
+func MailerOf(g *Gateway) Mailer { return Mailer{g.mail} }
+
+// Store puts a letter where it waits, and returns its name.
+func (m Mailer) Store(t testing.TB, l Letter) (name string) {
+	t.Helper()
+	sealed, err := m.m.enclose(l)
+	if err != nil {
+		t.Fatalf("enclose: %v", err)
+	}
+	if err := m.m.store.Tx(context.Background(), func(tx *store.Tx) error { return tx.Seal(sealed) }); err != nil {
+		t.Fatalf("store a letter: %v", err)
+	}
+	return sealed.Name
+}
+
+// Wake says that a letter was stored.
+func (m Mailer) Wake() { m.m.wake() }
+
+// Delivers reports whether letters go out.
+func (m Mailer) Delivers() bool { return m.m.delivers() }
+
+// Deliver sends what is due now.
+func (m Mailer) Deliver(t testing.TB) {
+	t.Helper()
+	if err := m.m.deliver(context.Background()); err != nil {
+		t.Errorf("deliver: %v", err)
+	}
+}
+
+// PauseAfter is how long a letter waits that was tried so many times.
+func PauseAfter(tries int) time.Duration { return pauseAfter(tries) }
+// UsablePoint reports whether AgentDoor takes a public key.
+func UsablePoint(key []byte) bool { return usablePoint(key) }
+
+// Requires is what AgentDoor answers to a caller who needs a scope, 0 for
+// nothing.
+func Requires(granted []string, scope string) (status int, code string) {
+	err := agentDoorCaller{scopes: granted}.requires(scope)
+	if err == nil {
+		return 0, ""
+	}
+	var p *problem
+	if !errors.As(err, &p) {
+		return http.StatusInternalServerError, ""
+	}
+	status, body := (&agentDoor{}).refuse(p)
+	return status, body.(wire.AgentDoorError).Error
 }

@@ -25,12 +25,14 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,6 +64,12 @@ type Config struct {
 	// PublicURL is the base URL that the gateway is reached at from outside: it
 	// is in the links that it sends and in the tokens that it signs. "": [Origin].
 	PublicURL string
+	// SMTPURL is the mail server that letters go out by, as [SMTPForm] says; it
+	// holds a password. "": none, and they lie in the outbox until they expire.
+	SMTPURL string
+	// SMTPTLS is what TLS with the mail server begins from, for certificates of
+	// an authority of one's own. Nil: what the system trusts.
+	SMTPTLS *tls.Config
 	// LonaStrategies is what Lona's list of strategies answers.
 	LonaStrategies []wire.LonaStrategy
 	// Now is the clock of everything that expires.
@@ -82,6 +90,7 @@ type Gateway struct {
 	inner   *inProcess
 	uses    *lastUse
 	signer  *signer
+	mail    *mailer
 
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
@@ -106,7 +115,12 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := newDeps(cfg)
+	relay, err := newRelay(cfg.SMTPURL, cfg.SMTPTLS)
+	if err != nil {
+		return nil, err
+	}
+	cfg.SMTPURL = "" // nobody else has a use for it
+	d := newDeps(cfg, relay)
 	served, err := build(d, makers)
 	if err != nil {
 		return nil, err
@@ -118,7 +132,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err := d.unlock(ctx, path, db); err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
-	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, boot: cfg.Now().UnixMilli()}
+	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, boot: cfg.Now().UnixMilli()}
 	g.handler = newRouter(g, append(served, keyring{d.signer}))
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
@@ -145,6 +159,9 @@ func (c *Config) complete() (path string, err error) {
 	if c.PublicURL == "" {
 		c.PublicURL = Origin
 	}
+	if err := checkPublicURL(c.PublicURL); err != nil {
+		return "", err
+	}
 	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
 	scheme, path, _ := strings.Cut(c.Database, ":")
 	if scheme != "sqlite" || path == "" {
@@ -154,14 +171,28 @@ func (c *Config) complete() (path string, err error) {
 	return path, nil
 }
 
+// checkPublicURL reports why links cannot begin with a URL.
+func checkPublicURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" ||
+		u.User != nil || strings.ContainsAny(text, "?#") {
+		// Not the value: it may hold a user's password.
+		return errors.New("the gateway's public URL is not one that links can begin with: " +
+			"want such as https://gateway.example.com, without a user, a query and a fragment")
+	}
+	return nil
+}
+
 // newDeps returns what protocols are made from. What stands on the database
 // works when unlock has returned.
-func newDeps(cfg Config) deps {
+func newDeps(cfg Config, relay *relay) deps {
 	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), vault: &vault{}}
 	d.signer = &signer{
 		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{},
 	}
-	d.mail = &mailer{vault: d.vault, mint: d.mint, due: make(chan struct{}, 1)}
+	d.mail = &mailer{
+		vault: d.vault, mint: d.mint, now: cfg.Now, log: cfg.Logger, relay: relay, due: make(chan struct{}, 1),
+	}
 	return d
 }
 
@@ -170,7 +201,7 @@ func (d deps) unlock(ctx context.Context, path string, db *store.Store) error {
 	if err := d.vault.unlock(ctx, d.Config, path, db); err != nil {
 		return err
 	}
-	d.signer.store = db
+	d.signer.store, d.mail.store = db, db
 	return d.signer.begin(ctx)
 }
 
@@ -207,6 +238,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 		}
 	})
 	g.sweeper.Go(func() { g.uses.keep(ctx, g.store, g.cfg.Logger) })
+	g.sweeper.Go(func() { g.mail.keep(ctx) })
 }
 
 // Handler returns the handler of all protocols. Paths that none of them claims
@@ -222,8 +254,8 @@ func (g *Gateway) Audit(ctx context.Context, q store.EventQuery) ([]store.Event,
 	return events, nil
 }
 
-// Close ends the in-process connections when their requests are answered, and
-// closes the database. A [Gateway.Serve] is to have returned before.
+// Close ends the in-process connections when their requests are answered, lets
+// a letter that is being sent go out within two seconds, and closes the database. A [Gateway.Serve] is to have returned before.
 func (g *Gateway) Close() error {
 	g.closing.Do(func() {
 		g.stop()

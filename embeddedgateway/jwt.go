@@ -207,6 +207,26 @@ func (g *Gateway) RotateKeys(ctx context.Context) (kid string, err error) {
 	return kid, nil
 }
 
+// Key is a key that tokens are signed with, or were until another came.
+type Key struct {
+	ID      string // the kid of its tokens
+	Made    time.Time
+	Retires time.Time // when the last token that it signed has expired; zero: it signs
+}
+
+// Keys returns the keys whose tokens are good, the oldest first.
+func (g *Gateway) Keys(ctx context.Context) ([]Key, error) {
+	list, err := g.store.Sealed(ctx, signingKind, maxKeys)
+	if err != nil {
+		return nil, fmt.Errorf("read the signing keys: %w", err)
+	}
+	keys := make([]Key, 0, len(list))
+	for _, s := range list {
+		keys = append(keys, Key{ID: s.Name, Made: s.CreatedAt, Retires: s.ExpiresAt})
+	}
+	return keys, nil
+}
+
 // keyring is what the gateway itself serves beside the protocols: the public
 // keys that its tokens are verified with.
 type keyring struct{ signer *signer }

@@ -8,7 +8,7 @@ import (
 )
 
 // maxCounted is how many keys a [keyLimit] remembers at most: some 30 MiB when
-// each of them is used up.
+// each of them is used up, of 60 uses.
 const maxCounted = 1 << 16
 
 // keyLimit is how often each key may be used. It counts in memory, because a

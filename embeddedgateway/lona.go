@@ -265,7 +265,10 @@ func (l *lona) enter(tx *store.Tx, in lonaRegisterBody, invited bool, invite [32
 		DisplayName: in.AgentName,
 		Attrs:       map[string]string{"source": in.Source},
 	})
-	return agent, err
+	if err != nil {
+		return agent, err
+	}
+	return agent, suspended(agent)
 }
 
 // mayRebind refuses an invite for an agent that ever had a token, unless the

@@ -196,6 +196,9 @@ func issueLumina(tx *store.Tx, c *call, wallet string, cred store.Credential, se
 	if err != nil {
 		return cred, err
 	}
+	if err := suspended(agent); err != nil {
+		return cred, err
+	}
 	err = tx.OpenTicket(seen, false)
 	if errors.Is(err, store.ErrExists) {
 		return cred, unauthorized(wire.LuminaInvalidSignature, "this signature was accepted before: sign again with the time of now")

@@ -36,6 +36,7 @@ type maker struct {
 // a new protocol is added to; CONTRIBUTING.md names them.
 func makers() []maker {
 	return []maker{
+		{wire.AgentDoorName, newAgentDoor},
 		{wire.LithtrixName, newLithtrix},
 		{wire.LonaName, newLona},
 		{wire.LuminaName, newLumina},

@@ -140,6 +140,11 @@ var like = map[string]*regexp.Regexp{
 	"ltx_a3f9b2c1...":                      ltxLike,
 	"ltx_d4e8c7b6...":                      ltxLike,
 	"550e8400-e29b-41d4-a716-446655440000": uuidLike,
+	"ag_V1StGXR8_Z5jdHi6B":                 doorIDLike,
+	"abc123...":                            doorNonceLike,
+	"agk_live_abc123...":                   doorLiveLike,
+	"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9...":                       jwtLike,
+	"agentdoor:register:ag_V1StGXR8_Z5jdHi6B:1704067200:abc123...":  regexp.MustCompile(`^agentdoor:register:ag_[A-Za-z0-9_-]{21}:1704067200:[A-Za-z0-9_-]{32}$`),
 	"lona_partner_moltbook-agent-123_abc123xyz456_SecretKeyHere123": regexp.MustCompile(`^lona_partner_moltbook-agent-123_[a-zA-Z0-9]{12}_[a-zA-Z0-9]{43,}$`),
 }
 

@@ -134,6 +134,9 @@ func (a *AgentDoor) Authorize(ctx context.Context, k credstore.Key, req *http.Re
 			Remedy: "forget it and register under another agent_name",
 		}
 	}
+	if p, ok := ctx.Value(presentedKey{}).(*presented); ok {
+		p.secret = secret
+	}
 	req.Header.Set(wire.AgentDoorHeader, "Bearer "+secret.Reveal())
 	return nil
 }
@@ -205,8 +208,8 @@ func (a *AgentDoor) Renew(ctx context.Context, k credstore.Key) error {
 		return err
 	}
 	refused := token.Secret
-	if sent := strings.TrimPrefix(refusedHeader(ctx, wire.AgentDoorHeader), "Bearer "); sent != "" {
-		refused = credstore.NewSecret(sent)
+	if p, ok := ctx.Value(presentedKey{}).(*presented); ok && !p.secret.IsZero() {
+		refused = p.secret
 	}
 	_, err = a.renew(ctx, k, refused)
 	return err

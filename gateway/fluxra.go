@@ -119,7 +119,7 @@ func (f *Fluxra) Origin() string { return f.origin }
 // Kind implements [Protocol].
 func (f *Fluxra) Kind() credstore.Kind { return credstore.KindAPIKey }
 
-// Dependents implements [Dependents].
+// Dependents implements [Dependent].
 func (f *Fluxra) Dependents(k credstore.Key) []credstore.Key {
 	return []credstore.Key{ofKind(k, credstore.KindAccess), ofKind(k, credstore.KindRecovery)}
 }
@@ -381,25 +381,29 @@ func (f *Fluxra) Authorize(ctx context.Context, k credstore.Key, req *http.Reque
 			return err
 		}
 	}
+	if p, ok := ctx.Value(presentedKey{}).(*presented); ok {
+		p.secret = token.Secret
+	}
 	req.Header.Set(wire.FluxraHeader, bearer(token.Secret))
 	return nil
 }
 
 // Renew implements [Renewer].
 func (f *Fluxra) Renew(ctx context.Context, k credstore.Key) error {
-	refused := refusedHeader(ctx, wire.FluxraHeader)
-	if refused == "" {
-		held, err := f.usable(ctx, k)
-		if err != nil {
-			return err
-		}
-		token, err := f.token(ctx, held)
-		if err != nil {
-			return err
-		}
-		refused = bearer(token.Secret)
+	ctx, cancel := f.http.begin(ctx)
+	defer cancel()
+	held, err := f.usable(ctx, k)
+	if err != nil {
+		return err
 	}
-	_, err := f.renewed(ctx, k, refused)
+	token, err := f.token(ctx, held)
+	if err != nil {
+		return err
+	}
+	if p, ok := ctx.Value(presentedKey{}).(*presented); ok && !p.secret.IsZero() {
+		token.Secret = p.secret
+	}
+	_, err = f.renewed(ctx, k, bearer(token.Secret))
 	return err
 }
 

@@ -364,3 +364,30 @@ func TestAProgramGetsFluxrasKeys(t *testing.T) {
 		t.Error("the access token was not renewed for it")
 	}
 }
+
+// A rotation that is broken off after any write leaves a key that works, and
+// the next one leaves no other.
+func TestFluxraFinishesARotationThatStopped(t *testing.T) {
+	for writes := range 5 {
+		s := newFluxra(t)
+		inner := credstore.NewMemory(s.clock.now)
+		r := s.client(inner).enrol(t)
+		s.clock.advance(time.Minute)
+		_, err := s.client(&stopper{inner, writes}).Lifecycle.Rotate(t.Context(), r.Key)
+		if err == nil && writes < 2 {
+			t.Fatalf("%d writes: rotated", writes)
+		}
+		s.clock.advance(time.Minute)
+		f := s.client(inner) // the process after
+		if got := f.me(t, r.Key); got != 200 {
+			t.Errorf("%d writes: got the status %d", writes, got)
+		}
+		info, err := f.Lifecycle.Rotate(t.Context(), r.Key)
+		if err != nil || f.me(t, r.Key) != 200 {
+			t.Errorf("%d writes: got %v", writes, err)
+		}
+		if got := s.alive(); len(got) != 1 || got[0] != info.KeyID {
+			t.Errorf("%d writes: the keys %v live, want only %s", writes, got, info.KeyID)
+		}
+	}
+}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/go-resty/resty/v2"
+
+	"github.com/enlist-mcp/enlist/credstore"
 )
 
 // maxAnswer is more than any answer of a protocol is.
@@ -89,12 +91,20 @@ func sleep(ctx context.Context, d time.Duration) error {
 // endKey is the context key of the time at which an operation must have ended.
 type endKey struct{}
 
+// presentedKey is the context key of a *presented.
+type presentedKey struct{}
+
+// presented is what an operation has sent a request with last. A [Renewer]
+// finds out by it whether what was refused has been renewed meanwhile.
+type presented struct{ secret credstore.Secret }
+
 // begin bounds an operation by its deadline. One within another ends with it.
 func (c *caller) begin(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Value(endKey{}).(time.Time); ok {
 		return context.WithCancel(ctx)
 	}
 	ctx = context.WithValue(ctx, endKey{}, c.now().Add(c.deadline))
+	ctx = context.WithValue(ctx, presentedKey{}, new(presented))
 	return context.WithTimeout(ctx, c.deadline)
 }
 

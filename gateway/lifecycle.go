@@ -106,29 +106,45 @@ func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 	if c, err := l.store.Get(ctx, k); err == nil {
 		mayLive = l.mayLive(c)
 	}
-	// The handle goes last: while it is there, this can be called again.
-	p, err := l.protocol(k)
-	if behind, ok := p.(Dependent); err == nil && ok {
-		for _, d := range behind.Dependents(k) {
-			if c, err := l.store.Get(ctx, d); err == nil {
-				mayLive = mayLive || l.mayLive(c)
-			}
-			if err := l.store.Delete(ctx, d); err != nil && !errors.Is(err, credstore.ErrNotFound) {
-				return false, err
-			}
-		}
+	// What stands behind it goes first: as long as the handle is there, the
+	// rest of a call that failed can be forgotten with it.
+	behind, err := l.forgetDependents(ctx, k)
+	if err != nil {
+		return false, err
 	}
 	if err := l.store.Delete(ctx, k); err != nil {
 		return false, err
 	}
 	l.log.InfoContext(ctx, "credential forgotten", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
-	return mayLive, nil
+	return mayLive || behind, nil
 }
 
 // mayLive reports whether a service may accept a credential.
 func (l *Lifecycle) mayLive(c credstore.Credential) bool {
 	state := c.StateAt(l.now())
 	return state != credstore.StateRevoked && state != credstore.StateExpired
+}
+
+// forgetDependents removes what stands behind a credential, and returns whether
+// the service may still accept something of it.
+func (l *Lifecycle) forgetDependents(ctx context.Context, k credstore.Key) (mayLive bool, err error) {
+	p, err := l.protocol(k)
+	if err != nil {
+		return false, nil // what no protocol speaks for has nothing behind it
+	}
+	d, ok := p.(Dependent)
+	if !ok {
+		return false, nil
+	}
+	for _, behind := range d.Dependents(k) {
+		if c, err := l.store.Get(ctx, behind); err == nil {
+			mayLive = mayLive || l.mayLive(c)
+		}
+		if err := l.store.Delete(ctx, behind); err != nil && !errors.Is(err, credstore.ErrNotFound) {
+			return mayLive, err
+		}
+	}
+	return mayLive, nil
 }
 
 // protocol returns the protocol of a credential.

@@ -186,7 +186,7 @@ func (l *Lifecycle) authorized(ctx context.Context, k credstore.Key, p Protocol,
 		return a, err
 	}
 	if r, ok := p.(Renewer); ok {
-		if err := r.Renew(context.WithValue(ctx, refusedKey{}, sent), k); err != nil {
+		if err := r.Renew(ctx, k); err != nil {
 			l.log.WarnContext(ctx, "a credential could not be renewed", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
 			return a, nil
 		}
@@ -197,16 +197,6 @@ func (l *Lifecycle) authorized(ctx context.Context, k credstore.Key, p Protocol,
 	}
 	again, _, err := l.once(ctx, k, p, op, m)
 	return again, err
-}
-
-// refusedKey is the context key of the headers that a service refused.
-type refusedKey struct{}
-
-// refusedHeader returns a header of the request that [Renewer.Renew] is called
-// for. Whoever comes late for a renewal can tell by it that there was one.
-func refusedHeader(ctx context.Context, name string) string {
-	h, _ := ctx.Value(refusedKey{}).(http.Header)
-	return h.Get(name)
 }
 
 // authorize returns the message with the credential in it.

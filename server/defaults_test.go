@@ -307,7 +307,7 @@ func TestDefaultNoToolNotifies(t *testing.T) {
 	calls = append(calls, message(0, "initialize", initialize))
 	for i, tool := range []string{
 		"list_credentials", "lona_list_strategies", "rotate_credential", "revoke_credential",
-		"lona_register_agent", "lithtrix_register_agent", "lumina_register_agent", "send_request", "forget_credential",
+		"lona_register_agent", "lithtrix_register_agent", "lumina_register_agent", "fluxra_register_agent", "fluxra_verify_email", "fluxra_recover_account", "send_request", "forget_credential",
 	} {
 		calls = append(calls, message(i+1, "tools/call", `"name":"`+tool+`","_meta":{"progressToken":1},"arguments":{}`))
 	}

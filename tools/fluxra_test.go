@@ -19,7 +19,7 @@ const (
 	fluxraAgentID  = "agt_0123456789abcdef0123456789abcdef"
 	fluxraRecovery = "rk_recoveryKey0123456789recoveryKey"
 	fluxraKey      = "sk_apiKey01234567890123456789apiKey"
-	fluxraToken    = "eyJhbGciOiJFZERTQSJ9.cGF5bG9hZA.c2lnbmF0dXJl" //nolint:gosec // a test's
+	fluxraToken    = "eyJhbGciOiJFZERTQSJ9.cGF5bG9hZA.c2lnbmF0dXJl"
 	fluxraMailed   = "evt_0123456789AbCdEf0123456789AbCdEf"
 	fluxraDigits   = "271828"
 )

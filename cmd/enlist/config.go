@@ -42,6 +42,22 @@ func (f *globalFlags) refuseClient() error {
 	return nil
 }
 
+// takeEnvironment returns the environment. The secrets of a gateway are taken
+// out of the process's own, so that no program that it starts inherits them.
+func takeEnvironment() func(string) string {
+	taken := map[string]string{}
+	for _, name := range []string{"ENLIST_SERVER_KEY", "ENLIST_SMTP_URL"} {
+		taken[name] = os.Getenv(name)
+		_ = os.Unsetenv(name)
+	}
+	return func(name string) string {
+		if value, ok := taken[name]; ok {
+			return value
+		}
+		return os.Getenv(name)
+	}
+}
+
 // home returns the data folder.
 func (p *program) home() (string, error) {
 	if dir := first(p.flags.home, p.env("ENLIST_HOME")); dir != "" {
@@ -97,23 +113,32 @@ func (p *program) storeOptions() (credstore.Options, error) {
 	return o, nil
 }
 
-// readPassphrase reads the first line of a file.
+// readPassphrase reads the passphrase of the encrypted file.
 func readPassphrase(path string) (credstore.Secret, error) {
+	line, err := firstLine("ENLIST_PASSPHRASE_FILE", path)
+	if err != nil {
+		return credstore.Secret{}, err
+	}
+	return credstore.NewSecret(line), nil
+}
+
+// firstLine reads the first line of a file that a variable names.
+func firstLine(variable, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return credstore.Secret{}, fmt.Errorf("read ENLIST_PASSPHRASE_FILE: %w", err)
+		return "", fmt.Errorf("read %s: %w", variable, err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, 64<<10))
 	if err != nil {
-		return credstore.Secret{}, fmt.Errorf("read ENLIST_PASSPHRASE_FILE: %w", err)
+		return "", fmt.Errorf("read %s: %w", variable, err)
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
 	line = strings.TrimSuffix(line, "\r")
 	if line == "" {
-		return credstore.Secret{}, fmt.Errorf("ENLIST_PASSPHRASE_FILE: the first line of %s is empty", path)
+		return "", fmt.Errorf("%s: the first line of %s is empty", variable, path)
 	}
-	return credstore.NewSecret(line), nil
+	return line, nil
 }
 
 // trustedProxies reads ENLIST_TRUSTED_PROXIES: addresses and networks,

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,8 +17,11 @@ import (
 // defaultListen is where `enlist gateway` listens unless told otherwise.
 const defaultListen = "127.0.0.1:8420"
 
+// errWantDatabase does not say what there was: that may hold a password.
+var errWantDatabase = errors.New("--database: want sqlite:PATH")
+
 func (p *program) gatewayCommand() *cobra.Command {
-	var listen, database string
+	var listen, database, publicURL string
 	var protocols []string
 	cmd := &cobra.Command{
 		Use:   "gateway",
@@ -32,7 +33,20 @@ Lona's part is set in the environment: AGENT_REGISTRATION_SECRET (several,
 separated by commas, while one is replaced), AGENT_INVITE_ENABLED=false (stops
 registering by invite), AGENT_TOKEN_TTL_DAYS, AGENT_TOKEN_MAX_TTL_DAYS,
 AGENT_DEFAULT_PERMISSIONS, and AGENT_INVITE_REBIND: "proof" (the default here)
-wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms.`,
+wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms.
+
+AgentDoor's part: AGENTDOOR_SERVICE_NAME, AGENTDOOR_SERVICE_DESCRIPTION,
+AGENTDOOR_SCOPES and AGENTDOOR_X402 (JSON), AGENTDOOR_RATE_LIMIT (1000/1h),
+AGENTDOOR_TEST_KEYS=true (keys that begin with agk_test_).
+
+Mail goes out by the server that ENLIST_SMTP_URL says, such as
+smtp://user:password@mail.example.com:587?from=Enlist%20%3Cnoreply%40example.com%3E
+(STARTTLS) or smtps://...:465 (TLS from the start); ENLIST_SMTP_CA_FILE names
+certificates of an authority of your own. Without it mail waits until its links
+expire, and you read it with: enlist gateway outbox. What waits, and the keys
+that tokens are signed with, lie encrypted in the database under a server key:
+ENLIST_SERVER_KEY, or the first line of ENLIST_SERVER_KEY_FILE (keep it 0600), or
+else a file beside the database that is made with it.`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
   LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'`,
 		Args: cobra.NoArgs,
@@ -40,13 +54,21 @@ wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix:
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), listen, database, protocols)
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
-	cmd.Flags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
+	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
+	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
+	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
 	return cmd
+}
+
+// gatewayFlags is the command line of `enlist gateway`.
+type gatewayFlags struct {
+	listen, database, publicURL string
+	protocols                   []string
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -64,61 +86,48 @@ func (p *program) checkGatewayFlags(cmd *cobra.Command, database string, protoco
 	case cmd.Flags().Changed("protocols") && len(protocols) == 0:
 		return errors.New("--protocols: name at least one, or leave the flag out for all: " + strings.Join(known, ", "))
 	case database != "" && !strings.HasPrefix(database, "sqlite:"):
-		return errors.New("--database: want sqlite:PATH") // not the value: it may hold a password
+		return errWantDatabase
 	}
 	return p.flags.refuseClient()
 }
 
-func (p *program) serveGateway(ctx context.Context, listen, database string, protocols []string) (err error) {
+// serveGateway listens before it opens the gateway, which must know its address.
+func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err error) {
 	p.serves = true
-	config, err := p.gatewayConfig(database)
+	config, err := p.gatewayConfig(flags.database)
 	if err != nil {
 		return err
 	}
-	config.Protocols = protocols
+	config.Protocols = flags.protocols
 	config.Standalone = true
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", first(flags.listen, p.env("ENLIST_LISTEN"), defaultListen))
+	if err != nil {
+		return fmt.Errorf("%w (choose another address with --listen)", err)
+	}
+	defer func() { _ = ln.Close() }() // Serve closes it too
+	config.PublicURL = first(flags.publicURL, p.env("ENLIST_PUBLIC_URL"), "http://"+reachable(ln.Addr()))
 	g, err := embeddedgateway.New(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", first(listen, p.env("ENLIST_LISTEN"), defaultListen))
-	if err != nil {
-		return fmt.Errorf("%w (choose another address with --listen)", err)
-	}
 	fmt.Fprintf(p.stderr, "enlist gateway: listening on http://%s, database %s\n", ln.Addr(), config.Database)
+	if config.SMTPURL == "" {
+		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
+	}
 	return g.Serve(ctx, ln)
 }
 
-// gatewayConfig is what the gateway of `enlist gateway` takes from outside.
-func (p *program) gatewayConfig(database string) (embeddedgateway.Config, error) {
-	proxies, err := p.trustedProxies()
-	if err != nil {
-		return embeddedgateway.Config{}, err
+// reachable is an address that a browser of this machine can open: a listener on
+// all addresses has none of its own.
+func reachable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if ip := net.ParseIP(host); err == nil && ip.IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
 	}
-	database = first(database, p.env("ENLIST_DATABASE_URL"))
-	if database == "" {
-		home, err := p.home()
-		if err != nil {
-			return embeddedgateway.Config{}, err
-		}
-		database = "sqlite:" + filepath.Join(home, "gateway.db")
-	}
-	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return embeddedgateway.Config{}, fmt.Errorf("the folder of the database: %w", err)
-		}
-	}
-	return embeddedgateway.Config{
-		Database:       database,
-		Env:            p.env,
-		TrustedProxies: proxies,
-		Now:            p.now,
-		Logger:         p.logger(),
-		Wrap:           p.wrapGateway,
-	}, nil
+	return addr.String()
 }
 
 // sampleStrategies is what the embedded gateway answers as Lona's strategies,

@@ -21,7 +21,7 @@ func main() {
 		stdin:   os.Stdin,
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
-		env:     os.Getenv,
+		env:     takeEnvironment(),
 		environ: os.Environ,
 		now:     time.Now,
 	}

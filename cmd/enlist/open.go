@@ -128,7 +128,7 @@ func (e *embedded) open(ctx context.Context) (*embeddedgateway.Gateway, error) {
 		return nil, err
 	}
 	g, err := embeddedgateway.New(ctx, embeddedgateway.Config{
-		Database:       "sqlite:" + filepath.Join(e.home, "embedded.db"),
+		Database:       "sqlite:" + filepath.Join(e.home, embeddedDatabase),
 		Env:            e.env,
 		LonaStrategies: sampleStrategies(),
 		Now:            e.p.now,

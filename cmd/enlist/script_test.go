@@ -52,7 +52,7 @@ func enlist() {
 		stdin:   os.Stdin,
 		stdout:  io.MultiWriter(os.Stdout, stdout),
 		stderr:  io.MultiWriter(os.Stderr, stderr),
-		env:     os.Getenv,
+		env:     takeEnvironment(),
 		environ: os.Environ,
 		now:     time.Now,
 		wrapGateway: func(h http.Handler) http.Handler {
@@ -238,7 +238,8 @@ func environment(ts *testscript.TestScript) []string {
 		"PATH", "HOME", "ENLIST_HOME", "ENLIST_STORE", "LocalAppData", "AppData", "SystemRoot", "TMPDIR", "TMP",
 		"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", leakscan.Variable,
 		"AGENT_REGISTRATION_SECRET", "AGENT_INVITE_ENABLED", "AGENT_INVITE_REBIND", "AGENT_TOKEN_TTL_DAYS",
-		"LONA_GATEWAY_URL", "LITHTRIX_API_URL", "LUMINA_API_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
+		"LONA_GATEWAY_URL", "LITHTRIX_API_URL", "LUMINA_API_URL", "AGENTDOOR_URL", "FLUXRA_API_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
+		"ENLIST_SERVER_KEY", "ENLIST_SERVER_KEY_FILE", "ENLIST_SMTP_URL", "ENLIST_SMTP_CA_FILE", "ENLIST_PUBLIC_URL",
 	} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)

@@ -199,6 +199,20 @@ func (g *Gateway) Audit(t testing.TB) []store.Event {
 	return events
 }
 
+// Outbox returns the letters that wait, the oldest first. The tokens in them
+// count as issued.
+func (g *Gateway) Outbox(t testing.TB) []embeddedgateway.Mail {
+	t.Helper()
+	list, err := g.running.Load().Outbox(context.Background())
+	if err != nil {
+		t.Fatalf("read the outbox: %v", err)
+	}
+	for _, m := range list {
+		secretsIn("", m.Text, g.remember)
+	}
+	return list
+}
+
 // Secrets returns every secret that the gateway has issued or was configured
 // with so far.
 func (g *Gateway) Secrets() []string {

@@ -80,12 +80,22 @@ func (c *Credential) dest() []any {
 // Authenticate was called is not returned. It does not wait for those who
 // write.
 func (s *Store) Authenticate(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
-	var c Credential
-	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
+	c, err := s.Credential(ctx, protocol, hash)
+	if err != nil {
 		return Credential{}, err
 	}
 	if !c.ActiveAt(s.now()) {
 		return Credential{}, ErrNotFound
+	}
+	return c, nil
+}
+
+// Credential returns the credential with that hash in whatever state it is, or
+// [ErrNotFound]. It does not wait for those who write.
+func (s *Store) Credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
+	var c Credential
+	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
+		return Credential{}, err
 	}
 	return c, nil
 }

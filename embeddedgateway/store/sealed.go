@@ -39,6 +39,9 @@ const (
 			ORDER BY due_at, id LIMIT 1)
 		RETURNING ` + sealedColumns
 
+	// Only its last taker's word counts.
+	postponeSealed = `UPDATE sealed SET due_at = $1 WHERE id = $2 AND tries = $3`
+
 	expireSealed = `UPDATE sealed SET expires_at = $1
 		WHERE kind = $2 AND name <> $3 AND (expires_at = 0 OR expires_at > $1)`
 
@@ -76,6 +79,13 @@ func (t *Tx) Take(kind string, again time.Time) (Sealed, error) {
 		return Sealed{}, err
 	}
 	return s, nil
+}
+
+// Postpone has what was taken handed out again at another time than was said
+// then. It does nothing if somebody else has taken it since.
+func (t *Tx) Postpone(s Sealed, due time.Time) error {
+	_, err := t.exec(postponeSealed, micros(due), s.ID, s.Tries)
+	return err
 }
 
 // Outdate has all of a kind but one expire at a time, unless they do before.

@@ -90,12 +90,13 @@ const (
 )
 
 var (
-	fluxraAgentName     = regexp.MustCompile(`^[a-zA-Z0-9-]{3,50}$`) // seed
-	fluxraAgentID       = regexp.MustCompile(`^agt_[0-9a-f]{32}$`)
-	fluxraCode          = regexp.MustCompile(`^[0-9]{6}$`)
-	fluxraRecoveryShape = regexp.MustCompile(`rk_[A-Za-z0-9_-]{16,}`)
-	fluxraKeyShape      = regexp.MustCompile(`sk_[A-Za-z0-9_-]{16,}`)
-	fluxraMailShape     = regexp.MustCompile(`evt_[A-Za-z0-9_-]{16,}`)
+	fluxraAgentName = regexp.MustCompile(`^[a-zA-Z0-9-]{3,50}$`) // seed
+	fluxraAgentID   = regexp.MustCompile(`^agt_[0-9a-f]{32}$`)
+	fluxraCode      = regexp.MustCompile(`^[0-9]{6}$`)
+	// Only where a word begins: "risk_management_parameters" is no secret.
+	fluxraRecoveryShape = regexp.MustCompile(`\brk_[A-Za-z0-9_-]{20,}`)
+	fluxraKeyShape      = regexp.MustCompile(`\bsk_[A-Za-z0-9_-]{20,}`)
+	fluxraMailShape     = regexp.MustCompile(`\bevt_[A-Za-z0-9_-]{20,}`)
 )
 
 // Fluxra describes the protocol of Fluxra.

@@ -94,6 +94,9 @@ func expires(t *testing.T, s *suite) {
 		}
 		return err
 	})
+	if c, err := s.Credential(s.ctx(), "lona", hash("hour")); err != nil || c.ActiveAt(s.clock.Now()) {
+		t.Errorf("an expired credential: got %+v, error %v, want it, not active", c, err)
+	}
 }
 
 func revokes(t *testing.T, s *suite) {
@@ -118,6 +121,12 @@ func revokes(t *testing.T, s *suite) {
 		}
 		return err
 	})
+	if c, err := s.Credential(s.ctx(), "lona", hash("one")); err != nil || c.RevokedAt != at {
+		t.Errorf("a revoked credential: got %+v, error %v, want it", c, err)
+	}
+	if _, err := s.Credential(s.ctx(), "lona", hash("two")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an unknown credential: got error %v, want %v", err, store.ErrNotFound)
+	}
 }
 
 func nobody(t *testing.T, s *suite) {

@@ -14,6 +14,7 @@ func sealedTests() map[string]func(*testing.T, *suite) {
 		"is listed as it was, until it expires":   sealedLives,
 		"has a name of its own in its kind":       sealedOnce,
 		"is handed out when due, to one":          sealedTaken,
+		"is postponed by its last taker":          sealedPostponed,
 		"is outdated, but for one":                sealedOutdated,
 		"is pruned when it has expired":           sealedPruned,
 		"is handed out to one of many that try":   sealedRace,
@@ -120,6 +121,26 @@ func sealedTaken(t *testing.T, s *suite) {
 	if got, err := s.take(time.Hour); err != nil || got.Name != "two" || got.Tries != 2 {
 		t.Errorf("what nobody dropped: got %+v, %v, want two, for the second time", got, err)
 	}
+}
+
+func sealedPostponed(t *testing.T, s *suite) {
+	s.mustSeal(s.mail("one"))
+	taken := func(want string) store.Sealed {
+		t.Helper()
+		got, err := s.take(time.Minute)
+		if err != nil && !errors.Is(err, store.ErrNotFound) || got.Name != want {
+			t.Errorf("taken: got %+v, %v, want %q", got, err, want)
+		}
+		return got
+	}
+	first := taken("one")
+	s.tx(func(tx *store.Tx) error { return tx.Postpone(first, tx.Now().Add(5*time.Minute)) })
+	s.clock.advance(4 * time.Minute)
+	taken("")
+	s.clock.advance(time.Minute)
+	taken("one")
+	s.tx(func(tx *store.Tx) error { return tx.Postpone(first, tx.Now()) })
+	taken("")
 }
 
 func sealedOutdated(_ *testing.T, s *suite) {

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway"
+)
+
+// waiting is a letter as the command prints it.
+type waiting struct {
+	Letter    string    `json:"letter"`
+	To        string    `json:"to"`
+	Subject   string    `json:"subject"`
+	Text      string    `json:"text"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Tries     int       `json:"tries"`
+}
+
+func (p *program) gatewayOutboxCommand(database *string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "outbox",
+		Short: "Show the mail that a gateway has not sent",
+		Long: `Show the mail that waits at a gateway: all that has not expired where it has no
+mail server, else what has not gone out yet. The gateway may be running. With
+--embedded it is the one inside Enlist.
+
+The links and codes in the letters are shown in full: they are what this command
+is for, and whoever has them can verify an address or take an account over. It
+is a command for a person at a terminal; no tool of an agent does this.`,
+		Example: "  enlist gateway outbox --database sqlite:gateway.db\n  enlist gateway outbox --embedded",
+		Args:    cobra.NoArgs,
+		RunE: run(func(cmd *cobra.Command, _ []string) error {
+			return p.operate(cmd, *database, func(ctx context.Context, g *embeddedgateway.Gateway) error {
+				list, err := g.Outbox(ctx)
+				if err != nil {
+					return err
+				}
+				return printOutbox(p.stdout, list, asJSON)
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printOutbox(out io.Writer, list []embeddedgateway.Mail, asJSON bool) error {
+	if asJSON {
+		letters := make([]waiting, 0, len(list))
+		for _, m := range list {
+			letters = append(letters, waiting{m.Name, m.To, m.Subject, m.Text, m.Created, m.Expires, m.Tries})
+		}
+		return printJSON(out, letters)
+	}
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(out, "No mail waits.")
+		return err
+	}
+	for i, m := range list {
+		if i > 0 {
+			fmt.Fprintln(out, "\n"+strings.Repeat("-", 72))
+		}
+		fmt.Fprintf(out, "Letter:   %s, of %s, tried %d times\n", m.Name, m.Created.Format(time.RFC3339), m.Tries)
+		fmt.Fprintf(out, "Expires:  %s\nTo:       %s\nSubject:  %s\n\n", m.Expires.Format(time.RFC3339), plain(m.To), plain(m.Subject))
+		if _, err := fmt.Fprintln(out, plain(strings.TrimRight(m.Text, "\n"))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plain is a text without anything that a terminal would obey: an address in it
+// was given by a stranger.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
+}
