@@ -175,7 +175,7 @@ func TestFluxraRefusesWrongRegistrations(t *testing.T) {
 		"metadata is a text": {`{"agent_name":"weather-bot","metadata":"x"}`, "INVALID_REQUEST"},
 		"owner is a number":  {`{"agent_name":"weather-bot","metadata":{"owner":1}}`, "INVALID_REQUEST"},
 		"a long description": {`{"agent_name":"weather-bot","metadata":{"description":"` + long + `"}}`, "INVALID_REQUEST"},
-		"a key as version":   {`{"agent_name":"weather-bot","metadata":{"version":"sk_0123456789abcdef0123456789"}}`, "INVALID_REQUEST"},
+		"a key as version":   {`{"agent_name":"weather-bot","metadata":{"version":"` + docAPIKey + `"}}`, "INVALID_REQUEST"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantStatus(t, send(t, gw, http.MethodPost, "/api/auth/register", tt.body, nil), http.StatusBadRequest, tt.code)
