@@ -175,6 +175,7 @@ func (m Mailer) Deliver(t testing.TB) {
 
 // PauseAfter is how long a letter waits that was tried so many times.
 func PauseAfter(tries int) time.Duration { return pauseAfter(tries) }
+
 // UsablePoint reports whether AgentDoor takes a public key.
 func UsablePoint(key []byte) bool { return usablePoint(key) }
 

@@ -1,6 +1,7 @@
 package embeddedgateway_test
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -27,6 +28,20 @@ var (
 func letters(t testing.TB, gw *gatewaytest.Gateway) []embeddedgateway.Letter {
 	t.Helper()
 	return embeddedgateway.Letters(t, gw.Embedded())
+}
+
+func suspend(t testing.TB, gw *gatewaytest.Gateway, agent string) {
+	t.Helper()
+	if err := gw.Embedded().Suspend(context.Background(), "fluxra", agent); err != nil {
+		t.Fatalf("suspend: %v", err)
+	}
+}
+
+func remove(t testing.TB, gw *gatewaytest.Gateway, agent string) {
+	t.Helper()
+	if err := gw.Embedded().Delete(context.Background(), "fluxra", agent); err != nil {
+		t.Fatalf("delete: %v", err)
+	}
 }
 
 // lastLetter is the newest letter.
@@ -185,7 +200,7 @@ func TestFluxraEmailIsVerifiedForOneAgent(t *testing.T) {
 		t.Errorf("got a letter to %s, want one about %s to the address that was verified", l.To, winner)
 	}
 	// When the agent goes, the address is free.
-	embeddedgateway.DeleteAgent(t, gw.Embedded(), "fluxra", winner)
+	remove(t, gw, winner)
 	wantStatus(t, recoverBy(t, gw, fluxBot, lastCode(t, gw)), http.StatusUnauthorized, "INVALID_TOKEN")
 	i := (slices.Index(ids, winner) + 1) % len(ids)
 	wantStatus(t, verifyBy(t, gw, tokens[i]), http.StatusOK, "")
@@ -200,7 +215,7 @@ func TestFluxraEmailOfASuspendedAgentVerifiesAndRecoversNothing(t *testing.T) {
 	askCode(t, gw, "other@example.com")
 	code := lastCode(t, gw)
 	for _, a := range []fluxAgent{agent, waiting} {
-		embeddedgateway.Suspend(t, gw.Embedded(), "fluxra", a.id)
+		suspend(t, gw, a.id)
 	}
 	before := len(letters(t, gw))
 	wantStatus(t, verifyBy(t, gw, token), http.StatusUnauthorized, "INVALID_TOKEN")
@@ -277,8 +292,8 @@ func TestFluxraTellsNobodyWhetherAnEmailIsKnown(t *testing.T) {
 				gatewaytest.Config(func(c *embeddedgateway.Config) { c.Rand = drawn }))
 			fluxNew(t, gw, emails[1])
 			fluxVerified(t, gw, emails[2])
-			embeddedgateway.DeleteAgent(t, gw.Embedded(), "fluxra", fluxVerified(t, gw, emails[3]).id)
-			embeddedgateway.Suspend(t, gw.Embedded(), "fluxra", fluxVerified(t, gw, emails[4]).id)
+			remove(t, gw, fluxVerified(t, gw, emails[3]).id)
+			suspend(t, gw, fluxVerified(t, gw, emails[4]).id)
 			var first string
 			for i, email := range emails {
 				before, events, bytes := len(letters(t, gw)), len(gw.Audit(t)), drawn.n.Load()

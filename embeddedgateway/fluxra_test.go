@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +30,6 @@ const (
 
 	fluxBot = "bot@example.com"
 )
-
-var jwtLike = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$`)
 
 // fluxTime is when the documentation's examples were made.
 var fluxTime = time.Date(2026, 4, 3, 20, 0, 0, 0, time.UTC)
@@ -178,7 +175,7 @@ func TestFluxraRefusesWrongRegistrations(t *testing.T) {
 		"metadata is a text": {`{"agent_name":"weather-bot","metadata":"x"}`, "INVALID_REQUEST"},
 		"owner is a number":  {`{"agent_name":"weather-bot","metadata":{"owner":1}}`, "INVALID_REQUEST"},
 		"a long description": {`{"agent_name":"weather-bot","metadata":{"description":"` + long + `"}}`, "INVALID_REQUEST"},
-		"a key as version":   {`{"agent_name":"weather-bot","metadata":{"version":"sk_0123456789abcdef0"}}`, "INVALID_REQUEST"},
+		"a key as version":   {`{"agent_name":"weather-bot","metadata":{"version":"` + docAPIKey + `"}}`, "INVALID_REQUEST"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantStatus(t, send(t, gw, http.MethodPost, "/api/auth/register", tt.body, nil), http.StatusBadRequest, tt.code)

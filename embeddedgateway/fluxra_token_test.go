@@ -201,7 +201,7 @@ func TestFluxraTokensEndWithWhatIsBehindThem(t *testing.T) {
 	})
 	t.Run("a deleted agent", func(t *testing.T) {
 		agent := fluxNew(t, gw, "")
-		embeddedgateway.DeleteAgent(t, gw.Embedded(), "fluxra", agent.id)
+		remove(t, gw, agent.id)
 		agent.wantJWT(t, gw, "deleted", http.StatusUnauthorized, "UNAUTHORIZED")
 		wantStatus(t, agent.token(t, gw), http.StatusUnauthorized, "UNAUTHORIZED")
 		wantStatus(t, agent.makeKey(t, gw, nil), http.StatusUnauthorized, "UNAUTHORIZED")
@@ -211,7 +211,7 @@ func TestFluxraTokensEndWithWhatIsBehindThem(t *testing.T) {
 		ended := agent.withKey(t, gw, nil)
 		wantStatus(t, agent.deleteKey(t, gw, ended.keyID), http.StatusNoContent, "")
 		gw.Clock.Advance(time.Second)
-		embeddedgateway.Suspend(t, gw.Embedded(), "fluxra", agent.id)
+		suspend(t, gw, agent.id)
 		agent.wantJWT(t, gw, "suspended", http.StatusForbidden, "FORBIDDEN")
 		wantStatus(t, agent.token(t, gw), http.StatusForbidden, "FORBIDDEN")
 		wantStatus(t, agent.makeKey(t, gw, nil), http.StatusForbidden, "FORBIDDEN")

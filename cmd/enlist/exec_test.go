@@ -71,6 +71,12 @@ func useEnvironment(protocol string) int {
 	case "lithtrix":
 		url = os.Getenv("LITHTRIX_API_URL") + "/v1/me"
 		header.Set("Authorization", "Bearer "+os.Getenv("LITHTRIX_API_KEY"))
+	case "agentdoor token":
+		url = os.Getenv("AGENTDOOR_URL") + "/whoami"
+		header.Set("Authorization", "Bearer "+os.Getenv("AGENTDOOR_TOKEN"))
+	case "agentdoor key":
+		url = os.Getenv("AGENTDOOR_URL") + "/whoami"
+		header.Set("Authorization", "Bearer "+os.Getenv("AGENTDOOR_API_KEY"))
 	case "lumina":
 		url = os.Getenv("LUMINA_API_URL") + "/api/v1/agent/keys"
 		header.Set("x-api-key", os.Getenv("LUMINA_API_KEY"))

@@ -87,6 +87,9 @@ func (p *program) forgetCommand() *cobra.Command {
 			if mayLive {
 				fmt.Fprintf(p.stdout, " %s was not told: there it lives until %s.", info.Origin, expiryOf(info))
 			}
+			if info.Kind == credstore.KindKeyPair {
+				fmt.Fprint(p.stdout, " Its key pair is gone, too: this registration can never be had again.")
+			}
 			fmt.Fprintln(p.stdout)
 			return nil
 		})
