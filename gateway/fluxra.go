@@ -18,14 +18,14 @@ import (
 
 // What Fluxra keeps beside its secrets.
 const (
-	fluxraAgentID  = "agent_id"   // the service's own name for the agent
-	fluxraEmail    = "email"      // as it was registered
-	fluxraMail     = "email_mail" // a [FluxraMail]
-	fluxraMailEnds = "email_ends" // when the link in the mail expires
-	fluxraKeyID    = "key_id"     // beside an access token: the API key that it was had with
-	fluxraIssuer   = "issued_by"  // beside an access token: the same as the service says it
-	fluxraReplaces = "replaces"   // the ids of former API keys that are not deleted yet
-	fluxraAsked    = "asked"      // the names of API keys that were asked for and may not have arrived
+	fluxraAgentID  = "agent_id"    // the service's own name for the agent
+	fluxraEmail    = "email"       // as it was registered
+	fluxraMail     = "email_state" // a [FluxraMail]
+	fluxraMailEnds = "email_ends"  // when the link in the mail expires
+	fluxraKeyID    = "key_id"      // beside an access token: the API key that it was had with
+	fluxraIssuer   = "issued_by"   // beside an access token: the same as the service says it
+	fluxraReplaces = "replaces"    // the ids of former API keys that are not deleted yet
+	fluxraAsked    = "asked"       // the names of API keys that were asked for and may not have arrived
 )
 
 // fluxraNeeded is what stays of it where there is no room for all.

@@ -192,6 +192,7 @@ func (f *Fluxra) RecoverVerify(ctx context.Context, email, code string) (FluxraR
 	if err != nil {
 		return FluxraRecovered{}, err
 	}
+	f.verified(ctx, k) // only a verified email recovers an account
 	info, err := f.complete(ctx, k)
 	if err != nil {
 		f.log.WarnContext(ctx, "an account was recovered, and is not usable yet", "origin", k.Origin, "agent", k.Agent, "error", f.http.scrub.Own(err.Error()))

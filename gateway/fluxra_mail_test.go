@@ -50,6 +50,9 @@ func TestFluxraReplacesTheRecoveryKey(t *testing.T) {
 	if after := f.item(t, r.Key, credstore.KindRecovery).Secret.Reveal(); after == before || after != s.accounts[s.any()] {
 		t.Error("the new recovery key is not in the place of the old one")
 	}
+	if got.Attrs["email_state"] != "verified" {
+		t.Errorf("got %v, want the email known to be verified", got.Attrs)
+	}
 	s.clock.advance(time.Minute)
 	if _, err := f.Lifecycle.Rotate(t.Context(), r.Key); err != nil {
 		t.Errorf("the new recovery key does not work: %v", err)

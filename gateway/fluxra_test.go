@@ -63,7 +63,7 @@ func TestTranscriptOfFluxra(t *testing.T) {
 		t.Errorf("stored the access token %+v", token)
 	}
 	info, err := f.Fluxra.VerifyEmail(ctx, credstore.Key{}, "https://chat.tryfluxra.com/api/auth/verify-email?token=evt_0123456789AbCdEf0123456789AbCdEf0123456789A")
-	if err != nil || info.Key != r.Key || info.Attrs["email_mail"] != "verified" {
+	if err != nil || info.Key != r.Key || info.Attrs["email_state"] != "verified" {
 		t.Errorf("verified: got %+v, %v", info, err)
 	}
 	if err := f.Fluxra.ResendVerification(ctx, credstore.Key{}, "bot@example.com"); err != nil {
