@@ -318,6 +318,10 @@ func (f *Fluxra) recoveryKey(op call, a answer, fields map[string]json.RawMessag
 	}}, nil
 }
 
+// FluxraAgentID returns the service's own name for the agent that a credential
+// belongs to: letters, digits, dots, dashes and underscores.
+func FluxraAgentID(i credstore.Info) string { return i.Attrs[fluxraAgentID] }
+
 // clean reports whether a service's id can stand in a path and before the
 // colon of a Basic header, and holds no secret.
 func (f *Fluxra) clean(id string) bool {

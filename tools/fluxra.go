@@ -77,6 +77,7 @@ type FluxraMetadata struct {
 // FluxraRegistered is the result of fluxra_register_agent.
 type FluxraRegistered struct {
 	Credential
+	AgentID  string `json:"agent_id"`
 	Stored   string `json:"stored"`
 	StoredIn string `json:"stored_in,omitzero"`
 	Reused   bool   `json:"reused"`
@@ -107,8 +108,12 @@ func fluxraRegisterAgent(d Deps) server.ServerTool {
 		if err != nil {
 			return FluxraRegistered{}, err
 		}
-		out := FluxraRegistered{Credential: d.describe(done.Info), Stored: fluxraItems, StoredIn: d.storedIn(ctx), Reused: done.Reused}
-		out.NextStep = "Use Fluxra with send_request and credential " + out.Handle + "; the access token renews itself." + afterMail(done, in.Email != "")
+		out := FluxraRegistered{
+			Credential: d.describe(done.Info), AgentID: gateway.FluxraAgentID(done.Info),
+			Stored: fluxraItems, StoredIn: d.storedIn(ctx), Reused: done.Reused,
+		}
+		out.NextStep = "Use Fluxra with send_request and credential " + out.Handle + ": GET " + wire.FluxraAgentPath(out.AgentID) +
+			" lists the account's keys. The access token renews itself." + afterMail(done, in.Email != "")
 		return out, nil
 	})
 }

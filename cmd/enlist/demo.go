@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,9 +26,10 @@ func (p *program) demoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "A tour, offline, in a few seconds",
-		Long: `A tour, offline, in a few seconds: a real MCP client talks to the real MCP server,
-which registers at a real gateway over HTTP on a free loopback port. Each step
-shows what the model saw and, beside it, what happened on the wire.
+		Long: `A tour of all five protocols, offline, in a few seconds: a real MCP client talks
+to the real MCP server, which registers at a real gateway over HTTP on a free
+loopback port. Each step shows what the model saw and, beside it, what happened
+on the wire.
 
 The demo has its own store, in memory, and its own database, in a temporary
 folder. It does not touch yours and leaves nothing behind.`,
@@ -51,14 +51,12 @@ func (p *program) demo(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	origin, stop, err := p.demoGateway(ctx, dir)
+	d := &demo{page: newPage(p.stdout, p.columns()), wire: &wiretap{next: gateway.NewTransport(nil)}}
+	stop, err := d.serve(ctx, p, dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-
-	wiretap := &wiretap{next: http.DefaultTransport.(*http.Transport).Clone()}
-	d := &demo{page: newPage(p.stdout, p.columns()), wire: wiretap, origin: origin}
 	hangUp, err := d.connect(ctx, p)
 	if err != nil {
 		return err
@@ -67,30 +65,32 @@ func (p *program) demo(ctx context.Context) (err error) {
 	return d.tour(ctx)
 }
 
-// demoGateway serves a gateway on a free loopback port.
-func (p *program) demoGateway(ctx context.Context, dir string) (origin string, stop func() error, err error) {
-	g, err := embeddedgateway.New(ctx, embeddedgateway.Config{
+// serve runs a gateway on a free loopback port.
+func (d *demo) serve(ctx context.Context, p *program, dir string) (stop func() error, err error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	d.origin = "http://" + ln.Addr().String()
+	d.gateway, err = embeddedgateway.New(ctx, embeddedgateway.Config{
 		Database:       "sqlite:" + filepath.Join(dir, "gateway.db"),
 		Env:            noEnvironment,
+		PublicURL:      d.origin,
 		LonaStrategies: sampleStrategies(),
 		Now:            p.now,
 		Logger:         p.logger(),
 		Wrap:           p.wrapGateway,
 	})
 	if err != nil {
-		return "", nil, err
-	}
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, errors.Join(err, g.Close())
+		return nil, errors.Join(err, ln.Close())
 	}
 	serving, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- g.Serve(serving, ln) }()
-	return "http://" + ln.Addr().String(), func() error {
+	go func() { done <- d.gateway.Serve(serving, ln) }()
+	return func() error {
 		cancel()
-		return errors.Join(<-done, g.Close())
+		return errors.Join(<-done, d.gateway.Close())
 	}, nil
 }
 
@@ -99,21 +99,26 @@ func noEnvironment(string) string { return "" }
 
 // demo is the tour and what it looks at while it goes.
 type demo struct {
-	page   *page
-	wire   *wiretap
-	model  byteCounter // everything that the server said to the model
-	origin string
-	caller *mcpclient.Client
+	page    *page
+	wire    *wiretap
+	model   byteCounter // everything that the server said to the model
+	gateway *embeddedgateway.Gateway
+	origin  string
+	caller  *mcpclient.Client
 }
 
 // connect starts the MCP server on a pair of pipes and connects a client, just
 // as an MCP client does over standard input and output.
 func (d *demo) connect(ctx context.Context, p *program) (hangUp func() error, err error) {
 	store := credstore.NewMemory(p.now)
+	origins := map[string]string{}
+	for _, protocol := range wire.Protocols() {
+		origins[protocol.Name] = d.origin
+	}
 	c, err := gateway.New(gateway.Options{
 		Store:     store,
 		Env:       noEnvironment,
-		Origins:   map[string]string{wire.LonaName: d.origin},
+		Origins:   origins,
 		Transport: d.wire,
 		Now:       p.now,
 		Logger:    p.logger(),
@@ -144,36 +149,9 @@ func (d *demo) connect(ctx context.Context, p *program) (hangUp func() error, er
 	return hangUp, nil
 }
 
-// tour is the story.
-func (d *demo) tour(ctx context.Context) error {
-	d.page.intro(d.origin)
-	const agent = "my-agent"
-	if err := d.call(ctx, "The agent signs itself up", "lona_register_agent",
-		map[string]any{"agent_id": agent, "agent_name": "My Agent"}); err != nil {
-		return err
-	}
-	old := d.wire.lastKey()
-	if err := d.call(ctx, "It uses the account, without holding the key", "lona_list_strategies", nil); err != nil {
-		return err
-	}
-	old = first(d.wire.lastKey(), old)
-	if err := d.call(ctx, "It replaces its key", "rotate_credential", map[string]any{"credential": "lona/" + agent}); err != nil {
-		return err
-	}
-	if err := d.stolen(ctx, agent, old); err != nil {
-		return err
-	}
-	if err := d.call(ctx, "The new key works, and nothing had to be told", "lona_list_strategies", nil); err != nil {
-		return err
-	}
-	if err := d.call(ctx, "What the agent knows of its accounts", "list_credentials", nil); err != nil {
-		return err
-	}
-	return d.verdict()
-}
-
-// call makes one tool call and prints both sides of it.
-func (d *demo) call(ctx context.Context, title, tool string, arguments map[string]any) error {
+// call makes one tool call, prints both sides of it and returns what the model
+// saw.
+func (d *demo) call(ctx context.Context, title, tool string, arguments map[string]any) (map[string]any, error) {
 	d.wire.forget()
 	request := mcp.CallToolRequest{}
 	request.Params.Name = tool
@@ -183,36 +161,15 @@ func (d *demo) call(ctx context.Context, title, tool string, arguments map[strin
 	}
 	result, err := d.caller.CallTool(ctx, request)
 	if err != nil {
-		return fmt.Errorf("%s: %w", tool, err)
+		return nil, fmt.Errorf("%s: %w", tool, err)
 	}
+	saw, _ := structured(result).(map[string]any)
 	left := append([]string{"→ " + tool + " " + compactJSON(request.Params.Arguments)}, prettyJSON(structured(result))...)
 	d.page.step(title, left, d.wire.lines())
 	if result.IsError {
-		return fmt.Errorf("%s failed", tool)
+		return nil, fmt.Errorf("%s failed", tool)
 	}
-	return nil
-}
-
-// stolen uses the old token as somebody would who had copied it.
-func (d *demo) stolen(ctx context.Context, agent, token string) error {
-	d.wire.forget()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.origin+wire.LonaStrategiesPath, nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set(wire.LonaKeyHeader, token)
-	req.Header.Set(wire.LonaUserHeader, agent)
-	resp, err := (&http.Client{Transport: d.wire}).Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	d.page.step("Somebody who had copied the old key is refused",
-		[]string{"nothing: this request was made by", "the demo itself, with the old token", "that it read off the wire"}, d.wire.lines())
-	if resp.StatusCode != http.StatusUnauthorized {
-		return fmt.Errorf("the old token was not refused: HTTP %d", resp.StatusCode)
-	}
-	return nil
+	return saw, nil
 }
 
 // verdict looks for every secret of the tour in everything the model received.

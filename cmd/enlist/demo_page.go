@@ -50,6 +50,17 @@ func (g *page) intro(origin string) {
 	fmt.Fprintf(g.out, "A real MCP client, the real MCP server over stdio pipes, a real gateway at %s.\nSecrets on the wire are shown as far as they are public: lona_partner_my-agent_…\n", origin)
 }
 
+// chapter begins what is told of one protocol.
+func (g *page) chapter(title, about string) {
+	line := "━━ " + title + ": " + about + " "
+	fmt.Fprintf(g.out, "\n%s%s\n", line, strings.Repeat("━", max(0, g.left+g.right+utf8.RuneCountInString(gutter)-utf8.RuneCountInString(line))))
+}
+
+// letter says that a mail has come, to a person and not to the model.
+func (g *page) letter(to, subject string) {
+	fmt.Fprintf(g.out, "\n   ✉ to %s: %s\n", to, subject)
+}
+
 // step prints one step of the tour.
 func (g *page) step(title string, left, right []string) {
 	g.steps++
