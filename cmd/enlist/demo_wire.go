@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -47,11 +48,9 @@ func (w *wiretap) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	for _, protocol := range wire.Protocols() {
-		for _, name := range protocol.Headers {
-			if v := req.Header.Get(name); v != "" {
-				x.header = append(x.header, name+": "+v)
-			}
+	for _, name := range credentialHeaders() {
+		if v := req.Header.Get(name); v != "" {
+			x.header = append(x.header, name+": "+v)
 		}
 	}
 	resp, err := w.next.RoundTrip(req)
@@ -66,6 +65,37 @@ func (w *wiretap) RoundTrip(req *http.Request) (*http.Response, error) {
 	x.answer, x.status = answer, resp.Status
 	w.keep(x, req.Header.Get(wire.LonaKeyHeader))
 	return resp, nil
+}
+
+// credentialHeaders returns the headers that carry credentials of any protocol,
+// each once: protocols share some.
+func credentialHeaders() []string {
+	var names []string
+	for _, protocol := range wire.Protocols() {
+		names = append(names, protocol.Headers...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// maskHeader masks what is secret in a header line. What HTTP's basic
+// authentication hides in base64 is written out first: a name, which is public,
+// and a key.
+func maskHeader(line string) string {
+	name, encoded, ok := strings.Cut(line, ": Basic ")
+	if !ok {
+		return wire.Mask(line)
+	}
+	plain, err := base64.StdEncoding.DecodeString(encoded)
+	user, _, found := strings.Cut(string(plain), ":")
+	if err != nil || !found {
+		return name + ": Basic …"
+	}
+	masked := wire.Mask(string(plain))
+	if masked == string(plain) { // it has no shape that is known
+		masked = user + ":…"
+	}
+	return name + ": Basic base64(" + masked + ")"
 }
 
 func closing(c io.Closer, err error) error {
@@ -125,7 +155,7 @@ func (w *wiretap) lines() []string {
 	for _, x := range w.exchanges {
 		lines = append(lines, "→ "+x.method+" "+x.path)
 		for _, h := range x.header {
-			lines = append(lines, "  "+wire.Mask(h))
+			lines = append(lines, "  "+maskHeader(h))
 		}
 		if len(x.body) > 0 {
 			lines = append(lines, "  "+wire.Mask(string(x.body)))
