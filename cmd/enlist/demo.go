@@ -151,23 +151,23 @@ func (d *demo) connect(ctx context.Context, p *program) (hangUp func() error, er
 
 // call makes one tool call, prints both sides of it and returns what the model
 // saw.
-func (d *demo) call(ctx context.Context, title, tool string, arguments map[string]any) (map[string]any, error) {
+func (d *demo) call(ctx context.Context, s step) (map[string]any, error) {
 	d.wire.forget()
 	request := mcp.CallToolRequest{}
-	request.Params.Name = tool
-	request.Params.Arguments = arguments
-	if arguments == nil {
+	request.Params.Name = s.tool
+	request.Params.Arguments = s.arguments
+	if s.arguments == nil {
 		request.Params.Arguments = map[string]any{}
 	}
 	result, err := d.caller.CallTool(ctx, request)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", tool, err)
+		return nil, fmt.Errorf("%s: %w", s.tool, err)
 	}
 	saw, _ := structured(result).(map[string]any)
-	left := append([]string{"→ " + tool + " " + compactJSON(request.Params.Arguments)}, prettyJSON(structured(result))...)
-	d.page.step(title, left, d.wire.lines())
+	left := append([]string{"→ " + s.tool + " " + compactJSON(request.Params.Arguments)}, prettyJSON(structured(result))...)
+	d.page.step(s.title, left, d.wire.lines(), s.lines)
 	if result.IsError {
-		return nil, fmt.Errorf("%s failed", tool)
+		return nil, fmt.Errorf("%s failed", s.tool)
 	}
 	return saw, nil
 }

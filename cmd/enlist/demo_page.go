@@ -61,13 +61,13 @@ func (g *page) letter(to, subject string) {
 	fmt.Fprintf(g.out, "\n   ✉ to %s: %s\n", to, subject)
 }
 
-// step prints one step of the tour.
-func (g *page) step(title string, left, right []string) {
+// step prints one step of the tour, or so many lines of it; 0: all.
+func (g *page) step(title string, left, right []string, lines int) {
 	g.steps++
 	fmt.Fprintf(g.out, "\n%d. %s\n\n", g.steps, title)
 	g.row("what the model saw", "what happened on the wire")
 	fmt.Fprintln(g.out, strings.Repeat("─", g.left)+"─┼─"+strings.Repeat("─", g.right))
-	left, right = wrapAll(left, g.left), wrapAll(right, g.right)
+	left, right = cut(wrapAll(left, g.left), lines), cut(wrapAll(right, g.right), lines)
 	for i := range max(len(left), len(right)) {
 		g.row(at(left, i), at(right, i))
 	}
@@ -86,6 +86,14 @@ Nothing was left behind: the store was in memory, the database is deleted.
 Next: enlist mcp --embedded   the same for your MCP client, offline
       enlist mcp              with the real services
 `, secrets, received, found)
+}
+
+// cut leaves the end of a long text out, and says so.
+func cut(text []string, lines int) []string {
+	if lines == 0 || len(text) <= lines {
+		return text
+	}
+	return append(text[:lines-1:lines-1], fmt.Sprintf("… and %d lines more", len(text)-lines+1))
 }
 
 func at(lines []string, i int) string {

@@ -17,6 +17,7 @@ const demoAgent = "my-agent"
 type step struct {
 	title, tool string
 	arguments   map[string]any
+	lines       int // so many are printed; 0: all
 }
 
 // tour is the story: one chapter a protocol, the simplest first, and then what
@@ -39,7 +40,7 @@ func (d *demo) tour(ctx context.Context) error {
 		}
 	}
 	d.page.chapter("All five", "what is left when the agent comes back tomorrow")
-	if err := d.steps(ctx, step{"What the agent knows of its accounts", "list_credentials", nil}); err != nil {
+	if err := d.steps(ctx, step{title: "What the agent knows of its accounts", tool: "list_credentials"}); err != nil {
 		return err
 	}
 	return d.verdict()
@@ -48,7 +49,7 @@ func (d *demo) tour(ctx context.Context) error {
 // steps makes tool calls one after the other.
 func (d *demo) steps(ctx context.Context, steps ...step) error {
 	for _, s := range steps {
-		if _, err := d.call(ctx, s.title, s.tool, s.arguments); err != nil {
+		if _, err := d.call(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -57,19 +58,19 @@ func (d *demo) steps(ctx context.Context, steps ...step) error {
 
 func (d *demo) lona(ctx context.Context) error {
 	if err := d.steps(ctx,
-		step{"The agent signs itself up", "lona_register_agent", map[string]any{"agent_id": demoAgent, "agent_name": "My Agent"}},
-		step{"It uses the account, without holding the key", "lona_list_strategies", nil},
+		step{title: "The agent signs itself up", tool: "lona_register_agent", arguments: map[string]any{"agent_id": demoAgent, "agent_name": "My Agent"}},
+		step{title: "It uses the account, without holding the key", tool: "lona_list_strategies"},
 	); err != nil {
 		return err
 	}
 	old := d.wire.lastKey()
-	if err := d.steps(ctx, step{"It replaces its key", "rotate_credential", map[string]any{"credential": "lona/" + demoAgent}}); err != nil {
+	if err := d.steps(ctx, step{title: "It replaces its key", tool: "rotate_credential", arguments: map[string]any{"credential": "lona/" + demoAgent}}); err != nil {
 		return err
 	}
 	if err := d.stolen(ctx, demoAgent, old); err != nil {
 		return err
 	}
-	return d.steps(ctx, step{"The new key works, and nothing had to be told", "lona_list_strategies", nil})
+	return d.steps(ctx, step{title: "The new key works, and nothing had to be told", tool: "lona_list_strategies"})
 }
 
 // stolen uses the old token as somebody would who had copied it.
@@ -87,7 +88,7 @@ func (d *demo) stolen(ctx context.Context, agent, token string) error {
 	}
 	defer resp.Body.Close()
 	d.page.step("Somebody who had copied the old key is refused",
-		[]string{"nothing: this request was made by", "the demo itself, with the old token", "that it read off the wire"}, d.wire.lines())
+		[]string{"nothing: this request was made by", "the demo itself, with the old token", "that it read off the wire"}, d.wire.lines(), 0)
 	if resp.StatusCode != http.StatusUnauthorized {
 		return fmt.Errorf("the old token was not refused: HTTP %d", resp.StatusCode)
 	}
@@ -96,16 +97,16 @@ func (d *demo) stolen(ctx context.Context, agent, token string) error {
 
 func (d *demo) lithtrix(ctx context.Context) error {
 	return d.steps(ctx,
-		step{"No proof is asked for", "lithtrix_register_agent", map[string]any{"agent_name": demoAgent, "owner_identifier": "you@example.com"}},
-		step{"Any route of the service, without the key", "send_request", get("lithtrix/"+demoAgent, wire.LithtrixMePath)},
+		step{title: "No proof is asked for", tool: "lithtrix_register_agent", arguments: map[string]any{"agent_name": demoAgent, "owner_identifier": "you@example.com"}},
+		step{title: "Any route of the service, without the key", tool: "send_request", arguments: get("lithtrix/"+demoAgent, wire.LithtrixMePath)},
 	)
 }
 
 func (d *demo) agentDoor(ctx context.Context) error {
 	return d.steps(ctx,
-		step{"What does a service that it never heard of ask for?", "discover_service", map[string]any{"url": d.origin}},
-		step{"A key pair is made and stored, and signs a challenge", "agentdoor_register_agent", map[string]any{"service_url": d.origin, "agent_name": "scout"}},
-		step{"The token is sent, and renewed when it ends", "send_request", get("agentdoor/scout", wire.AgentDoorWhoAmIPath)},
+		step{title: "What does a service that it never heard of ask for?", tool: "discover_service", arguments: map[string]any{"url": d.origin}, lines: 34},
+		step{title: "A key pair is made and stored, and signs a challenge", tool: "agentdoor_register_agent", arguments: map[string]any{"service_url": d.origin, "agent_name": "scout"}},
+		step{title: "The token is sent, and renewed when it ends", tool: "send_request", arguments: get("agentdoor/scout", wire.AgentDoorWhoAmIPath)},
 	)
 }
 
@@ -113,8 +114,10 @@ func (d *demo) agentDoor(ctx context.Context) error {
 var mailedToken = regexp.MustCompile(`token=(evt_[A-Za-z0-9_-]+)`)
 
 func (d *demo) fluxra(ctx context.Context) error {
-	saw, err := d.call(ctx, "One call: the account, its API key, and a token for an hour", "fluxra_register_agent",
-		map[string]any{"agent_name": "weather-bot", "email": "bot@example.com"})
+	saw, err := d.call(ctx, step{
+		title: "One call: the account, its API key, and a token for an hour", tool: "fluxra_register_agent",
+		arguments: map[string]any{"agent_name": "weather-bot", "email": "bot@example.com"},
+	})
 	if err != nil {
 		return err
 	}
@@ -132,16 +135,16 @@ func (d *demo) fluxra(ctx context.Context) error {
 	}
 	d.page.letter(letters[0].To, letters[0].Subject)
 	return d.steps(ctx,
-		step{"The person opens the mail and tells the agent its token, which works once", "fluxra_verify_email", map[string]any{"token": token[1]}},
-		step{"Its keys, without the keys", "send_request", get("fluxra/weather-bot", wire.FluxraAgentPath(agentID))},
+		step{title: "The person opens the mail and tells the agent its token, which works once", tool: "fluxra_verify_email", arguments: map[string]any{"token": token[1]}},
+		step{title: "Its keys, without the keys", tool: "send_request", arguments: get("fluxra/weather-bot", wire.FluxraAgentPath(agentID))},
 	)
 }
 
 func (d *demo) lumina(ctx context.Context) error {
 	return d.steps(ctx,
-		step{"A wallet is made and stored, and signs for a key", "lumina_register_agent", map[string]any{"label": "spot-arb-1"}},
-		step{"The wallet's keys, of which it may have three", "send_request", get("lumina/spot-arb-1", wire.LuminaKeysPath)},
-		step{"A key ends at once", "revoke_credential", map[string]any{"credential": "lumina/spot-arb-1"}},
+		step{title: "A wallet is made and stored, and signs for a key", tool: "lumina_register_agent", arguments: map[string]any{"label": "spot-arb-1"}},
+		step{title: "The wallet's keys, of which it may have three", tool: "send_request", arguments: get("lumina/spot-arb-1", wire.LuminaKeysPath)},
+		step{title: "A key ends at once", tool: "revoke_credential", arguments: map[string]any{"credential": "lumina/spot-arb-1"}},
 	)
 }
 
