@@ -64,7 +64,7 @@ func (d *demo) lona(ctx context.Context) error {
 		return err
 	}
 	old := d.wire.lastKey()
-	if err := d.steps(ctx, step{title: "It replaces its key", tool: "rotate_credential", arguments: map[string]any{"credential": "lona/" + demoAgent}}); err != nil {
+	if err := d.steps(ctx, step{title: "It replaces its key", tool: "rotate_credential", arguments: of("lona/" + demoAgent)}); err != nil {
 		return err
 	}
 	if err := d.stolen(ctx, demoAgent, old); err != nil {
@@ -144,9 +144,12 @@ func (d *demo) lumina(ctx context.Context) error {
 	return d.steps(ctx,
 		step{title: "A wallet is made and stored, and signs for a key", tool: "lumina_register_agent", arguments: map[string]any{"label": "spot-arb-1"}},
 		step{title: "The wallet's keys, of which it may have three", tool: "send_request", arguments: get("lumina/spot-arb-1", wire.LuminaKeysPath)},
-		step{title: "A key ends at once", tool: "revoke_credential", arguments: map[string]any{"credential": "lumina/spot-arb-1"}},
+		step{title: "A key ends at once", tool: "revoke_credential", arguments: of("lumina/spot-arb-1")},
 	)
 }
+
+// of is the arguments of a tool that takes nothing but a credential.
+func of(credential string) map[string]any { return map[string]any{"credential": credential} }
 
 // get is the arguments of a send_request.
 func get(credential, path string) map[string]any {
