@@ -8,18 +8,24 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
 )
 
-// BenchmarkStrategies compares a request with a token to one to a handler that
-// does nothing but compare a key: what the gateway and its database cost. Both
-// go over HTTP and 32 connections. times_bare is how many bare requests one to
-// the gateway is worth.
-func BenchmarkStrategies(b *testing.B) {
-	gw := gatewaytest.New(b, partner())
-	key := token(b, gw, "my-agent")
-	want := sha256.Sum256([]byte(key))
+// BenchmarkAuthenticated compares a request with a credential of each kind to
+// one to a handler that does nothing but compare a key: what the gateway, its
+// database and a signature cost. All go over HTTP and 32 connections.
+// times_bare is how many bare requests one to the gateway is worth.
+func BenchmarkAuthenticated(b *testing.B) {
+	gw := gatewaytest.New(b, gatewaytest.Env(map[string]string{
+		"AGENT_REGISTRATION_SECRET": partnerSecret, "AGENTDOOR_RATE_LIMIT": "200/1s",
+	}))
+	lona := token(b, gw, "my-agent")
+	door := doorRegister(b, gw, pair("bench"))
+	flux := fluxNew(b, gw, "")
+
+	want := sha256.Sum256([]byte(lona))
 	bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got := sha256.Sum256([]byte(r.Header.Get("X-Api-Key")))
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
@@ -30,35 +36,51 @@ func BenchmarkStrategies(b *testing.B) {
 		io.WriteString(w, `{"data":[]}`)
 	}))
 	defer bare.Close()
-	// Not the one that records secrets.
-	served := httptest.NewServer(gw.Embedded().Handler())
+	// Not the one that records secrets. Time passes, or the limit of the agent
+	// would be used up.
+	clock := gw.Clock
+	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		clock.Advance(10 * time.Millisecond)
+		gw.Embedded().Handler().ServeHTTP(w, r)
+	}))
 	defer served.Close()
 
 	var perBare float64
 	b.Run("bare", func(b *testing.B) {
-		perBare = perRequest(b, bare.URL, key)
+		perBare = perRequest(b, bare.URL+strategiesPath, header{"X-Api-Key": lona})
 	})
-	b.Run("gateway", func(b *testing.B) {
-		per := perRequest(b, served.URL, key)
-		if perBare > 0 {
-			b.ReportMetric(per/perBare, "times_bare")
-		}
-	})
+	for _, tt := range []struct {
+		name, path string
+		header     header
+	}{
+		{"lona", strategiesPath, header{"X-Api-Key": lona, "X-User-Id": "my-agent"}},
+		{"agentdoor key", "/whoami", bearer(door.key)},
+		{"agentdoor jwt", "/whoami", bearer(door.token)},
+		{"fluxra jwt", flux.path(), bearer(flux.jwt)},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			per := perRequest(b, served.URL+tt.path, tt.header)
+			if perBare > 0 {
+				b.ReportMetric(per/perBare, "times_bare")
+			}
+		})
+	}
 }
 
 // perRequest makes b.N requests and returns how many seconds each took.
-func perRequest(b *testing.B, url, key string) float64 {
+func perRequest(b *testing.B, url string, h header) float64 {
 	b.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 	get := func() error {
-		req, err := http.NewRequest(http.MethodGet, url+strategiesPath, nil)
+		req, err := http.NewRequest(http.MethodGet, url, nil)
 		if err != nil {
 			return err
 		}
-		req.Header.Set("X-Api-Key", key)
-		req.Header.Set("X-User-Id", "my-agent")
+		for name, value := range h {
+			req.Header.Set(name, value)
+		}
 		resp, err := client.Do(req)
 		if err != nil {
 			return err
