@@ -187,8 +187,11 @@ func (s *signer) verify(ctx context.Context, protocol, token string, extra any) 
 		if err := parsed.Claims(key.private.Public(), &claims, extra); err != nil {
 			return jwt.Claims{}, errBadToken
 		}
-		err := claims.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{protocol}, Time: s.now()}, 0)
-		if err != nil || claims.Expiry == nil || claims.ID == "" || claims.Subject == "" {
+		// A replica whose clock is ahead may have signed it a moment from now. At
+		// its end it is over to the second (RFC 7519, 4.1.4).
+		now := s.now()
+		err := claims.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{protocol}, Time: now}, tokenLeeway)
+		if err != nil || claims.Expiry == nil || !now.Before(claims.Expiry.Time()) || claims.ID == "" || claims.Subject == "" {
 			return jwt.Claims{}, errBadToken
 		}
 		return claims, nil

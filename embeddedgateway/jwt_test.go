@@ -77,13 +77,21 @@ func TestATokenIsGoodUntilItExpires(t *testing.T) {
 	if _, err := s.Verify("agentdoor", token); err == nil {
 		t.Error("another protocol takes it")
 	}
-	gw.Clock.Advance(time.Hour - time.Second)
-	if _, err := s.Verify("fluxra", token); err != nil {
-		t.Errorf("a second before its end: %v", err)
-	}
-	gw.Clock.Advance(2 * time.Second)
-	if _, err := s.Verify("fluxra", token); err == nil {
-		t.Error("it is taken after its end")
+	end := claims.Expiry.Time()
+	for name, tt := range map[string]struct {
+		at   time.Time
+		good bool
+	}{
+		"by a clock that is a minute behind": {claims.IssuedAt.Time().Add(-time.Minute), true},
+		"long before it was signed":          {claims.IssuedAt.Time().Add(-time.Minute - time.Second), false},
+		"just before its end":                {end.Add(-time.Microsecond), true},
+		"at its end":                         {end, false},
+		"after its end":                      {end.Add(time.Second), false},
+	} {
+		gw.Clock.Set(tt.at)
+		if _, err := s.Verify("fluxra", token); (err == nil) != tt.good {
+			t.Errorf("%s: got %v, want it to be taken: %v", name, err, tt.good)
+		}
 	}
 }
 
