@@ -451,6 +451,14 @@ func TestAgentDoorRequestsAreLimitedByAgent(t *testing.T) {
 		wantDoor(t, doorAuth(t, gw, agent, now.Add(time.Duration(i)*time.Second).Format(time.RFC3339)), http.StatusOK, "")
 	}
 	wantDoor(t, doorAuth(t, gw, agent, now.Add(time.Minute).Format(time.RFC3339)), http.StatusTooManyRequests, "rate_limit_exceeded")
+	// Nor does somebody who has one of its signatures.
+	gw.Clock.Advance(10 * time.Minute)
+	now = gw.Clock.Now().UTC()
+	wantDoor(t, doorAuth(t, gw, agent, now.Format(time.RFC3339)), http.StatusOK, "")
+	for range 5 {
+		wantDoor(t, doorAuth(t, gw, agent, now.Format(time.RFC3339)), http.StatusBadRequest, "timestamp_invalid")
+	}
+	wantDoor(t, doorAuth(t, gw, agent, now.Add(time.Second).Format(time.RFC3339)), http.StatusOK, "")
 	gw.Clock.Advance(5 * time.Minute)
 	wantDoor(t, doorWho(t, gw, agent.key), http.StatusOK, "")
 }
