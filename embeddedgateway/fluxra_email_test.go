@@ -468,6 +468,52 @@ func TestFluxraCodeIsVoidAfterFiveTries(t *testing.T) {
 	}
 }
 
+func TestFluxraWrongCodesAreAHundredAnHourFromAnAddress(t *testing.T) {
+	gw := gatewaytest.New(t, behind())
+	agent := fluxVerified(t, gw, fluxBot)
+	askCode(t, gw, fluxBot)
+	code := lastCode(t, gw)
+	try := func(email, code string, n int) answer {
+		return postJSON(t, gw, "/api/auth/recovery/verify", map[string]any{"email": email, "code": code}, from(n))
+	}
+	wantStatus(t, try(fluxBot, code, 1), http.StatusOK, "")
+	for range 20 { // what was right once is no guess
+		wantStatus(t, try(fluxBot, code, 1), http.StatusConflict, "CODE_ALREADY_USED")
+	}
+	askCode(t, gw, fluxBot)
+	code = lastCode(t, gw)
+	refused := 0
+	for i, a := range race(128, func(i int) answer { return try([]string{"nobody@example.com", "other@example.com"}[i%2], "123456", 1) }) {
+		if a.status == http.StatusTooManyRequests {
+			wantStatus(t, a, http.StatusTooManyRequests, "RATE_LIMIT_EXCEEDED")
+			if got := a.header.Get("Retry-After"); got != "3600" {
+				t.Errorf("answer %d: got Retry-After %q, want 3600", i, got)
+			}
+			refused++
+		} else {
+			wantStatus(t, a, http.StatusUnauthorized, "INVALID_TOKEN")
+		}
+	}
+	if refused != 128-100 {
+		t.Errorf("%d wrong codes were refused unread, want %d", refused, 128-100)
+	}
+	gw.Restart(t)
+	// Whatever comes from there is not looked at, and so voids no code.
+	want := seen(t, try("nobody@example.com", code, 1))
+	for _, c := range []string{code, wrongOf(code), wrongOf(code), wrongOf(code), wrongOf(code), wrongOf(code)} {
+		if got := seen(t, try(fluxBot, c, 1)); got != want || !strings.HasPrefix(got, "429\n") {
+			t.Errorf("got\n%s\nwant, as for an email that is nobody's,\n%s", got, want)
+		}
+	}
+	a := try(fluxBot, code, 2)
+	wantStatus(t, a, http.StatusOK, "")
+	if a.at("agent_id") != agent.id {
+		t.Errorf("got %s, want the agent %s", a.body, agent.id)
+	}
+	gw.Clock.Advance(time.Hour)
+	wantStatus(t, try(fluxBot, code, 1), http.StatusUnauthorized, "INVALID_TOKEN")
+}
+
 func TestFluxraCodesAreForOneAccountAndTheNewestCounts(t *testing.T) {
 	gw := gatewaytest.New(t)
 	fluxVerified(t, gw, fluxBot)
