@@ -120,7 +120,10 @@ func (s *signer) rotate(ctx context.Context) (kid string, err error) {
 		if err := tx.Seal(store.Sealed{Kind: signingKind, Name: kid, Data: sealed}); err != nil {
 			return err
 		}
-		return tx.Outdate(signingKind, kid, tx.Now().Add(tokenLife+tokenLeeway))
+		if err := tx.Outdate(signingKind, kid, tx.Now().Add(tokenLife+tokenLeeway)); err != nil {
+			return err
+		}
+		return tx.Audit(store.Event{Protocol: keyring{}.name(), Name: "signing_key_rotated", KeyID: kid})
 	})
 	return kid, err
 }

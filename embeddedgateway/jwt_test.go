@@ -147,6 +147,9 @@ func TestRotatedKeysAreGoodUntilTheirTokensHaveExpired(t *testing.T) {
 	if err != nil {
 		t.Fatalf("rotate: %v", err)
 	}
+	if e := last(t, gw); e.Protocol != "gateway" || e.Name != "signing_key_rotated" || e.KeyID != kid || e.Refusal {
+		t.Errorf("the audit trail ends with %+v, want the rotation", e)
+	}
 	after, _ := s.Sign(t, "fluxra", "agt_1", map[string]any{})
 	if keys := published(t, gw); len(keys) != 2 || keys[1].KeyID != kid {
 		t.Errorf("published: got %+v, want the old one and %s", keys, kid)
