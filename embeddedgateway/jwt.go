@@ -112,6 +112,13 @@ func (s *signer) newKey() (kid string, sealed []byte, err error) {
 // rotate makes a new key for everything that is signed from now on. The keys
 // before it are good until the last token that they signed has expired.
 func (s *signer) rotate(ctx context.Context) (kid string, err error) {
+	keys, err := s.keys(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(keys) >= maxKeys { // one more would not be read, and nothing could be signed
+		return "", fmt.Errorf("there are %d keys already: try again in an hour, when the old ones have retired", len(keys))
+	}
 	kid, sealed, err := s.newKey()
 	if err != nil {
 		return "", err

@@ -165,6 +165,29 @@ func TestRotatedKeysAreGoodUntilTheirTokensHaveExpired(t *testing.T) {
 	}
 }
 
+func TestKeysThatAreRotatedTooOftenStillSign(t *testing.T) {
+	gw := gatewaytest.New(t)
+	rotate := func() error { _, err := gw.Embedded().RotateKeys(t.Context()); return err }
+	var err error
+	for range 200 {
+		if err = rotate(); err != nil {
+			break
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "an hour") {
+		t.Errorf("got %v, want it said that this is too often", err)
+	}
+	s := embeddedgateway.SignerOf(gw.Embedded())
+	token, _ := s.Sign(t, "fluxra", "agt_1", map[string]any{})
+	if _, err := s.Verify("fluxra", token); err != nil {
+		t.Errorf("verify: %v", err)
+	}
+	gw.Clock.Advance(time.Hour + time.Minute)
+	if err := rotate(); err != nil {
+		t.Errorf("when the old keys have retired: %v", err)
+	}
+}
+
 func TestTheServerKeyIsTheDatabasesOwn(t *testing.T) {
 	dir := t.TempDir()
 	database := filepath.Join(dir, "gateway.db")
