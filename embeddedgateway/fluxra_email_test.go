@@ -440,6 +440,40 @@ func TestFluxraRecoveryCodeHasOneWinner(t *testing.T) {
 	wantStatus(t, agent.makeKey(t, gw, nil), http.StatusCreated, "")
 }
 
+func TestFluxraRecoveryLeavesNoWayInToTheOldKey(t *testing.T) {
+	gw := gatewaytest.New(t)
+	agent := fluxVerified(t, gw, fluxBot)
+	var ids []string
+	for range 64 {
+		ids = append(ids, agent.makeKey(t, gw, nil).at("key_id"))
+	}
+	askCode(t, gw, fluxBot)
+	code := lastCode(t, gw)
+	for i, a := range race(129, func(i int) answer {
+		switch {
+		case i == 64:
+			return recoverBy(t, gw, fluxBot, code)
+		case i%2 == 0:
+			return agent.makeKey(t, gw, nil)
+		}
+		return agent.deleteKey(t, gw, ids[i/2])
+	}) {
+		switch {
+		case i == 64:
+			wantStatus(t, a, http.StatusOK, "")
+		case a.status >= 300:
+			wantStatus(t, a, http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+	}
+	over := false
+	for _, e := range gw.Audit(t) {
+		if over && !e.Refusal {
+			t.Errorf("after the recovery: %s by the old key", e.Name)
+		}
+		over = over || e.Name == "recovery_key_reset"
+	}
+}
+
 func TestFluxraCodeIsVoidAfterFiveTries(t *testing.T) {
 	for _, atOnce := range []bool{false, true} {
 		gw := gatewaytest.New(t)
