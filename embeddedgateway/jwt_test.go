@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -233,6 +234,47 @@ func TestAServerKeyIsMadeBesideADatabase(t *testing.T) {
 		t.Errorf("what is in it: %v", err)
 	}
 	gw.Restart(t)
+}
+
+func TestGatewaysThatBeginAtOnceShareTheirKeys(t *testing.T) {
+	database := filepath.Join(t.TempDir(), "gateway.db")
+	gateways, errs := make([]*embeddedgateway.Gateway, 8), make([]error, 8)
+	var all sync.WaitGroup
+	for i := range gateways {
+		all.Go(func() {
+			gateways[i], errs[i] = embeddedgateway.New(context.Background(), embeddedgateway.Config{Database: "sqlite:" + database, Now: time.Now})
+		})
+	}
+	all.Wait()
+	for i, g := range gateways {
+		if errs[i] != nil {
+			t.Fatalf("gateway %d: %v", i, errs[i])
+		}
+		defer g.Close()
+	}
+	if files, err := filepath.Glob(filepath.Join(filepath.Dir(database), ".server-key-*")); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	keys, err := gateways[0].Keys(t.Context())
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("got %+v, %v, want one signing key", keys, err)
+	}
+	first := embeddedgateway.SignerOf(gateways[0])
+	before, _ := first.Sign(t, "fluxra", "agt_1", map[string]any{})
+	if _, err := gateways[7].RotateKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := first.Sign(t, "fluxra", "agt_1", map[string]any{})
+	if claimsOf(t, before)["kid"] == claimsOf(t, after)["kid"] {
+		t.Error("a gateway signs with the old key after another one has rotated it")
+	}
+	for i, g := range gateways {
+		for name, token := range map[string]string{"before": before, "after": after} {
+			if _, err := embeddedgateway.SignerOf(g).Verify("fluxra", token); err != nil {
+				t.Errorf("gateway %d, a token from %s the rotation: %v", i, name, err)
+			}
+		}
+	}
 }
 
 func TestParseServerKey(t *testing.T) {
