@@ -249,6 +249,12 @@ func TestFluxraResendsToWhoIsUnverified(t *testing.T) {
 	if got := len(letters(t, gw)); got != before {
 		t.Error("a letter went to an address that is verified")
 	}
+	fluxNew(t, gw, fluxBot) // which could not verify it any more
+	before = len(letters(t, gw))
+	wantStatus(t, resend(t, gw, fluxBot), http.StatusOK, "")
+	if got := len(letters(t, gw)); got != before {
+		t.Error("a letter went to an address that is verified for another agent")
+	}
 }
 
 // what a stranger can see of an answer.
