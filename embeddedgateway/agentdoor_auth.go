@@ -82,6 +82,13 @@ func (a *agentDoor) auth(ctx context.Context, c *call, in agentDoorAuthBody) (wi
 	if err := active(agent); err != nil {
 		return none, err
 	}
+	// Before it is counted: who replays a signature uses up nothing of the agent's.
+	switch _, err := c.store.Ticket(ctx, seen.Protocol, seen.Kind, seen.Hash); {
+	case err == nil:
+		return none, replayed()
+	case !errors.Is(err, store.ErrNotFound):
+		return none, err
+	}
 	if err := a.auths.hit(agent.ID); err != nil {
 		return none, err
 	}
@@ -92,7 +99,7 @@ func (a *agentDoor) auth(ctx context.Context, c *call, in agentDoorAuthBody) (wi
 	err = c.store.Tx(ctx, func(tx *store.Tx) error {
 		err := tx.OpenTicket(seen, false)
 		if errors.Is(err, store.ErrExists) {
-			return agentDoorInvalid(wire.AgentDoorTimestampInvalid, "this signature was accepted before: sign again with a later timestamp")
+			return replayed()
 		}
 		if err != nil {
 			return err
@@ -103,6 +110,10 @@ func (a *agentDoor) auth(ctx context.Context, c *call, in agentDoorAuthBody) (wi
 		return none, err
 	}
 	return wire.AgentDoorToken{Token: token.text, ExpiresAt: token.expires}, nil
+}
+
+func replayed() *problem {
+	return agentDoorInvalid(wire.AgentDoorTimestampInvalid, "this signature was accepted before: sign again with a later timestamp")
 }
 
 // timely judges the time of a signature, and returns the ticket that makes it

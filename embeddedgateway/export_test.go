@@ -24,6 +24,7 @@ const MaxBody = maxBody
 type Route struct {
 	Protocol, Method, Path string
 	Fields                 []string // the names in the body; nil: the route takes none
+	Bare                   bool     // it may come without a body, which is ignored but must be JSON
 }
 
 // Routes lists the routes of every protocol. One without a method claims what
@@ -36,6 +37,7 @@ func Routes() []Route {
 			if r.takes != nil {
 				route.Fields = fields(reflect.TypeOf(r.takes))
 			}
+			route.Bare = r.method == http.MethodPost && r.takes == nil
 			list = append(list, route)
 		}
 	}

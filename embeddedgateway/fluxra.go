@@ -40,6 +40,7 @@ const fluxraVersion = "0.4.0"
 type fluxra struct {
 	deps
 	rate   *keyLimit // JWTs, by agent
+	made   *keyLimit // API keys, by agent: each stays in the database (Enlist's choice)
 	page   *template.Template
 	letter *template.Template
 	csp    string
@@ -49,6 +50,7 @@ func newFluxra(d deps) protocol {
 	return &fluxra{
 		deps:   d,
 		rate:   newKeyLimit(60, time.Minute, d.Now),
+		made:   newKeyLimit(300, time.Hour, d.Now),
 		page:   template.Must(template.New("page").Parse(fluxraPage)),
 		letter: template.Must(template.New("letter").Parse(fluxraLetter)),
 		csp:    fluxraPolicy(),

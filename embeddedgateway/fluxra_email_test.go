@@ -249,6 +249,12 @@ func TestFluxraResendsToWhoIsUnverified(t *testing.T) {
 	if got := len(letters(t, gw)); got != before {
 		t.Error("a letter went to an address that is verified")
 	}
+	fluxNew(t, gw, fluxBot) // which could not verify it any more
+	before = len(letters(t, gw))
+	wantStatus(t, resend(t, gw, fluxBot), http.StatusOK, "")
+	if got := len(letters(t, gw)); got != before {
+		t.Error("a letter went to an address that is verified for another agent")
+	}
 }
 
 // what a stranger can see of an answer.
@@ -440,6 +446,40 @@ func TestFluxraRecoveryCodeHasOneWinner(t *testing.T) {
 	wantStatus(t, agent.makeKey(t, gw, nil), http.StatusCreated, "")
 }
 
+func TestFluxraRecoveryLeavesNoWayInToTheOldKey(t *testing.T) {
+	gw := gatewaytest.New(t)
+	agent := fluxVerified(t, gw, fluxBot)
+	var ids []string
+	for range 64 {
+		ids = append(ids, agent.makeKey(t, gw, nil).at("key_id"))
+	}
+	askCode(t, gw, fluxBot)
+	code := lastCode(t, gw)
+	for i, a := range race(129, func(i int) answer {
+		switch {
+		case i == 64:
+			return recoverBy(t, gw, fluxBot, code)
+		case i%2 == 0:
+			return agent.makeKey(t, gw, nil)
+		}
+		return agent.deleteKey(t, gw, ids[i/2])
+	}) {
+		switch {
+		case i == 64:
+			wantStatus(t, a, http.StatusOK, "")
+		case a.status >= 300:
+			wantStatus(t, a, http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+	}
+	over := false
+	for _, e := range gw.Audit(t) {
+		if over && !e.Refusal {
+			t.Errorf("after the recovery: %s by the old key", e.Name)
+		}
+		over = over || e.Name == "recovery_key_reset"
+	}
+}
+
 func TestFluxraCodeIsVoidAfterFiveTries(t *testing.T) {
 	for _, atOnce := range []bool{false, true} {
 		gw := gatewaytest.New(t)
@@ -466,6 +506,52 @@ func TestFluxraCodeIsVoidAfterFiveTries(t *testing.T) {
 		gw.Restart(t)
 		wantStatus(t, recoverBy(t, gw, fluxBot, code), http.StatusUnauthorized, "INVALID_TOKEN")
 	}
+}
+
+func TestFluxraWrongCodesAreAHundredAnHourFromAnAddress(t *testing.T) {
+	gw := gatewaytest.New(t, behind())
+	agent := fluxVerified(t, gw, fluxBot)
+	askCode(t, gw, fluxBot)
+	code := lastCode(t, gw)
+	try := func(email, code string, n int) answer {
+		return postJSON(t, gw, "/api/auth/recovery/verify", map[string]any{"email": email, "code": code}, from(n))
+	}
+	wantStatus(t, try(fluxBot, code, 1), http.StatusOK, "")
+	for range 20 { // what was right once is no guess
+		wantStatus(t, try(fluxBot, code, 1), http.StatusConflict, "CODE_ALREADY_USED")
+	}
+	askCode(t, gw, fluxBot)
+	code = lastCode(t, gw)
+	refused := 0
+	for i, a := range race(128, func(i int) answer { return try([]string{"nobody@example.com", "other@example.com"}[i%2], "123456", 1) }) {
+		if a.status == http.StatusTooManyRequests {
+			wantStatus(t, a, http.StatusTooManyRequests, "RATE_LIMIT_EXCEEDED")
+			if got := a.header.Get("Retry-After"); got != "3600" {
+				t.Errorf("answer %d: got Retry-After %q, want 3600", i, got)
+			}
+			refused++
+		} else {
+			wantStatus(t, a, http.StatusUnauthorized, "INVALID_TOKEN")
+		}
+	}
+	if refused != 128-100 {
+		t.Errorf("%d wrong codes were refused unread, want %d", refused, 128-100)
+	}
+	gw.Restart(t)
+	// Whatever comes from there is not looked at, and so voids no code.
+	want := seen(t, try("nobody@example.com", code, 1))
+	for _, c := range []string{code, wrongOf(code), wrongOf(code), wrongOf(code), wrongOf(code), wrongOf(code)} {
+		if got := seen(t, try(fluxBot, c, 1)); got != want || !strings.HasPrefix(got, "429\n") {
+			t.Errorf("got\n%s\nwant, as for an email that is nobody's,\n%s", got, want)
+		}
+	}
+	a := try(fluxBot, code, 2)
+	wantStatus(t, a, http.StatusOK, "")
+	if a.at("agent_id") != agent.id {
+		t.Errorf("got %s, want the agent %s", a.body, agent.id)
+	}
+	gw.Clock.Advance(time.Hour)
+	wantStatus(t, try(fluxBot, code, 1), http.StatusUnauthorized, "INVALID_TOKEN")
 }
 
 func TestFluxraCodesAreForOneAccountAndTheNewestCounts(t *testing.T) {

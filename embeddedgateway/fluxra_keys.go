@@ -127,6 +127,9 @@ func (f *fluxra) issueKey(ctx context.Context, c *call, in fluxraKeyBody) (wire.
 	if err != nil {
 		return none, err
 	}
+	if err := f.made.hit(by.AgentID); err != nil {
+		return none, err
+	}
 	key, cred, err := f.newSecret(fluxraKey, wire.FormatFluxraKey)
 	if err != nil {
 		return none, err
@@ -167,11 +170,17 @@ func issueWhile(tx *store.Tx, by, cred store.Credential) (store.Credential, erro
 	if err != nil {
 		return issued, err
 	}
+	return issued, lives(tx, by)
+}
+
+// lives refuses a credential that was looked up before the transaction and has
+// ended since.
+func lives(tx *store.Tx, by store.Credential) error {
 	now, err := tx.Credential(wire.FluxraName, by.Hash)
 	if errors.Is(err, store.ErrNotFound) || err == nil && !now.ActiveAt(tx.Now()) {
-		return issued, ended()
+		return ended()
 	}
-	return issued, err
+	return err
 }
 
 func ended() *problem {
@@ -255,6 +264,9 @@ func (f *fluxra) revokeKey(ctx context.Context, c *call) (answered, error) {
 		return answered{}, unknown
 	}
 	err = c.store.Tx(ctx, func(tx *store.Tx) error {
+		if err := lives(tx, by); err != nil {
+			return err
+		}
 		key, err := tx.CredentialByID(by.AgentID, fluxraKey, id)
 		if errors.Is(err, store.ErrNotFound) {
 			return unknown

@@ -247,6 +247,35 @@ func TestFluxraKeysAreMadeListedAndEnded(t *testing.T) {
 	}
 }
 
+func TestFluxraKeysAreThreeHundredAnHourForAnAgent(t *testing.T) {
+	gw := gatewaytest.New(t)
+	agent, other := fluxNew(t, gw, ""), fluxNew(t, gw, "")
+	wrong := agent
+	wrong.recovery += "a"
+	made := 1
+	for _, a := range race(320, func(i int) answer {
+		if i%16 == 0 { // a stranger uses up nothing
+			wantStatus(t, wrong.makeKey(t, gw, nil), http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+		return agent.makeKey(t, gw, nil)
+	}) {
+		if a.status == http.StatusCreated {
+			made++
+			continue
+		}
+		wantStatus(t, a, http.StatusTooManyRequests, "RATE_LIMIT_EXCEEDED")
+		if got := a.header.Get("Retry-After"); got != "3600" {
+			t.Errorf("got Retry-After %q, want 3600", got)
+		}
+	}
+	if made != 300 {
+		t.Errorf("got %d keys, want 300", made)
+	}
+	wantStatus(t, other.makeKey(t, gw, nil), http.StatusCreated, "")
+	gw.Clock.Advance(time.Hour)
+	wantStatus(t, agent.makeKey(t, gw, nil), http.StatusCreated, "")
+}
+
 func TestFluxraKeysEndWhenTheyExpire(t *testing.T) {
 	gw := gatewaytest.New(t)
 	agent := fluxNew(t, gw, "").withKey(t, gw, map[string]any{"expires_in_days": 1})

@@ -112,6 +112,13 @@ func (s *signer) newKey() (kid string, sealed []byte, err error) {
 // rotate makes a new key for everything that is signed from now on. The keys
 // before it are good until the last token that they signed has expired.
 func (s *signer) rotate(ctx context.Context) (kid string, err error) {
+	keys, err := s.keys(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(keys) >= maxKeys { // one more would not be read, and nothing could be signed
+		return "", fmt.Errorf("there are %d keys already: try again in an hour, when the old ones have retired", len(keys))
+	}
 	kid, sealed, err := s.newKey()
 	if err != nil {
 		return "", err
@@ -120,7 +127,10 @@ func (s *signer) rotate(ctx context.Context) (kid string, err error) {
 		if err := tx.Seal(store.Sealed{Kind: signingKind, Name: kid, Data: sealed}); err != nil {
 			return err
 		}
-		return tx.Outdate(signingKind, kid, tx.Now().Add(tokenLife+tokenLeeway))
+		if err := tx.Outdate(signingKind, kid, tx.Now().Add(tokenLife+tokenLeeway)); err != nil {
+			return err
+		}
+		return tx.Audit(store.Event{Protocol: keyring{}.name(), Name: "signing_key_rotated", KeyID: kid})
 	})
 	return kid, err
 }
@@ -187,8 +197,11 @@ func (s *signer) verify(ctx context.Context, protocol, token string, extra any) 
 		if err := parsed.Claims(key.private.Public(), &claims, extra); err != nil {
 			return jwt.Claims{}, errBadToken
 		}
-		err := claims.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{protocol}, Time: s.now()}, 0)
-		if err != nil || claims.Expiry == nil || claims.ID == "" || claims.Subject == "" {
+		// A replica whose clock is ahead may have signed it a moment from now. At
+		// its end it is over to the second (RFC 7519, 4.1.4).
+		now := s.now()
+		err := claims.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{protocol}, Time: now}, tokenLeeway)
+		if err != nil || claims.Expiry == nil || !now.Before(claims.Expiry.Time()) || claims.ID == "" || claims.Subject == "" {
 			return jwt.Claims{}, errBadToken
 		}
 		return claims, nil

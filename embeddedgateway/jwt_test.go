@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,13 +78,21 @@ func TestATokenIsGoodUntilItExpires(t *testing.T) {
 	if _, err := s.Verify("agentdoor", token); err == nil {
 		t.Error("another protocol takes it")
 	}
-	gw.Clock.Advance(time.Hour - time.Second)
-	if _, err := s.Verify("fluxra", token); err != nil {
-		t.Errorf("a second before its end: %v", err)
-	}
-	gw.Clock.Advance(2 * time.Second)
-	if _, err := s.Verify("fluxra", token); err == nil {
-		t.Error("it is taken after its end")
+	end := claims.Expiry.Time()
+	for name, tt := range map[string]struct {
+		at   time.Time
+		good bool
+	}{
+		"by a clock that is a minute behind": {claims.IssuedAt.Time().Add(-time.Minute), true},
+		"long before it was signed":          {claims.IssuedAt.Time().Add(-time.Minute - time.Second), false},
+		"just before its end":                {end.Add(-time.Microsecond), true},
+		"at its end":                         {end, false},
+		"after its end":                      {end.Add(time.Second), false},
+	} {
+		gw.Clock.Set(tt.at)
+		if _, err := s.Verify("fluxra", token); (err == nil) != tt.good {
+			t.Errorf("%s: got %v, want it to be taken: %v", name, err, tt.good)
+		}
 	}
 }
 
@@ -139,6 +148,9 @@ func TestRotatedKeysAreGoodUntilTheirTokensHaveExpired(t *testing.T) {
 	if err != nil {
 		t.Fatalf("rotate: %v", err)
 	}
+	if e := last(t, gw); e.Protocol != "gateway" || e.Name != "signing_key_rotated" || e.KeyID != kid || e.Refusal {
+		t.Errorf("the audit trail ends with %+v, want the rotation", e)
+	}
 	after, _ := s.Sign(t, "fluxra", "agt_1", map[string]any{})
 	if keys := published(t, gw); len(keys) != 2 || keys[1].KeyID != kid {
 		t.Errorf("published: got %+v, want the old one and %s", keys, kid)
@@ -151,6 +163,29 @@ func TestRotatedKeysAreGoodUntilTheirTokensHaveExpired(t *testing.T) {
 	gw.Clock.Advance(time.Hour + time.Minute)
 	if keys := published(t, gw); len(keys) != 1 || keys[0].KeyID != kid {
 		t.Errorf("when its tokens have expired: got %+v, want %s only", keys, kid)
+	}
+}
+
+func TestKeysThatAreRotatedTooOftenStillSign(t *testing.T) {
+	gw := gatewaytest.New(t)
+	rotate := func() error { _, err := gw.Embedded().RotateKeys(t.Context()); return err }
+	var err error
+	for range 200 {
+		if err = rotate(); err != nil {
+			break
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "an hour") {
+		t.Errorf("got %v, want it said that this is too often", err)
+	}
+	s := embeddedgateway.SignerOf(gw.Embedded())
+	token, _ := s.Sign(t, "fluxra", "agt_1", map[string]any{})
+	if _, err := s.Verify("fluxra", token); err != nil {
+		t.Errorf("verify: %v", err)
+	}
+	gw.Clock.Advance(time.Hour + time.Minute)
+	if err := rotate(); err != nil {
+		t.Errorf("when the old keys have retired: %v", err)
 	}
 }
 
@@ -199,6 +234,47 @@ func TestAServerKeyIsMadeBesideADatabase(t *testing.T) {
 		t.Errorf("what is in it: %v", err)
 	}
 	gw.Restart(t)
+}
+
+func TestGatewaysThatBeginAtOnceShareTheirKeys(t *testing.T) {
+	database := filepath.Join(t.TempDir(), "gateway.db")
+	gateways, errs := make([]*embeddedgateway.Gateway, 8), make([]error, 8)
+	var all sync.WaitGroup
+	for i := range gateways {
+		all.Go(func() {
+			gateways[i], errs[i] = embeddedgateway.New(context.Background(), embeddedgateway.Config{Database: "sqlite:" + database, Now: time.Now})
+		})
+	}
+	all.Wait()
+	for i, g := range gateways {
+		if errs[i] != nil {
+			t.Fatalf("gateway %d: %v", i, errs[i])
+		}
+		defer g.Close()
+	}
+	if files, err := filepath.Glob(filepath.Join(filepath.Dir(database), ".server-key-*")); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	keys, err := gateways[0].Keys(t.Context())
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("got %+v, %v, want one signing key", keys, err)
+	}
+	first := embeddedgateway.SignerOf(gateways[0])
+	before, _ := first.Sign(t, "fluxra", "agt_1", map[string]any{})
+	if _, err := gateways[7].RotateKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := first.Sign(t, "fluxra", "agt_1", map[string]any{})
+	if claimsOf(t, before)["kid"] == claimsOf(t, after)["kid"] {
+		t.Error("a gateway signs with the old key after another one has rotated it")
+	}
+	for i, g := range gateways {
+		for name, token := range map[string]string{"before": before, "after": after} {
+			if _, err := embeddedgateway.SignerOf(g).Verify("fluxra", token); err != nil {
+				t.Errorf("gateway %d, a token from %s the rotation: %v", i, name, err)
+			}
+		}
+	}
 }
 
 func TestParseServerKey(t *testing.T) {

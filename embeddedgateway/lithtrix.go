@@ -28,6 +28,7 @@ type lithtrix struct {
 	mint  minter
 	terms bool // agree_to_terms must be true
 	rate  *keyLimit
+	turns *keyLimit // of rotations, by agent: each makes a key with a count of its own
 }
 
 func newLithtrix(d deps) protocol {
@@ -35,6 +36,7 @@ func newLithtrix(d deps) protocol {
 		mint:  d.mint,
 		terms: d.env.boolean(lithtrixTermsVar, false),
 		rate:  newKeyLimit(60, time.Minute, d.Now),
+		turns: newKeyLimit(60, time.Minute, d.Now),
 	}
 }
 
@@ -164,6 +166,9 @@ func (l *lithtrix) issue(tx *store.Tx, c *call, agentID int64, cred store.Creden
 func (l *lithtrix) rotate(ctx context.Context, c *call) (wire.LithtrixKey, error) {
 	old, agent, err := l.who(ctx, c)
 	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	if err := l.turns.hit(agent.ID); err != nil {
 		return wire.LithtrixKey{}, err
 	}
 	key, cred, err := l.newKey()

@@ -378,6 +378,24 @@ func TestLithtrixKeyIsGoodForSixtyRequestsAMinute(t *testing.T) {
 	ltxWant(t, use(0), http.StatusOK, "")
 }
 
+func TestLithtrixRotatesSixtyTimesAMinute(t *testing.T) {
+	gw := gatewaytest.New(t)
+	key := ltxKey(t, gw, "my-agent")
+	for range 60 { // each with a key, and so a count, of its own
+		a := ltxWith(t, gw, http.MethodPost, ltxRotatePath, key)
+		ltxWant(t, a, http.StatusOK, "")
+		key = a.at("api_key")
+	}
+	a := ltxWith(t, gw, http.MethodPost, ltxRotatePath, key)
+	ltxWant(t, a, http.StatusTooManyRequests, "RATE_LIMIT_EXCEEDED")
+	if got := a.header.Get("Retry-After"); got != "60" {
+		t.Errorf("got Retry-After %s, want 60", got)
+	}
+	ltxWant(t, ltxWith(t, gw, http.MethodGet, ltxMePath, key), http.StatusOK, "")
+	gw.Clock.Advance(time.Minute)
+	ltxWant(t, ltxWith(t, gw, http.MethodPost, ltxRotatePath, key), http.StatusOK, "")
+}
+
 func TestLithtrixRequestsAtOnceAreSixty(t *testing.T) {
 	gw := gatewaytest.New(t)
 	key := ltxKey(t, gw, "my-agent")

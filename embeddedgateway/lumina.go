@@ -167,8 +167,9 @@ func (l *lumina) proven(wallet string, in luminaBody) (store.Ticket, error) {
 	if err != nil || signer != wallet {
 		return store.Ticket{}, wrong
 	}
+	// It is nobody's: it must stay when the wallet's agent is deleted.
 	return store.Ticket{
-		Protocol: wire.LuminaName, Kind: luminaSeen, Hash: digest(string(signature[:])), Subject: wallet,
+		Protocol: wire.LuminaName, Kind: luminaSeen, Hash: digest(string(signature[:])),
 		ExpiresAt: time.Unix(at+wire.LuminaWindowSeconds+1, 0),
 	}, nil
 }

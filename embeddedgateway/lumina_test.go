@@ -233,6 +233,18 @@ func TestLuminaTakesASignatureOnce(t *testing.T) {
 	wantLumina(t, postJSON(t, gw, onboardPath, body, from(3)), 400, "stale_timestamp")
 }
 
+func TestLuminaASignatureOutlivesItsWallet(t *testing.T) {
+	gw := gatewaytest.New(t, behind())
+	w := devWallet(t, 0)
+	body := onboarding(t, w, w.Address(), gw.Clock.Now().Unix())
+	keyOf(t, postJSON(t, gw, onboardPath, body, from(1)))
+	if err := gw.Embedded().Delete(t.Context(), "lumina", strings.ToLower(w.Address())); err != nil {
+		t.Fatal(err)
+	}
+	wantLumina(t, postJSON(t, gw, onboardPath, body, from(2)), 401, "invalid_signature")
+	keyOf(t, postJSON(t, gw, onboardPath, onboarding(t, w, w.Address(), gw.Clock.Now().Unix()+1), from(3)))
+}
+
 func TestLuminaASignatureAtOnceHasOneWinner(t *testing.T) {
 	gw := gatewaytest.New(t, behind())
 	w := devWallet(t, 0)

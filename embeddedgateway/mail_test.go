@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -235,6 +236,23 @@ func TestALetterIsOnTheDiskInNoFormThatCanBeRead(t *testing.T) {
 
 // TestMailIsNotSentWhereItCouldBeRead: the letter stays, and neither it nor the
 // password goes over the wire.
+func TestALetterIsGoodInItsOwnPlaceOnly(t *testing.T) {
+	gw := gatewaytest.New(t)
+	m := embeddedgateway.MailerOf(gw.Embedded())
+	one, other := m.Store(t, letterTo(gw, "one@example.org")), m.Store(t, letterTo(gw, "other@example.org"))
+	db, err := sql.Open("sqlite", "file:"+gw.Database+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec("UPDATE sealed SET data = (SELECT data FROM sealed WHERE name = $1) WHERE name = $2", one, other); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := gw.Embedded().Outbox(t.Context()); err == nil || !strings.Contains(err.Error(), other) {
+		t.Errorf("got %+v, %v, want it said that the letter %s does not open", list, err, other)
+	}
+}
+
 func TestMailIsNotSentWhereItCouldBeRead(t *testing.T) {
 	for _, tt := range []struct {
 		name, scheme, password, wantLog string

@@ -77,15 +77,31 @@ func TestEveryRouteRefusesBadInputInItsProtocolsWords(t *testing.T) {
 	gw := gatewaytest.New(t, partner())
 	before := 0
 	for _, r := range embeddedgateway.Routes() {
-		if r.Fields == nil {
+		if r.Method == "" {
 			continue
 		}
-		for _, b := range badBodies(r.Fields) {
+		bodies := badBodies(r.Fields)
+		switch {
+		case r.Bare: // none is in order, and so is any object: then nobody has shown who they are
+			for i, b := range bodies {
+				if b.body == "" || b.body == "{}" && b.contentType == "application/json" {
+					bodies[i].status = 401
+				}
+			}
+		case r.Fields == nil: // whatever comes along is not read
+			for i := range bodies {
+				bodies[i].status = -1
+			}
+		}
+		for _, b := range bodies {
 			t.Run(r.Method+" "+r.Path+" with "+b.name, func(t *testing.T) {
 				gw.Clock.Advance(24 * time.Hour) // nothing is limited
 				h := header{"Content-Type": strings.TrimPrefix(b.contentType, "-")}
 				a := send(t, gw, r.Method, concrete(r.Path), b.body, h)
-				if a.status != b.status && (b.status != 0 || a.status < 400 || a.status > 499) {
+				if b.status == -1 && a.status < 400 {
+					return // anybody may ask
+				}
+				if a.status != b.status && (b.status > 0 || a.status < 400 || a.status > 499) {
 					t.Errorf("got status %d (%s), want %d", a.status, a.body, b.status)
 				}
 				wantRefusal(t, gw, a, r.Protocol)
@@ -235,8 +251,10 @@ func TestRawRequestsNeverGetHTML(t *testing.T) {
 			if _, err := io.WriteString(conn, tt.request); err != nil {
 				t.Fatal(err)
 			}
-			if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-				t.Fatal(err)
+			if name == "cut short" { // a server takes who has ended for who has left
+				if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
