@@ -26,11 +26,12 @@ const (
 	fluxraIssuer   = "issued_by"  // beside an access token: the same as the service says it
 	fluxraReplaces = "replaces"   // the ids of former API keys that are not deleted yet
 	fluxraAsked    = "asked"      // the names of API keys that were asked for and may not have arrived
+	fluxraUnproven = "unproven"   // no access token was had with the API key yet
 )
 
 // fluxraNeeded is what stays of it where there is no room for all.
 func fluxraNeeded() []string {
-	return []string{fluxraAgentID, fluxraEmail, fluxraKeyID, fluxraIssuer, fluxraReplaces, fluxraAsked}
+	return []string{fluxraAgentID, fluxraEmail, fluxraKeyID, fluxraIssuer, fluxraReplaces, fluxraAsked, fluxraUnproven}
 }
 
 // fluxraOriginVar is the setting that says where Fluxra is.

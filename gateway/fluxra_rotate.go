@@ -73,7 +73,7 @@ func (f *Fluxra) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, e
 	}
 	token, err := f.exchange(ctx, held)
 	if err == nil {
-		held, err = f.sweep(ctx, held, token)
+		held, err = f.sweep(ctx, f.prove(ctx, held), token)
 	}
 	if err != nil {
 		return credstore.Info{}, &HalfRotatedError{Info: held.Info, Old: held.Attrs[fluxraReplaces], Cause: err}
@@ -145,7 +145,7 @@ func (f *Fluxra) trySweep(ctx context.Context, held, token credstore.Credential)
 
 // sweep deletes the API keys that a stored one replaces, and those that were
 // made and never arrived, and stores the credential without a note of them.
-// token is to list the keys with.
+// token is to list the keys with: it was had with the stored key.
 func (f *Fluxra) sweep(ctx context.Context, held, token credstore.Credential) (credstore.Credential, error) {
 	ids := split(held.Attrs[fluxraReplaces])
 	names := split(held.Attrs[fluxraAsked])
@@ -163,6 +163,7 @@ func (f *Fluxra) sweep(ctx context.Context, held, token credstore.Credential) (c
 	}
 	held.Attrs = maps.Clone(held.Attrs)
 	delete(held.Attrs, fluxraReplaces)
+	delete(held.Attrs, fluxraUnproven)
 	if err := f.sweepStrays(ctx, op, held, token, names); err != nil {
 		if kept, storeErr := keep(ctx, f.store, held, fluxraNeeded()...); storeErr == nil {
 			held = kept
