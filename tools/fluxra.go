@@ -29,6 +29,7 @@ func fluxra() protocol {
 		tools:    []func(Deps) server.ServerTool{fluxraRecoverAccount, fluxraRegisterAgent, fluxraVerifyEmail},
 		register: fluxraRegister,
 		setting:  "FLUXRA_API_URL",
+		forgets:  "Its recovery key is gone, too: without a verified email the account can never be had again.",
 		asks:     "An agent_name of your choice. The person's email is optional, but without a verified one the account cannot be recovered.",
 		advice: map[string]string{
 			wire.FluxraInvalidAgentName: "Call " + fluxraRegister + " again with an agent_name of 3 to 50 ASCII letters, digits and dashes.",

@@ -133,7 +133,7 @@ func TestAFluxraAccountsLife(t *testing.T) {
 	if f := r.fail("send_request", args{"credential": reg.Handle, "method": "GET", "path": "/api/me"}); f.Code != tools.CodeRefused || !strings.Contains(f.NextStep, "rotate_credential") {
 		t.Errorf("revoked: got %+v", f)
 	}
-	if got := call[tools.Ended](r, "forget_credential", args{"credential": reg.Handle}); !got.MayStillWork {
+	if got := call[tools.Ended](r, "forget_credential", args{"credential": reg.Handle}); !got.MayStillWork || !strings.Contains(got.WhatHappened, "recovery key is gone, too") {
 		t.Errorf("got %+v, want that the recovery key may work", got)
 	}
 	if all, _ := r.store.List(t.Context(), ""); len(all) != 0 {
