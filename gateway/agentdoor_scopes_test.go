@@ -117,3 +117,24 @@ func TestADocumentOfALiveServer(t *testing.T) {
 		}
 	}
 }
+
+// What a service advertises of its limits, and in which form, decides nothing:
+// live ones do not keep to it, either way.
+func TestAdvertisedLimitsDecideNothing(t *testing.T) {
+	for _, limits := range []string{`{"registration":"0/1h","default":"0/1h"}`, `{"registration":{"max":0},"default":7}`, `[]`, `"none"`, `null`} {
+		d := newDoor(t)
+		d.document = `{"agentdoor_version":"1.0","service_name":"S","registration_endpoint":"/agentdoor/register","auth_endpoint":"/agentdoor/auth",` +
+			`"scopes_available":[{"id":"weather.read","description":"d"}],"rate_limits":` + limits + `}`
+		f := d.client(t, setup{})
+		done := f.enlist(t, d.scout())
+		for range 3 {
+			if got := f.doorWorks(t, done.Key); got != 200 {
+				t.Errorf("%s: got the status %d", limits, got)
+			}
+		}
+		d.on("/data", reply(429, `{"error":"rate_limit_exceeded","message":"m"}`))
+		if got := f.doorWorks(t, done.Key); got != 429 {
+			t.Errorf("%s: got the status %d, want the service's own limit", limits, got)
+		}
+	}
+}

@@ -166,3 +166,48 @@ func TestFluxraEchoes(t *testing.T) {
 		}
 	}
 }
+
+// A key that never arrived is the newest, and so on the last page of a list.
+func TestFluxraFindsALostKeyOnTheLastPage(t *testing.T) {
+	s := newFluxra(t)
+	f := s.client(nil)
+	r := f.enrol(t)
+	s.clock.advance(time.Minute)
+	s.loses(keyCall, 1)
+	if _, err := f.Lifecycle.Rotate(t.Context(), r.Key); err == nil {
+		t.Fatal("want an error")
+	}
+	s.clock.advance(time.Minute)
+	endless := 0
+	s.do = func(call string, w http.ResponseWriter, r *http.Request) bool {
+		if call != "GET agent" || r.URL.Query().Get("cursor") == "the last&one" {
+			return false
+		}
+		endless++
+		next := fmt.Sprintf("page %d", endless)
+		if endless == 3 {
+			next = "the last&one"
+		}
+		reply(200, `{"keys":[{"key_id":"aky_old","name":"old","revoked_at":"2026-02-06T13:00:00Z"}],"next_cursor":"`+next+`","has_more":true}`)(w, r)
+		return true
+	}
+	info, err := f.Lifecycle.Rotate(t.Context(), r.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.alive(); len(got) != 1 || got[0] != info.KeyID {
+		t.Errorf("the keys %v live, want %s", got, info.KeyID)
+	}
+	// A list that does not end is not read for ever.
+	s.loses(keyCall, 1)
+	_, _ = f.Lifecycle.Rotate(t.Context(), r.Key)
+	before := s.count("GET agent")
+	s.clock.advance(time.Minute)
+	endless = 3
+	if _, err := f.Lifecycle.Rotate(t.Context(), r.Key); err != nil {
+		t.Error(err)
+	}
+	if got := s.count("GET agent") - before; got > 50 {
+		t.Errorf("read %d pages", got)
+	}
+}
