@@ -2,7 +2,10 @@ package tools
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/mark3labs/mcp-go/server"
@@ -270,6 +273,12 @@ func (d Deps) explainHalfRotated(ctx context.Context, s spec, e *gateway.HalfRot
 	f := d.explain(ctx, s, e.Cause)
 	f.WhatIsStored = "The new key. It is in use."
 	f.NextStep = "Call " + s.name + " again in a minute: it ends the old key too. Until then the old key may still work."
+	var cause *gateway.Error
+	if errors.As(e.Cause, &cause) && slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, cause.Status) {
+		// Another rotation would leave another old key behind.
+		f.NextStep = "Do not rotate it again for this. Tell the person: the service seems to have no call that ends the old key, " +
+			"so it may work until they end it there."
+	}
 	if f.RetryAfterSeconds > 0 {
 		f.NextStep = fmt.Sprintf("Wait %s. Then call %s again: it ends the old key too. Until then the old key may still work.",
 			time.Duration(f.RetryAfterSeconds)*time.Second, s.name)

@@ -258,11 +258,15 @@ func TestFluxraSaysThatAnOldKeyMayLive(t *testing.T) {
 	s.say(key, strings.ReplaceAll(s.says[key], "aky_1", "aky_2"))
 	s.say("DELETE /api/agents/"+fluxraAgentID+"/keys/aky_1", "404 404 page not found")
 	f := r.fail("rotate_credential", args{})
-	if f.Status != 404 || !strings.Contains(f.WhatIsStored, "new key") || !strings.Contains(f.NextStep, "old key may still work") {
-		t.Errorf("got %+v", f)
+	if f.Status != 404 || !strings.Contains(f.WhatIsStored, "new key") || !strings.Contains(f.NextStep, "Do not rotate it again") {
+		t.Errorf("got %+v, want that another rotation does not help", f)
 	}
 	c, err := r.store.Get(t.Context(), credstore.Key{Protocol: "fluxra", Origin: reg.Origin, Agent: "weather-bot", Kind: credstore.KindAPIKey})
 	if err != nil || c.KeyID != "aky_2" || c.Attrs["replaces"] != "aky_1" {
 		t.Errorf("got %+v, %v", c.Info, err)
+	}
+	s.say("DELETE /api/agents/"+fluxraAgentID+"/keys/aky_1", "503 upstream")
+	if f := r.fail("rotate_credential", args{}); f.Status != 503 || !strings.Contains(f.NextStep, "old key may still work") {
+		t.Errorf("got %+v, want that another rotation ends it", f)
 	}
 }
