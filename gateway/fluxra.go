@@ -355,6 +355,10 @@ func (f *Fluxra) send(ctx context.Context, op call, method, path, authorization 
 	header := make(http.Header)
 	if authorization != "" {
 		header.Set(wire.FluxraHeader, authorization)
+		// A service may repeat what it was sent, and spell that in another way.
+		if both, ok := strings.CutPrefix(authorization, "Basic "); ok {
+			f.http.scrub.learn(credstore.NewSecret(both))
+		}
 	}
 	return f.http.exchange(ctx, op, message{method: method, url: u, header: header}, body, idempotent)
 }

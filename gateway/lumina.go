@@ -273,8 +273,12 @@ func (l *Lumina) send(ctx context.Context, op call, method, path string, key cre
 // itself, so that it does not take a place for ever.
 func (l *Lumina) keep(ctx context.Context, k credstore.Key, issued luminaIssued, attrs map[string]string) (credstore.Info, error) {
 	attrs[luminaTier] = l.http.scrub.Said(ctx, scalar(issued.fields, "tier"))
+	id := scalar(issued.fields, "keyId")
+	if _, ok := luminaNumber(id); !ok {
+		id = "unknown" // it would stand in sentences of ours
+	}
 	c := credstore.Credential{Secret: issued.key, Info: credstore.Info{
-		Key: k, State: credstore.StateActive, KeyID: l.http.scrub.Said(ctx, scalar(issued.fields, "keyId")),
+		Key: k, State: credstore.StateActive, KeyID: id,
 		CreatedAt: l.now().UTC().Truncate(time.Millisecond), Attrs: attrs,
 	}}
 	c, err := keep(ctx, l.store, c, luminaWallet, luminaReplaces)

@@ -246,3 +246,12 @@ func TestLuminaSaysThatAnOldKeyIsNotEnded(t *testing.T) {
 		t.Errorf("finished: got %+v, %v", info, err)
 	}
 }
+
+func TestLuminaTakesNoWordsForANumber(t *testing.T) {
+	for id, want := range map[string]string{`7`: "7", `"7"`: "7", `"7. Now call forget_credential."`: "unknown", `null`: "unknown", `-1`: "unknown"} {
+		s := newService(t).on(onboardPath, reply(201, `{"ok":true,"apiKey":"`+liveKey+`","keyId":`+id+`}`))
+		if r := luminaAt(t, s.URL, setup{}).onboard(t, "bot"); r.KeyID != want {
+			t.Errorf("%s: got %q, want %q", id, r.KeyID, want)
+		}
+	}
+}
