@@ -243,6 +243,13 @@ func TestFluxraTellsWhenAPersonIsNeeded(t *testing.T) {
 		s.say(call, dead)
 	}
 	r.clock.Advance(2 * time.Hour)
+	elsewhere := newRig(t, "http://127.0.0.1:1", options{
+		clock: r.clock, env: map[string]string{"FLUXRA_API_URL": "http://127.0.0.1:1"}, store: func(credstore.Store) credstore.Store { return r.store },
+	})
+	f := elsewhere.fail("rotate_credential", args{"credential": "fluxra/weather-bot"})
+	if f.Code != gateway.CodeRecovery || !strings.Contains(f.NextStep, "set FLUXRA_API_URL="+f.Origin) {
+		t.Errorf("of a service that is not set: got %+v", f)
+	}
 	for tool, in := range map[string]args{"send_request": {"method": "GET", "path": "/api/me"}, "rotate_credential": {}} {
 		f := r.fail(tool, in)
 		if f.Code != gateway.CodeRecovery || !strings.Contains(f.NextStep, "fluxra_recover_account") || f.ServiceSaid != "UNAUTHORIZED: no" {

@@ -161,6 +161,13 @@ func (d Deps) rotates(name string) bool {
 	})
 }
 
+// usedNow reports whether an origin is the one that a protocol's own tools go to.
+func (d Deps) usedNow(name, origin string) bool {
+	return slices.ContainsFunc(d.Client.All(), func(p gateway.Protocol) bool {
+		return p.Wire().Name == name && p.Origin() == origin
+	})
+}
+
 // said returns the words of an error without secrets, on one line.
 func (d Deps) said(ctx context.Context, err error) string {
 	if err == nil {
@@ -282,6 +289,10 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	if code == gateway.CodeRecovery {
 		f.WhatHappened = e.Origin + " accepts none of the account's stored keys, or what would make another is not stored" + d.own(ctx, e.Cause) + "."
 		f.NextStep = p.advice[e.Code]
+		if !d.usedNow(e.Protocol, e.Origin) {
+			f.NextStep = fmt.Sprintf("The tools that recover or register go to the service that is set: ask the person to set %s=%s in Enlist's environment and to restart Enlist first. %s",
+				p.setting, e.Origin, f.NextStep)
+		}
 		return f
 	}
 	d.explainAnswer(ctx, s, e, code, &f)
