@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -237,5 +238,34 @@ func TestHostsThatAreSpelledOtherwise(t *testing.T) {
 	}
 	if _, err := transport.RoundTrip(getOf(gateway.Chosen(t.Context()), t, "http://169.254.169.254/")); errors.Is(err, errNoNetwork) {
 		t.Error("a metadata address was let pass")
+	}
+}
+
+// The address of a resolver is known within somebody's network only.
+func TestTheResolverIsNotNamed(t *testing.T) {
+	resolver := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.DNSError{Err: "no such host", Name: "a.example", Server: "10.9.8.7:53", IsNotFound: true}
+	}}
+	f := newFixture(t, setup{transport: gateway.TransportWith(resolver, nil)})
+	_, err := f.Discover(t.Context(), "https://a.example")
+	e := wantError(t, err, gateway.CodeUnreachable)
+	if text := e.Error(); strings.Contains(text, ":53") || !strings.Contains(text, "lookup a.example") {
+		t.Errorf("got %q", text)
+	}
+}
+
+// Nor is the address of this machine, which the system's words have.
+func TestThisMachineIsNotNamed(t *testing.T) {
+	transport := gateway.NewTransport(func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{
+			Op: "read", Net: "tcp", Source: &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 5555},
+			Addr: &net.TCPAddr{IP: net.IPv4(1, 1, 1, 1), Port: 443}, Err: syscall.ECONNRESET,
+		}
+	})
+	f := newFixture(t, setup{transport: transport})
+	_, err := f.Discover(t.Context(), "https://a.example")
+	e := wantError(t, err, gateway.CodeUnreachable)
+	if text := e.Error(); strings.Contains(text, "10.9.8.7") || !strings.Contains(text, "read: ") {
+		t.Errorf("got %q", text)
 	}
 }

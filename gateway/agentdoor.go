@@ -96,7 +96,7 @@ func (a *AgentDoor) Reserved(ctx context.Context, k credstore.Key) ([]wire.Route
 		return nil, err
 	}
 	all = filter(all, func(i credstore.Info) bool {
-		return i.Origin == k.Origin && i.Kind == credstore.KindKeyPair && i.Key != k
+		return sameService(i.Origin, k.Origin) && i.Kind == credstore.KindKeyPair && i.Key != k
 	})
 	if k.Protocol == wire.AgentDoorName {
 		// What is stored is there even if the store's list is lost.

@@ -70,8 +70,12 @@ type AgentDoorRegistered struct {
 	X402       wire.AgentDoorX402
 }
 
-// agentDoorFact matches what can be shown to a model as a fact.
-var agentDoorFact = regexp.MustCompile(`^[A-Za-z0-9._:/+-]{1,80}$`)
+// agentDoorFact matches what can be shown to a model as a fact, and agentDoorRate
+// a limit as in 1000/1h.
+var (
+	agentDoorFact = regexp.MustCompile(`^[A-Za-z0-9._:/+-]{1,80}$`)
+	agentDoorRate = regexp.MustCompile(`^[0-9]{1,12}/[0-9]{1,6}[a-z]{1,7}$`)
+)
 
 // fact returns what a service said, or "" where it is words, or a secret.
 func (a *AgentDoor) fact(said string) string {
@@ -411,10 +415,9 @@ func (a *AgentDoor) terms(attrs map[string]string, fields map[string]json.RawMes
 	var limit, x402 map[string]json.RawMessage
 	_ = json.Unmarshal(fields["rate_limit"], &limit)
 	_ = json.Unmarshal(fields["x402"], &x402)
-	requests, window := scalar(limit, "requests"), scalar(limit, "window")
-	rate := ""
-	if requests != "" && window != "" {
-		rate = requests + "/" + window
+	rate := scalar(limit, "requests") + "/" + scalar(limit, "window")
+	if !agentDoorRate.MatchString(rate) {
+		rate = ""
 	}
 	for name, said := range map[string]string{
 		agentDoorRateLimit: rate,

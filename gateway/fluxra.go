@@ -26,11 +26,12 @@ const (
 	fluxraIssuer   = "issued_by"   // beside an access token: the same as the service says it
 	fluxraReplaces = "replaces"    // the ids of former API keys that are not deleted yet
 	fluxraAsked    = "asked"       // the names of API keys that were asked for and may not have arrived
+	fluxraUnproven = "unproven"    // no access token was had with the API key yet
 )
 
 // fluxraNeeded is what stays of it where there is no room for all.
 func fluxraNeeded() []string {
-	return []string{fluxraAgentID, fluxraEmail, fluxraKeyID, fluxraIssuer, fluxraReplaces, fluxraAsked}
+	return []string{fluxraAgentID, fluxraEmail, fluxraKeyID, fluxraIssuer, fluxraReplaces, fluxraAsked, fluxraUnproven}
 }
 
 // fluxraOriginVar is the setting that says where Fluxra is.
@@ -358,6 +359,10 @@ func (f *Fluxra) send(ctx context.Context, op call, method, path, authorization 
 	header := make(http.Header)
 	if authorization != "" {
 		header.Set(wire.FluxraHeader, authorization)
+		// A service may repeat what it was sent, and spell that in another way.
+		if both, ok := strings.CutPrefix(authorization, "Basic "); ok {
+			f.http.scrub.learn(credstore.NewSecret(both))
+		}
 	}
 	return f.http.exchange(ctx, op, message{method: method, url: u, header: header}, body, idempotent)
 }

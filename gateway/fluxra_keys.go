@@ -23,6 +23,11 @@ const (
 	// fluxraMaxLife bounds what a service may say of an access token's life, so
 	// that it can be calculated with.
 	fluxraMaxLife = 365 * 24 * time.Hour
+	// fluxraMaxLost is how many API keys are lost on their way before none is
+	// asked for unless somebody says so, and fluxraMaxAsked how many of those
+	// are remembered.
+	fluxraMaxLost  = 3
+	fluxraMaxAsked = 16
 )
 
 // usable returns the API key of a credential that requests may be made with:
@@ -116,8 +121,9 @@ func (f *Fluxra) renewed(ctx context.Context, k credstore.Key, refused string) (
 
 // session gets an access token: by refreshing the one that there is, else with
 // the API key, else with a new API key that the recovery key makes. Only a 401
-// leads to the last. After a refresh whose answer was lost the old token may be
-// dead. Where all else fails for another reason, one that has not expired is
+// leads to the last, and only once: a service that refuses the new key too would
+// get another with each request. After a refresh whose answer was lost the old
+// token may be dead. Where all else fails for another reason, one that has not expired is
 // better than none.
 func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, refused string) (credstore.Credential, error) {
 	alive := f.alive(token, refused)
@@ -137,13 +143,25 @@ func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, 
 			f.log.InfoContext(ctx, "an access token could not be refreshed; taking a new one", "origin", held.Origin, "agent", held.Agent, "code", e.Code, "status", e.Status)
 		}
 		next, err := f.exchange(ctx, held)
-		if err == nil || !unauthorized(err) {
-			if err != nil && alive && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			f.prove(ctx, held)
+			return next, nil
+		case !unauthorized(err):
+			if alive && ctx.Err() == nil {
 				return token, nil
 			}
 			return next, err
+		case held.Attrs[fluxraUnproven] != "", len(split(held.Attrs[fluxraAsked])) >= fluxraMaxLost:
+			return next, err
 		}
 		f.log.WarnContext(ctx, "the service refuses the API key; making another with the recovery key", "origin", held.Origin, "agent", held.Agent, "key_id", held.KeyID)
+	}
+	if len(split(held.Attrs[fluxraAsked])) >= fluxraMaxLost {
+		return credstore.Credential{}, &RefusedError{
+			Why:  "The answers with the API keys of the agent " + held.Agent + " were all lost, so no other was asked for.",
+			Tool: fluxraRegisterTool,
+		}
 	}
 	held, err := f.another(ctx, held.Key, held)
 	if err != nil {
@@ -151,9 +169,22 @@ func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, 
 	}
 	next, err := f.exchange(ctx, held)
 	if err == nil {
-		f.trySweep(ctx, held, next)
+		f.trySweep(ctx, f.prove(ctx, held), next)
 	}
 	return next, err
+}
+
+// prove notes that an access token was had with an API key.
+func (f *Fluxra) prove(ctx context.Context, held credstore.Credential) credstore.Credential {
+	if held.Attrs[fluxraUnproven] == "" {
+		return held
+	}
+	held.Attrs = maps.Clone(held.Attrs)
+	delete(held.Attrs, fluxraUnproven)
+	if _, err := keep(ctx, f.store, held, fluxraNeeded()...); err != nil {
+		f.log.WarnContext(ctx, "that an API key works could not be stored", "agent", held.Agent, "error", f.http.scrub.Own(err.Error()))
+	}
+	return held
 }
 
 func unauthorized(err error) bool {
@@ -243,7 +274,8 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 	mark.Attrs = make(map[string]string)
 	maps.Copy(mark.Attrs, held.Attrs)
 	maps.Copy(mark.Attrs, recovery.Attrs)
-	mark.Attrs[fluxraAsked] = join(mark.Attrs[fluxraAsked], name)
+	asked := split(join(mark.Attrs[fluxraAsked], name))
+	mark.Attrs[fluxraAsked] = strings.Join(asked[max(0, len(asked)-fluxraMaxAsked):], ",")
 	if _, err := keep(ctx, f.store, mark, fluxraNeeded()...); err != nil {
 		return held, err
 	}
@@ -272,6 +304,7 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 		next.KeyID = ""
 	}
 	setAttr(next.Attrs, fluxraAsked, held.Attrs[fluxraAsked])
+	next.Attrs[fluxraUnproven] = "yes"
 	if old := f.keyID(ctx, held); !held.Secret.IsZero() && held.State != credstore.StateRevoked && old != next.KeyID {
 		setAttr(next.Attrs, fluxraReplaces, join(held.Attrs[fluxraReplaces], old))
 	}

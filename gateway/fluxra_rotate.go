@@ -5,11 +5,16 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
+
+// fluxraMaxPages is how many pages of a list of API keys are read. Those that
+// have ended are in it too, and the newest are the last.
+const fluxraMaxPages = 40
 
 // finish gets what a registration still lacks: an API key, where one is
 // needed, and an access token. It reports whether it asked for anything.
@@ -73,7 +78,7 @@ func (f *Fluxra) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, e
 	}
 	token, err := f.exchange(ctx, held)
 	if err == nil {
-		held, err = f.sweep(ctx, held, token)
+		held, err = f.sweep(ctx, f.prove(ctx, held), token)
 	}
 	if err != nil {
 		return credstore.Info{}, &HalfRotatedError{Info: held.Info, Old: held.Attrs[fluxraReplaces], Cause: err}
@@ -145,7 +150,7 @@ func (f *Fluxra) trySweep(ctx context.Context, held, token credstore.Credential)
 
 // sweep deletes the API keys that a stored one replaces, and those that were
 // made and never arrived, and stores the credential without a note of them.
-// token is to list the keys with.
+// token is to list the keys with: it was had with the stored key.
 func (f *Fluxra) sweep(ctx context.Context, held, token credstore.Credential) (credstore.Credential, error) {
 	ids := split(held.Attrs[fluxraReplaces])
 	names := split(held.Attrs[fluxraAsked])
@@ -163,6 +168,7 @@ func (f *Fluxra) sweep(ctx context.Context, held, token credstore.Credential) (c
 	}
 	held.Attrs = maps.Clone(held.Attrs)
 	delete(held.Attrs, fluxraReplaces)
+	delete(held.Attrs, fluxraUnproven)
 	if err := f.sweepStrays(ctx, op, held, token, names); err != nil {
 		if kept, storeErr := keep(ctx, f.store, held, fluxraNeeded()...); storeErr == nil {
 			held = kept
@@ -200,25 +206,34 @@ func (f *Fluxra) sweepStrays(ctx context.Context, op call, held, token credstore
 // not the one that is held.
 func (f *Fluxra) strays(ctx context.Context, held, token credstore.Credential, names []string) ([]string, error) {
 	op := call{protocol: wire.FluxraName, origin: held.Origin, op: "list the API keys"}
-	a, err := f.send(ctx, op, http.MethodGet, wire.FluxraAgentPath(held.Attrs[fluxraAgentID]), bearer(token.Secret), nil, true)
-	if err != nil {
-		return nil, err
-	}
-	var list struct {
-		Keys []struct {
-			KeyID     string  `json:"key_id"`
-			Name      string  `json:"name"`
-			RevokedAt *string `json:"revoked_at"`
-		} `json:"keys"`
-	}
-	if err := f.http.decode(op, a, &list); err != nil {
-		return nil, err
-	}
 	var ids []string
-	for _, key := range list.Keys {
-		if slices.Contains(names, key.Name) && key.KeyID != held.KeyID && key.RevokedAt == nil && f.clean(key.KeyID) {
-			ids = append(ids, key.KeyID)
+	path := wire.FluxraAgentPath(held.Attrs[fluxraAgentID])
+	query := ""
+	for range fluxraMaxPages {
+		a, err := f.send(ctx, op, http.MethodGet, path+query, bearer(token.Secret), nil, true)
+		if err != nil {
+			return nil, err
 		}
+		var list struct {
+			Keys []struct {
+				KeyID     string  `json:"key_id"`
+				Name      string  `json:"name"`
+				RevokedAt *string `json:"revoked_at"`
+			} `json:"keys"`
+			NextCursor *string `json:"next_cursor"`
+		}
+		if err := f.http.decode(op, a, &list); err != nil {
+			return nil, err
+		}
+		for _, key := range list.Keys {
+			if slices.Contains(names, key.Name) && key.KeyID != held.KeyID && key.RevokedAt == nil && f.clean(key.KeyID) {
+				ids = append(ids, key.KeyID)
+			}
+		}
+		if list.NextCursor == nil || *list.NextCursor == "" {
+			break
+		}
+		query = "?cursor=" + url.QueryEscape(*list.NextCursor)
 	}
 	return ids, nil
 }

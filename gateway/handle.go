@@ -56,7 +56,7 @@ func slug(name string) string {
 // same one, and that of the credential.
 func lockHandle(ctx context.Context, s credstore.Store, k credstore.Key) (unlock func(), err error) {
 	handle := k
-	handle.Agent, handle.Label = cmp.Or(k.Label, k.Agent), ""
+	handle.Agent, handle.Label = slug(cmp.Or(k.Label, k.Agent)), ""
 	first, err := s.Lock(ctx, handle)
 	if err != nil || handle == k {
 		return first, err

@@ -200,6 +200,8 @@ func (c *caller) broken(ctx context.Context, k call, err error, sent bool) *Erro
 	var (
 		timeout net.Error
 		address *AddressError
+		lookup  *net.DNSError
+		system  *net.OpError
 	)
 	e := k.fail(CodeUnreachable, nil)
 	e.Sent = sent && k.acts
@@ -214,6 +216,14 @@ func (c *caller) broken(ctx context.Context, k call, err error, sent bool) *Erro
 		e.Code, e.Cause = CodeTimeout, fmt.Errorf("no answer within %s: %w", c.timeout, context.DeadlineExceeded)
 	case errors.Is(err, errCutShort):
 		e.Code, e.Cause = CodeBadAnswer, errCutShort
+	case errors.As(err, &lookup):
+		// Its words have addresses that are known within somebody's network only.
+		e.Cause = fmt.Errorf("lookup %s: no answer", c.scrub.Said(ctx, lookup.Name))
+		if lookup.IsNotFound {
+			e.Cause = fmt.Errorf("lookup %s: no such host", c.scrub.Said(ctx, lookup.Name))
+		}
+	case errors.As(err, &system) && system.Err != nil: // as above
+		e.Cause = errors.New(system.Op + ": " + c.scrub.Said(ctx, system.Err.Error()))
 	default:
 		var u *url.Error
 		if errors.As(err, &u) {

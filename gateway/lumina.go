@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -139,7 +141,7 @@ func (l *Lumina) Register(ctx context.Context, r LuminaRegistration) (Registrati
 			return Registration{}, err
 		}
 	}
-	unlock, err := l.store.Lock(ctx, k)
+	unlock, err := lockHandle(ctx, l.store, k)
 	if err != nil {
 		return Registration{}, err
 	}
@@ -151,6 +153,9 @@ func (l *Lumina) Register(ctx context.Context, r LuminaRegistration) (Registrati
 	if held.UsableAt(l.now()) {
 		return Registration{Info: held.Info, Reused: true}, nil
 	}
+	if err := l.taken(ctx, op, k); err != nil {
+		return Registration{}, err
+	}
 	if err := l.begun.begin(ctx, k, held, map[string]string{luminaWallet: name}, luminaWallet); err != nil {
 		return Registration{}, err
 	}
@@ -161,6 +166,22 @@ func (l *Lumina) Register(ctx context.Context, r LuminaRegistration) (Registrati
 	}
 	info, err := l.keep(ctx, k, issued, map[string]string{luminaWallet: name})
 	return Registration{Info: info}, err
+}
+
+// taken refuses a handle that another key has: one of another wallet, or with a
+// label that is spelled the same in a handle.
+func (l *Lumina) taken(ctx context.Context, op call, k credstore.Key) error {
+	all, err := l.store.List(ctx, wire.LuminaName)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(all, func(i credstore.Info) bool {
+		return i.Origin == k.Origin && i.Kind == k.Kind && i.Key != k && bareHandle(i.Key) == bareHandle(k)
+	}) {
+		return nil
+	}
+	return op.fail(CodeInvalidInput, fmt.Errorf(
+		"label: the handle %s belongs to another stored key (another wallet or label): give a label that no handle has", bareHandle(k)))
 }
 
 // errNoLumina: the protocol has no service of its own.
@@ -252,8 +273,12 @@ func (l *Lumina) send(ctx context.Context, op call, method, path string, key cre
 // itself, so that it does not take a place for ever.
 func (l *Lumina) keep(ctx context.Context, k credstore.Key, issued luminaIssued, attrs map[string]string) (credstore.Info, error) {
 	attrs[luminaTier] = l.http.scrub.Said(ctx, scalar(issued.fields, "tier"))
+	id := scalar(issued.fields, "keyId")
+	if _, ok := luminaNumber(id); !ok {
+		id = "unknown" // it would stand in sentences of ours
+	}
 	c := credstore.Credential{Secret: issued.key, Info: credstore.Info{
-		Key: k, State: credstore.StateActive, KeyID: l.http.scrub.Said(ctx, scalar(issued.fields, "keyId")),
+		Key: k, State: credstore.StateActive, KeyID: id,
 		CreatedAt: l.now().UTC().Truncate(time.Millisecond), Attrs: attrs,
 	}}
 	c, err := keep(ctx, l.store, c, luminaWallet, luminaReplaces)
@@ -344,10 +369,11 @@ func (l *Lumina) makePlace(ctx context.Context, held credstore.Credential) (cred
 	return held, l.ended(ctx, held)
 }
 
-// finish ends the key that a stored one replaces.
+// finish ends the key that a stored one replaces. What fails of that is a
+// *[HalfRotatedError].
 func (l *Lumina) finish(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
 	if err := l.end(ctx, c.Key, c.Attrs[luminaReplaces], c.Secret); err != nil {
-		return credstore.Info{}, err
+		return credstore.Info{}, &HalfRotatedError{Info: c.Info, Old: c.Attrs[luminaReplaces], Cause: err}
 	}
 	c.Attrs = maps.Clone(c.Attrs)
 	delete(c.Attrs, luminaReplaces)

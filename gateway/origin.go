@@ -76,3 +76,17 @@ func loopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.Zone() == "" && addr.Unmap().IsLoopback()
 }
+
+// sameService reports whether two origins are one service for all that is known:
+// the same, or the same port of this machine by two of its names.
+func sameService(a, b string) bool {
+	if a == b {
+		return true
+	}
+	one, err := url.Parse(a)
+	if err != nil {
+		return false
+	}
+	other, err := url.Parse(b)
+	return err == nil && one.Port() == other.Port() && loopback(one.Hostname()) && loopback(other.Hostname())
+}

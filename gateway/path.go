@@ -112,7 +112,8 @@ func reservedBy(routes []wire.Route, method, p string) (wire.Route, bool) {
 		form = routeForm(form)
 		bare := strings.TrimSuffix(form, path.Ext(form)) // some servers take an extension for a format
 		for _, r := range routes {
-			if r.Method != "" && r.Method != method && method != http.MethodOptions {
+			// A POST can become any other method by what is in its body.
+			if r.Method != "" && r.Method != method && method != http.MethodOptions && method != http.MethodPost {
 				continue
 			}
 			if matches(r.Path, form) || matches(r.Path, bare) {

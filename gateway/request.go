@@ -156,11 +156,17 @@ func (m *message) setBody(body any) error {
 
 // reserved returns the routes that a plain request must not reach: those of
 // the credential's protocol, and those of every protocol that lives at the
-// same origin, as all of them do at the embedded gateway.
+// same service, as all of them do at the embedded gateway: because it is set to
+// that, or a credential of it is stored from there.
 func (l *Lifecycle) reserved(ctx context.Context, k credstore.Key, own Protocol) ([]wire.Route, error) {
+	stored, err := l.store.List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
 	var routes []wire.Route
 	for _, p := range l.protocols {
-		if p == own || p.Origin() == k.Origin {
+		here := func(i credstore.Info) bool { return i.Protocol == p.Wire().Name && sameService(i.Origin, k.Origin) }
+		if p == own || sameService(p.Origin(), k.Origin) || slices.ContainsFunc(stored, here) {
 			routes = append(routes, p.Wire().Reserved...)
 		}
 		if r, ok := p.(Reserver); ok {

@@ -131,6 +131,8 @@ func TestAgentDoorErrorsSayWhatToDo(t *testing.T) {
 		"too often":           {register, 429, refusal(wire.AgentDoorRateLimited), wire.AgentDoorRateLimited, "Wait an hour"},
 		"too often, and when": {register, 429, `{"error":"rate_limit_exceeded","message":"m","retry_after":90}`, wire.AgentDoorRateLimited, "Wait 1m30s"},
 		"nobody knows who":    {register, 409, refusal(wire.AgentDoorAlreadyRegistered), wire.AgentDoorAlreadyRegistered, "another agent_name"},
+		"not for this one":    {register, 403, refusal("closed"), "closed", "Tell the person what service_said says"},
+		"nor for that one":    {auth, 401, refusal("closed"), "closed", "Tell the person what service_said says"},
 		"for money":           {register, 402, refusal("payment_required"), "payment_required", "does not pay"},
 		"a stolen challenge":  {register, 201, `{"agent_id":"ag_1","challenge":{"nonce":"abc","message":"agentdoor:auth:ag_1:2026-01-01T00:00:00Z"}}`, gateway.CodeChallenge, "do not try this service again"},
 		"a bad signature":     {verify, 400, refusal("INVALID_SIGNATURE"), "INVALID_SIGNATURE", "does not take the agent's signature"},

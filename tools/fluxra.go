@@ -2,7 +2,10 @@ package tools
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/mark3labs/mcp-go/server"
@@ -29,6 +32,7 @@ func fluxra() protocol {
 		tools:    []func(Deps) server.ServerTool{fluxraRecoverAccount, fluxraRegisterAgent, fluxraVerifyEmail},
 		register: fluxraRegister,
 		setting:  "FLUXRA_API_URL",
+		forgets:  "Its recovery key is gone, too: without a verified email the account can never be had again.",
 		asks:     "An agent_name of your choice. The person's email is optional, but without a verified one the account cannot be recovered.",
 		advice: map[string]string{
 			wire.FluxraInvalidAgentName: "Call " + fluxraRegister + " again with an agent_name of 3 to 50 ASCII letters, digits and dashes.",
@@ -274,6 +278,12 @@ func (d Deps) explainHalfRotated(ctx context.Context, s spec, e *gateway.HalfRot
 	f := d.explain(ctx, s, e.Cause)
 	f.WhatIsStored = "The new key. It is in use."
 	f.NextStep = "Call " + s.name + " again in a minute: it ends the old key too. Until then the old key may still work."
+	var cause *gateway.Error
+	if errors.As(e.Cause, &cause) && slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, cause.Status) {
+		// Another rotation would leave another old key behind.
+		f.NextStep = "Do not rotate it again for this. Tell the person: the service seems to have no call that ends the old key, " +
+			"so it may work until they end it there."
+	}
 	if f.RetryAfterSeconds > 0 {
 		f.NextStep = fmt.Sprintf("Wait %s. Then call %s again: it ends the old key too. Until then the old key may still work.",
 			time.Duration(f.RetryAfterSeconds)*time.Second, s.name)

@@ -133,7 +133,7 @@ func TestAFluxraAccountsLife(t *testing.T) {
 	if f := r.fail("send_request", args{"credential": reg.Handle, "method": "GET", "path": "/api/me"}); f.Code != tools.CodeRefused || !strings.Contains(f.NextStep, "rotate_credential") {
 		t.Errorf("revoked: got %+v", f)
 	}
-	if got := call[tools.Ended](r, "forget_credential", args{"credential": reg.Handle}); !got.MayStillWork {
+	if got := call[tools.Ended](r, "forget_credential", args{"credential": reg.Handle}); !got.MayStillWork || !strings.Contains(got.WhatHappened, "recovery key is gone, too") {
 		t.Errorf("got %+v, want that the recovery key may work", got)
 	}
 	if all, _ := r.store.List(t.Context(), ""); len(all) != 0 {
@@ -243,6 +243,13 @@ func TestFluxraTellsWhenAPersonIsNeeded(t *testing.T) {
 		s.say(call, dead)
 	}
 	r.clock.Advance(2 * time.Hour)
+	elsewhere := newRig(t, "http://127.0.0.1:1", options{
+		clock: r.clock, env: map[string]string{"FLUXRA_API_URL": "http://127.0.0.1:1"}, store: func(credstore.Store) credstore.Store { return r.store },
+	})
+	f := elsewhere.fail("rotate_credential", args{"credential": "fluxra/weather-bot"})
+	if f.Code != gateway.CodeRecovery || !strings.Contains(f.NextStep, "set FLUXRA_API_URL="+f.Origin) {
+		t.Errorf("of a service that is not set: got %+v", f)
+	}
 	for tool, in := range map[string]args{"send_request": {"method": "GET", "path": "/api/me"}, "rotate_credential": {}} {
 		f := r.fail(tool, in)
 		if f.Code != gateway.CodeRecovery || !strings.Contains(f.NextStep, "fluxra_recover_account") || f.ServiceSaid != "UNAUTHORIZED: no" {
@@ -258,11 +265,15 @@ func TestFluxraSaysThatAnOldKeyMayLive(t *testing.T) {
 	s.say(key, strings.ReplaceAll(s.says[key], "aky_1", "aky_2"))
 	s.say("DELETE /api/agents/"+fluxraAgentID+"/keys/aky_1", "404 404 page not found")
 	f := r.fail("rotate_credential", args{})
-	if f.Status != 404 || !strings.Contains(f.WhatIsStored, "new key") || !strings.Contains(f.NextStep, "old key may still work") {
-		t.Errorf("got %+v", f)
+	if f.Status != 404 || !strings.Contains(f.WhatIsStored, "new key") || !strings.Contains(f.NextStep, "Do not rotate it again") {
+		t.Errorf("got %+v, want that another rotation does not help", f)
 	}
 	c, err := r.store.Get(t.Context(), credstore.Key{Protocol: "fluxra", Origin: reg.Origin, Agent: "weather-bot", Kind: credstore.KindAPIKey})
 	if err != nil || c.KeyID != "aky_2" || c.Attrs["replaces"] != "aky_1" {
 		t.Errorf("got %+v, %v", c.Info, err)
+	}
+	s.say("DELETE /api/agents/"+fluxraAgentID+"/keys/aky_1", "503 upstream")
+	if f := r.fail("rotate_credential", args{}); f.Status != 503 || !strings.Contains(f.NextStep, "old key may still work") {
+		t.Errorf("got %+v, want that another rotation ends it", f)
 	}
 }

@@ -22,6 +22,7 @@ func lumina() protocol {
 	return protocol{
 		tools:    []func(Deps) server.ServerTool{luminaRegisterAgent},
 		register: luminaRegister,
+		forgets:  "The wallet stays stored; a key that was not revoked keeps one of its places at the service.",
 		setting:  "LUMINA_API_URL",
 		asks: "The signature of an Ethereum wallet, which is stored here or made. " +
 			"What the service calls its sandbox and its faucet is no registration, and Enlist does not use it.",

@@ -76,7 +76,9 @@ func TestAFullWalletNamesItsKeys(t *testing.T) {
 		r.onboard(fmt.Sprintf("bot-%d", i))
 		gw.Clock.Advance(time.Second)
 	}
-	call[tools.Ended](r, "forget_credential", args{"credential": "lumina/bot-2"})
+	if got := call[tools.Ended](r, "forget_credential", args{"credential": "lumina/bot-2"}); !strings.Contains(got.WhatHappened, "keeps one of its places") {
+		t.Errorf("forgot: got %+v", got)
+	}
 
 	f := r.fail("lumina_register_agent", args{"label": "bot-3"})
 

@@ -161,6 +161,13 @@ func (d Deps) rotates(name string) bool {
 	})
 }
 
+// usedNow reports whether an origin is the one that a protocol's own tools go to.
+func (d Deps) usedNow(name, origin string) bool {
+	return slices.ContainsFunc(d.Client.All(), func(p gateway.Protocol) bool {
+		return p.Wire().Name == name && p.Origin() == origin
+	})
+}
+
 // said returns the words of an error without secrets, on one line.
 func (d Deps) said(ctx context.Context, err error) string {
 	if err == nil {
@@ -282,6 +289,10 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	if code == gateway.CodeRecovery {
 		f.WhatHappened = e.Origin + " accepts none of the account's stored keys, or what would make another is not stored" + d.own(ctx, e.Cause) + "."
 		f.NextStep = p.advice[e.Code]
+		if !d.usedNow(e.Protocol, e.Origin) {
+			f.NextStep = fmt.Sprintf("The tools that recover or register go to the service that is set: ask the person to set %s=%s in Enlist's environment and to restart Enlist first. %s",
+				p.setting, e.Origin, f.NextStep)
+		}
 		return f
 	}
 	d.explainAnswer(ctx, s, e, code, &f)
@@ -340,7 +351,7 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 		f.NextStep = p.advice[code]
 	default:
 		f.WhatHappened = fmt.Sprintf("%s refused to %s (HTTP %d).", e.Origin, cmp.Or(e.Op, "do it"), e.Status)
-		f.NextStep = refusalStep(s, p, e)
+		f.NextStep = d.refusalStep(s, p, e)
 	}
 }
 
@@ -380,7 +391,7 @@ func (d Deps) own(ctx context.Context, cause error) string {
 
 // refusalStep is the next step after a service's own error code, or after a
 // status where the code says nothing.
-func refusalStep(s spec, p protocol, e *gateway.Error) string {
+func (d Deps) refusalStep(s spec, p protocol, e *gateway.Error) string {
 	// Some services write their codes in another case of letters.
 	if step := cmp.Or(p.advice[e.Code], p.advice[strings.ToLower(e.Code)]); step != "" && e.Theirs {
 		return step
@@ -392,6 +403,8 @@ func refusalStep(s spec, p protocol, e *gateway.Error) string {
 		return s.retry("later: the service gives no time; an hour is a safe one")
 	case e.Status >= http.StatusInternalServerError:
 		return s.retry("in a minute") + " If it fails again, tell the person that the service is out of order."
+	case (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && !d.rotates(e.Protocol):
+		return "Tell the person what service_said says; there is no other key to be had for this agent."
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
 		return "Call rotate_credential. If that fails too, register again: call " + cmp.Or(p.register, registerTools()) + "."
 	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed:
