@@ -100,10 +100,9 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	}
 	config.Protocols = flags.protocols
 	config.Standalone = true
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", first(flags.listen, p.env("ENLIST_LISTEN"), defaultListen))
+	ln, err := p.listen(ctx, flags.listen)
 	if err != nil {
-		return fmt.Errorf("%w (choose another address with --listen)", err)
+		return err
 	}
 	defer func() { _ = ln.Close() }() // Serve closes it too
 	config.PublicURL = first(flags.publicURL, p.env("ENLIST_PUBLIC_URL"), "http://"+reachable(ln.Addr()))
@@ -118,6 +117,39 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}
 	return g.Serve(ctx, ln)
+}
+
+// listen opens the address of the gateway: of the flag, or else of the
+// environment.
+func (p *program) listen(ctx context.Context, flag string) (net.Listener, error) {
+	variable := p.env("ENLIST_LISTEN")
+	if flag == "" && variable != "" {
+		ln, err := listenOn(ctx, "ENLIST_LISTEN", variable)
+		var wrong *usageError
+		if errors.As(err, &wrong) {
+			err = wrong.error // the command line is in order
+		}
+		return ln, err
+	}
+	return listenOn(ctx, "--listen", first(flag, defaultListen))
+}
+
+// listenOn opens an address that a setting names. It is a mistake in the
+// command line if it is none.
+func listenOn(ctx context.Context, setting, addr string) (net.Listener, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	}
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("%s: %q is not an address to listen on: want HOST:PORT, such as %s", setting, addr, defaultListen)}
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w (choose another address with %s)", err, setting)
+	}
+	return ln, nil
 }
 
 // reachable is an address that a browser of this machine can open: a listener on
