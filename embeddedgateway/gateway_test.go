@@ -318,8 +318,8 @@ func TestServeCutsOffWhatHangsAndSaysSo(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("got %v, want no error: nothing is lost", err)
 	}
-	if !strings.Contains(string(said.bytes()), "level=WARN") || !strings.Contains(said.String(), "cut off") {
-		t.Errorf("the log says %s", string(said.bytes()))
+	if log := string(said.bytes()); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "cut off") {
+		t.Errorf("the log says %s", log)
 	}
 }
 
