@@ -33,7 +33,10 @@ Lona's part is set in the environment: AGENT_REGISTRATION_SECRET (several,
 separated by commas, while one is replaced), AGENT_INVITE_ENABLED=false (stops
 registering by invite), AGENT_TOKEN_TTL_DAYS, AGENT_TOKEN_MAX_TTL_DAYS,
 AGENT_DEFAULT_PERMISSIONS, and AGENT_INVITE_REBIND: "proof" (the default here)
-wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms.
+wants the last token of an agent_id that is taken, "open" does not.
+
+Lithtrix's part: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms. Lumina's:
+LUMINA_PAID_WALLETS, addresses whose keys may make more requests.
 
 AgentDoor's part: AGENTDOOR_SERVICE_NAME, AGENTDOOR_SERVICE_DESCRIPTION,
 AGENTDOOR_SCOPES and AGENTDOOR_X402 (JSON), AGENTDOOR_RATE_LIMIT (1000/1h),
@@ -46,9 +49,13 @@ certificates of an authority of your own. Without it mail waits until its links
 expire, and you read it with: enlist gateway outbox. What waits, and the keys
 that tokens are signed with, lie encrypted in the database under a server key:
 ENLIST_SERVER_KEY, or the first line of ENLIST_SERVER_KEY_FILE (keep it 0600), or
-else a file beside the database that is made with it.`,
+else a file beside the database that is made with it.
+
+It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
+--public-url and which proxy to believe with ENLIST_TRUSTED_PROXIES.`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
-  LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'`,
+  LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'
+  enlist gateway outbox --database sqlite:gateway.db`,
 		Args: cobra.NoArgs,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
