@@ -3,6 +3,7 @@ package embeddedgateway
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -19,6 +20,12 @@ import (
 
 // MaxBody is the size of the largest body.
 const MaxBody = maxBody
+
+// ServeFor is Serve with another time for the requests that are under way when
+// it ends.
+func ServeFor(ctx context.Context, g *Gateway, ln net.Listener, patience time.Duration) error {
+	return g.serve(ctx, ln, patience)
+}
 
 // Route is a route of a protocol, for tests that go over all of them.
 type Route struct {

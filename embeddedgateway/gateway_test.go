@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -285,6 +286,40 @@ func TestServeAnswersWhatIsUnderWayAndEndsWithItsContext(t *testing.T) {
 	}
 	if err := g.Serve(t.Context(), ln); err == nil {
 		t.Error("serving on a closed listener gave no error")
+	}
+}
+
+func TestServeCutsOffWhatHangsAndSaysSo(t *testing.T) {
+	var said syncBuffer
+	cfg := config(t)
+	cfg.Logger = said.logger()
+	g, err := embeddedgateway.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- embeddedgateway.ServeFor(ctx, g, ln, 20*time.Millisecond) }()
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n", invitePath)
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // the gateway waits for the body, which never comes
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("got %v, want no error: nothing is lost", err)
+	}
+	if log := string(said.bytes()); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "cut off") {
+		t.Errorf("the log says %s", log)
 	}
 }
 

@@ -22,8 +22,13 @@ const (
 
 // Serve answers requests on a listener until ctx ends. It then takes no more,
 // answers those that are under way, and returns nil; it closes the listener in
-// any case.
+// any case. A request that hangs even then is cut off, and the log says so:
+// nothing is lost by it that was answered.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
+	return g.serve(ctx, ln, shutdownTime)
+}
+
+func (g *Gateway) serve(ctx context.Context, ln net.Listener, patience time.Duration) error {
 	s := newServer(g)
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(ln) }()
@@ -32,7 +37,12 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
-	err := s.stop(context.WithoutCancel(ctx))
+	ctx = context.WithoutCancel(ctx)
+	err := s.stop(ctx, patience)
+	if errors.Is(err, context.DeadlineExceeded) {
+		g.cfg.Logger.WarnContext(ctx, "requests that hung were cut off at the end; they got no answer", "after", patience)
+		err = nil
+	}
 	if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
 		err = errors.Join(err, ended)
 	}
@@ -77,19 +87,19 @@ func (s *server) track(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// stop ends the server when the requests under way are answered, or after
-// shutdownTime.
-func (s *server) stop(ctx context.Context) error {
+// stop ends the server when the requests under way are answered. It gives up
+// after patience, and cuts them off then.
+func (s *server) stop(ctx context.Context, patience time.Duration) error {
 	s.mu.Lock()
 	for conn := range s.unused {
 		_ = conn.Close()
 	}
 	s.unused = nil
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, shutdownTime)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests still under way after %s were cut off: %w", shutdownTime, err), s.Close())
+		return errors.Join(fmt.Errorf("requests still under way after %s were cut off: %w", patience, err), s.Close())
 	}
 	return nil
 }

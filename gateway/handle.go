@@ -202,8 +202,9 @@ func (l *Lifecycle) parseHandle(handle string) (p Protocol, agent, host string, 
 	host = suffixHost(suffix)
 	if !ok || !agentPart.MatchString(agent) || suffixed && host == "" {
 		return nil, "", "", &ResolveError{
-			Handle: clip(handle),
-			Why:    "A handle is protocol/agent or protocol/agent@host[:port], as in lona/my-agent.",
+			Handle:    clip(handle),
+			Why:       "A handle is protocol/agent or protocol/agent@host[:port], as in lona/my-agent.",
+			Malformed: true,
 		}
 	}
 	for _, p := range l.protocols {
@@ -216,8 +217,9 @@ func (l *Lifecycle) parseHandle(handle string) (p Protocol, agent, host string, 
 		names[i] = p.Wire().Name
 	}
 	return nil, "", "", &ResolveError{
-		Handle: clip(handle),
-		Why:    fmt.Sprintf("A handle begins with a protocol: %s.", strings.Join(names, ", ")),
+		Handle:    clip(handle),
+		Why:       fmt.Sprintf("A handle begins with a protocol: %s.", strings.Join(names, ", ")),
+		Malformed: true,
 	}
 }
 

@@ -161,7 +161,7 @@ func revokeCredential(d Deps) server.ServerTool {
 		name:  "revoke_credential",
 		title: "Revoke a credential",
 		description: "Ends a credential at the service for good. Ask the person first. " +
-			"Where the service has no such call (Lona, Lithtrix, AgentDoor), nothing is done and the error says what to do instead.",
+			"Where the service has no such call, nothing is done and the error says what to do instead.",
 		readOnly:    false,
 		destructive: true,
 		idempotent:  true, // what has ended stays ended

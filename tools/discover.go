@@ -103,7 +103,7 @@ func (d Deps) discovery(ctx context.Context, origin string, found gateway.Discov
 	default:
 		out.NextStep = d.registerStep(origin, found, p, takesURL)
 		if have := d.usableAt(ctx, origin, found.Protocol); len(have) > 0 {
-			out.NextStep = "You are registered here: use " + strings.Join(have, " or ") + ". Only for another agent: " + out.NextStep
+			out.NextStep = "You are registered here: use " + strings.Join(have, " or ") + ". To register another agent: " + out.NextStep
 		}
 	}
 	return out

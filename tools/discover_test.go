@@ -59,7 +59,7 @@ func TestDiscoverServiceSaysWhereOneIsRegistered(t *testing.T) {
 	defer func() { r.saysNothingOf(gw) }()
 	r.register("my-agent")
 	lona := of(t, call[tools.Discovered](r, "discover_service", args{"url": gw.URL}), "lona")
-	if want := "You are registered here: use lona/my-agent. Only for another agent: Call lona_register_agent."; lona.NextStep != want {
+	if want := "You are registered here: use lona/my-agent. To register another agent: Call lona_register_agent."; lona.NextStep != want {
 		t.Errorf("got %q, want %q", lona.NextStep, want)
 	}
 }

@@ -56,7 +56,7 @@ CREDENTIAL is a handle as 'enlist list' prints it, such as lona/my-agent.`,
 // credential. Everything of Enlist's is closed again when it returns.
 func (p *program) environmentFor(cmd *cobra.Command, handle string) (env []string, err error) {
 	err = p.withClient(cmd, func(ctx context.Context, c *client) error {
-		info, err := c.Lifecycle.Resolve(ctx, handle)
+		info, err := named(ctx, c, handle)
 		if err != nil {
 			return err
 		}

@@ -33,7 +33,10 @@ Lona's part is set in the environment: AGENT_REGISTRATION_SECRET (several,
 separated by commas, while one is replaced), AGENT_INVITE_ENABLED=false (stops
 registering by invite), AGENT_TOKEN_TTL_DAYS, AGENT_TOKEN_MAX_TTL_DAYS,
 AGENT_DEFAULT_PERMISSIONS, and AGENT_INVITE_REBIND: "proof" (the default here)
-wants the last token of an agent_id that is taken, "open" does not. Of Lithtrix: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms.
+wants the last token of an agent_id that is taken, "open" does not.
+
+Lithtrix's part: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms. Lumina's:
+LUMINA_PAID_WALLETS, addresses whose keys may make more requests.
 
 AgentDoor's part: AGENTDOOR_SERVICE_NAME, AGENTDOOR_SERVICE_DESCRIPTION,
 AGENTDOOR_SCOPES and AGENTDOOR_X402 (JSON), AGENTDOOR_RATE_LIMIT (1000/1h),
@@ -46,9 +49,13 @@ certificates of an authority of your own. Without it mail waits until its links
 expire, and you read it with: enlist gateway outbox. What waits, and the keys
 that tokens are signed with, lie encrypted in the database under a server key:
 ENLIST_SERVER_KEY, or the first line of ENLIST_SERVER_KEY_FILE (keep it 0600), or
-else a file beside the database that is made with it.`,
+else a file beside the database that is made with it.
+
+It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
+--public-url and which proxy to believe with ENLIST_TRUSTED_PROXIES.`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
-  LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'`,
+  LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'
+  enlist gateway outbox --database sqlite:gateway.db`,
 		Args: cobra.NoArgs,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
@@ -100,10 +107,9 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	}
 	config.Protocols = flags.protocols
 	config.Standalone = true
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", first(flags.listen, p.env("ENLIST_LISTEN"), defaultListen))
+	ln, err := p.listen(ctx, flags.listen)
 	if err != nil {
-		return fmt.Errorf("%w (choose another address with --listen)", err)
+		return err
 	}
 	defer func() { _ = ln.Close() }() // Serve closes it too
 	config.PublicURL = first(flags.publicURL, p.env("ENLIST_PUBLIC_URL"), "http://"+reachable(ln.Addr()))
@@ -118,6 +124,39 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}
 	return g.Serve(ctx, ln)
+}
+
+// listen opens the address of the gateway: of the flag, or else of the
+// environment.
+func (p *program) listen(ctx context.Context, flag string) (net.Listener, error) {
+	variable := p.env("ENLIST_LISTEN")
+	if flag == "" && variable != "" {
+		ln, err := listenOn(ctx, "ENLIST_LISTEN", variable)
+		var wrong *usageError
+		if errors.As(err, &wrong) {
+			err = wrong.error // the command line is in order
+		}
+		return ln, err
+	}
+	return listenOn(ctx, "--listen", first(flag, defaultListen))
+}
+
+// listenOn opens an address that a setting names. It is a mistake in the
+// command line if it is none.
+func listenOn(ctx context.Context, setting, addr string) (net.Listener, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	}
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("%s: %q is not an address to listen on: want HOST:PORT, such as %s", setting, addr, defaultListen)}
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w (choose another address with %s)", err, setting)
+	}
+	return ln, nil
 }
 
 // reachable is an address that a browser of this machine can open: a listener on

@@ -68,7 +68,7 @@ func printOutbox(out io.Writer, list []embeddedgateway.Mail, asJSON bool) error 
 		if i > 0 {
 			fmt.Fprintln(out, "\n"+strings.Repeat("-", 72))
 		}
-		fmt.Fprintf(out, "Letter:   %s, of %s, tried %d times\n", m.Name, m.Created.Format(time.RFC3339), m.Tries)
+		fmt.Fprintf(out, "Letter:   %s, of %s, tries so far: %d\n", m.Name, m.Created.Format(time.RFC3339), m.Tries)
 		fmt.Fprintf(out, "Expires:  %s\nTo:       %s\nSubject:  %s\n\n", m.Expires.Format(time.RFC3339), plain(m.To), plain(m.Subject))
 		if _, err := fmt.Fprintln(out, plain(strings.TrimRight(m.Text, "\n"))); err != nil {
 			return err

@@ -84,7 +84,7 @@ func TestOutboxIsPrinted(t *testing.T) {
 	if err := printOutbox(&out, list, false); err != nil {
 		t.Fatal(err)
 	}
-	const want = `Letter:   abcdefghijkl, of 2026-02-06T12:00:00Z, tried 2 times
+	const want = `Letter:   abcdefghijkl, of 2026-02-06T12:00:00Z, tries so far: 2
 Expires:  2026-02-06T13:00:00Z
 To:       ada@example.org
 Subject:  Verify
@@ -94,7 +94,7 @@ Open
 http://127.0.0.1:8420/v?token=t&x=1
 
 ------------------------------------------------------------------------
-Letter:   mnopqrstuvwx, of 2026-02-06T12:00:00Z, tried 0 times
+Letter:   mnopqrstuvwx, of 2026-02-06T12:00:00Z, tries so far: 0
 Expires:  2026-02-06T12:01:00Z
 To:       eve?[2J@example.org
 Subject:  Code

@@ -80,8 +80,7 @@ func (p *program) listenEmbedded(ctx context.Context, c *client, addr string) (s
 	if err != nil {
 		return nil, err
 	}
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
+	ln, err := listenOn(ctx, "--embedded-listen", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +102,9 @@ func (p *program) serveHTTP(ctx context.Context, s *server.Server, flags mcpFlag
 		return err
 	}
 	// The address first: a start that fails makes no token and registers nobody.
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", flags.http)
+	ln, err := listenOn(ctx, "--http", flags.http)
 	if err != nil {
-		return fmt.Errorf("%w (choose another address with --http)", err)
+		return err
 	}
 	defer func() { _ = ln.Close() }() // where the server has not done so
 	verify, err := p.bearerToken(filepath.Join(home, "mcp-token"))

@@ -60,7 +60,7 @@ CREDENTIAL is a handle as 'enlist list' prints it, such as lona/my-agent.`,
 }
 
 func (p *program) request(ctx context.Context, c *client, handle string, r gateway.Request, asJSON bool) error {
-	info, err := c.Lifecycle.Resolve(ctx, handle)
+	info, err := named(ctx, c, handle)
 	if err != nil {
 		return err
 	}

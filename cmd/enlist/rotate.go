@@ -20,7 +20,7 @@ func (p *program) credentialCommand(verb, short, long string, f func(context.Con
 		Args:  cobra.ExactArgs(1),
 		RunE: run(func(cmd *cobra.Command, args []string) error {
 			return p.withClient(cmd, func(ctx context.Context, c *client) error {
-				info, err := c.Lifecycle.Resolve(ctx, args[0])
+				info, err := named(ctx, c, args[0])
 				if err != nil {
 					return err
 				}
@@ -28,6 +28,19 @@ func (p *program) credentialCommand(verb, short, long string, f func(context.Con
 			})
 		}),
 	}
+}
+
+// named returns the credential that a person names. An agent may leave the name
+// out; a person who gave an empty one did not mean the only credential there is.
+func named(ctx context.Context, c *client, handle string) (credstore.Info, error) {
+	if handle == "" {
+		return credstore.Info{}, &usageError{errors.New("CREDENTIAL is empty: give a handle, as 'enlist list' prints them")}
+	}
+	info, err := c.Lifecycle.Resolve(ctx, handle)
+	if wrong, ok := errors.AsType[*gateway.ResolveError](err); ok && wrong.Malformed {
+		return credstore.Info{}, &usageError{err}
+	}
+	return info, err
 }
 
 func (p *program) rotateCommand() *cobra.Command {

@@ -219,16 +219,25 @@ func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(p.stop())
 }
 
-// token sets a variable to the first line of a file, so that a script can use
-// a token without showing it.
+// token sets a variable to the first line of a file, or to what the group of a
+// pattern matches first in it, so that a script can use a token without showing it.
 //
-//	token VARIABLE FILE
+//	token VARIABLE FILE [PATTERN]
 func token(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: token VARIABLE FILE")
+	if neg || len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: token VARIABLE FILE [PATTERN]")
 	}
-	line, _, _ := strings.Cut(ts.ReadFile(args[1]), "\n")
-	ts.Setenv(args[0], line)
+	found, _, _ := strings.Cut(ts.ReadFile(args[1]), "\n")
+	if len(args) == 3 {
+		pattern, err := regexp.Compile(args[2])
+		ts.Check(err)
+		match := pattern.FindStringSubmatch(ts.ReadFile(args[1]))
+		if len(match) != 2 {
+			ts.Fatalf("there is no %s with one group in %s", args[2], args[1])
+		}
+		found = match[1]
+	}
+	ts.Setenv(args[0], found)
 }
 
 // environment is what the script's own commands get.
