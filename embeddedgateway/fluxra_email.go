@@ -103,7 +103,11 @@ func (f *fluxra) verifyLink(ctx context.Context, c *call) (answered, error) {
 	if !html {
 		return answered{status: http.StatusOK, body: out}, nil
 	}
-	return f.verifiedPage(out.AgentID)
+	name, err := f.displayName(ctx, c, out.AgentID)
+	if err != nil {
+		return answered{}, err
+	}
+	return f.verifiedPage(name, out.AgentID)
 }
 
 // fluxraVerifyBody is what is sent to verify an email address.

@@ -14,12 +14,14 @@ import (
 
 // fluxraPage is what a person sees who has opened the link of a letter.
 const fluxraPage = fluxraHead + `{{range .Text}}<p>{{.}}</p>
+{{end}}{{with .Small}}<p><small>{{.}}</small></p>
 {{end}}` + fluxraFoot
 
 // saying is what a page says.
 type saying struct {
 	Title string
 	Text  []string
+	Small string
 }
 
 // fluxraPolicy allows a page its own style sheet, and nothing else.
@@ -48,10 +50,11 @@ func (f *fluxra) render(s saying) (page, error) {
 	return out.Bytes(), nil
 }
 
-// verifiedPage says that an address is verified.
-func (f *fluxra) verifiedPage(agentID string) (answered, error) {
-	p, err := f.render(saying{Title: "Email verified", Text: []string{
-		"This email address now belongs to the agent " + agentID + ".",
+// verifiedPage says that an address is verified, and whose it is: by the name
+// that its owner gave the agent, and by its id.
+func (f *fluxra) verifiedPage(name, agentID string) (answered, error) {
+	p, err := f.render(saying{Title: "Email verified", Small: agentID, Text: []string{
+		"This email address now belongs to the agent " + name + ".",
 		"If its recovery key is ever lost, a code that is sent here gets a new one. You can close this page.",
 	}})
 	return answered{status: http.StatusOK, header: f.pageHeader(), body: p}, err
