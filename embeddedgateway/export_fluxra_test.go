@@ -28,7 +28,3 @@ func PrefersHTML(accept ...string) bool { return prefersHTML(accept) }
 
 // FluxraAddress returns the form of an email address in which it is compared.
 func FluxraAddress(given string) (string, bool) { return fluxraAddress(given) }
-
-// Deliver has the protocols of a gateway believe that a mail server is
-// configured. Nothing is sent.
-func Deliver(_ testing.TB, g *Gateway) { g.mail.relay = &relay{} }

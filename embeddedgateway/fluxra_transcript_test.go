@@ -5,14 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
 )
 
 // The transcripts in the order in which an agent lives through them.
 func TestFluxraAnswersAsItsDocumentationShows(t *testing.T) {
-	gw := gatewaytest.New(t, gatewaytest.At(fluxTime))
-	embeddedgateway.Deliver(t, gw.Embedded())
+	gw := gatewaytest.New(t, gatewaytest.At(fluxTime), delivering())
 	var now []string // what stands for what in the transcripts
 	doc := func(secret string) string {
 		return base64.StdEncoding.EncodeToString([]byte(docAgentID + ":" + secret))
