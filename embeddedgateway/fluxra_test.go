@@ -129,6 +129,14 @@ func (f fluxAgent) wantJWT(t testing.TB, gw *gatewaytest.Gateway, what string, s
 	}
 }
 
+// delivering configures a mail server. It is never there, so that the letters
+// wait.
+func delivering() gatewaytest.Option {
+	return gatewaytest.Config(func(c *embeddedgateway.Config) {
+		c.SMTPURL = "smtp://127.0.0.1:1?tls=none&from=noreply%40example.com"
+	})
+}
+
 func TestFluxraRegisters(t *testing.T) {
 	gw := gatewaytest.New(t, gatewaytest.At(fluxTime))
 	var ids []string
@@ -155,16 +163,8 @@ func TestFluxraRegisters(t *testing.T) {
 		}
 	}
 	wantBool(false) // it lies in the outbox
-	gw.Restart(t, someMailServer())
+	gw.Restart(t, delivering())
 	wantBool(true)
-}
-
-// someMailServer says that mail goes out, by a server that takes no connection: the
-// letters wait.
-func someMailServer() gatewaytest.Option {
-	return gatewaytest.Config(func(c *embeddedgateway.Config) {
-		c.SMTPURL = "smtp://127.0.0.1:1?tls=none&from=gateway%40example.com"
-	})
 }
 
 func TestFluxraRefusesWrongRegistrations(t *testing.T) {

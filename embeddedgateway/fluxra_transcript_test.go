@@ -10,7 +10,7 @@ import (
 
 // The transcripts in the order in which an agent lives through them.
 func TestFluxraAnswersAsItsDocumentationShows(t *testing.T) {
-	gw := gatewaytest.New(t, gatewaytest.At(fluxTime), someMailServer())
+	gw := gatewaytest.New(t, gatewaytest.At(fluxTime), delivering())
 	var now []string // what stands for what in the transcripts
 	doc := func(secret string) string {
 		return base64.StdEncoding.EncodeToString([]byte(docAgentID + ":" + secret))

@@ -215,7 +215,10 @@ func TestLuminaTakesASignatureOnce(t *testing.T) {
 	gw := gatewaytest.New(t, behind())
 	w := devWallet(t, 0)
 	body := onboarding(t, w, w.Address(), gw.Clock.Now().Unix()+300)
-	keyOf(t, postJSON(t, gw, onboardPath, body, from(1)))
+	_, id := keyOf(t, postJSON(t, gw, onboardPath, body, from(1)))
+	if e := last(t, gw); e.Name != "key_issued" || e.Agent != strings.ToLower(w.Address()) || e.KeyID != fmt.Sprint(id) || e.IP != "203.0.113.1" || e.Refusal {
+		t.Errorf("the audit trail ends with %+v, want the key", e)
+	}
 	respelled := map[string]any{}
 	for name, value := range body {
 		respelled[name] = value
