@@ -211,6 +211,7 @@ func (f *fluxra) register(ctx context.Context, c *call, in fluxraRegister) (wire
 	}
 	c.agent, c.keyID = agentID, cred.KeyID
 	var agent store.Agent
+	var sent bool
 	err = c.store.Tx(ctx, func(tx *store.Tx) (err error) {
 		agent, err = enrolFluxra(tx, c, store.Agent{
 			Protocol: wire.FluxraName, Name: agentID, DisplayName: in.AgentName, Attrs: fluxraAttrs(in.Metadata),
@@ -218,7 +219,8 @@ func (f *fluxra) register(ctx context.Context, c *call, in fluxraRegister) (wire
 		if err != nil || v == nil {
 			return err
 		}
-		return v.send(tx, c, agentID)
+		sent, err = v.sendFirst(tx, c, agentID)
+		return err
 	})
 	if err != nil {
 		return none, err
@@ -229,7 +231,7 @@ func (f *fluxra) register(ctx context.Context, c *call, in fluxraRegister) (wire
 	}
 	if v != nil {
 		f.mail.wake()
-		out.EmailVerificationSent = new(f.mail.delivers()) // in an outbox it reaches nobody by itself
+		out.EmailVerificationSent = new(sent && f.mail.delivers()) // in an outbox it reaches nobody by itself
 		out.EmailVerificationExpiresAt = new(wire.SecondTime(v.ticket.ExpiresAt))
 	}
 	return out, nil

@@ -18,6 +18,8 @@ const (
 	fluxraVerifyTime = wire.FluxraVerificationSeconds * time.Second
 	fluxraCodeTime   = wire.FluxraRecoverySeconds * time.Second
 	fluxraCodeTries  = 5 // wrong codes until the right one is void, too
+
+	fluxraFirstLetters = 5 // to one address in an hour, by registering
 )
 
 // verification is what an email address is verified with: a token, and the
@@ -48,17 +50,40 @@ func (f *fluxra) newVerification(address, agentID, agentName string) (*verificat
 	return v, err
 }
 
-// send stores the token, in the place of those that the agent had before, and
-// the letter. A letter that is asked for again is about the agent that was
+// await notes whom a letter that is asked for again is about: the agent that was
 // registered with the address last, as long as nobody has verified it.
-func (v *verification) send(tx *store.Tx, c *call, agentID string) error {
+func (v *verification) await(tx *store.Tx, agentID string) error {
 	if err := tx.DropTicket(wire.FluxraName, fluxraUnverified, v.email); err != nil {
 		return err
 	}
-	err := tx.OpenTicket(store.Ticket{
+	return tx.OpenTicket(store.Ticket{
 		Protocol: wire.FluxraName, Kind: fluxraUnverified, Hash: v.email, Subject: agentID,
 	}, false)
+}
+
+// sendFirst sends the letter of a registration, and reports whether it does.
+// Anybody can register with anybody's address, from as many addresses of the
+// network as they have: nobody gets more letters by it than a few. That one is
+// not sent is said to whoever registers; it tells how often somebody did so with
+// the address, and not whether it is verified for anyone.
+func (v *verification) sendFirst(tx *store.Tx, c *call, agentID string) (sent bool, err error) {
+	wait, err := tx.Hit(c.protocol+"/register-email/"+hex.EncodeToString(v.email[:]), fluxraFirstLetters, time.Hour)
 	if err != nil {
+		return false, err
+	}
+	if wait > 0 {
+		if err := v.await(tx, agentID); err != nil {
+			return false, err
+		}
+		return false, dontQueue(tx, c, "verification")
+	}
+	return true, v.send(tx, c, agentID)
+}
+
+// send stores the token, in the place of those that the agent had before, and
+// the letter.
+func (v *verification) send(tx *store.Tx, c *call, agentID string) error {
+	if err := v.await(tx, agentID); err != nil {
 		return err
 	}
 	if err := tx.OpenTicket(v.ticket, true); err != nil {

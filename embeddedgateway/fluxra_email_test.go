@@ -349,6 +349,37 @@ func TestFluxraWrongCodesAreAlikeForAllEmails(t *testing.T) {
 	}
 }
 
+func TestFluxraRegisteringWritesToAnAddressAFewTimesAnHour(t *testing.T) {
+	gw := gatewaytest.New(t, delivering(), behind())
+	register := func(n int, email string) (sent bool) {
+		t.Helper()
+		a := postJSON(t, gw, "/api/auth/register", map[string]any{"agent_name": "weather-bot", "email": email}, from(n))
+		wantStatus(t, a, http.StatusCreated, "")
+		var body struct {
+			Sent bool `json:"email_verification_sent"`
+		}
+		if err := json.Unmarshal(a.body, &body); err != nil {
+			t.Fatal(err)
+		}
+		return body.Sent
+	}
+	for n := range 7 {
+		if got, want := register(n, fluxBot), n < 5; got != want {
+			t.Errorf("letter %d: got sent %v, want %v", n+1, got, want)
+		}
+	}
+	if got := len(letters(t, gw)); got != 5 {
+		t.Errorf("got %d letters, want 5", got)
+	}
+	if !register(8, "other@example.com") {
+		t.Error("another address gets none")
+	}
+	gw.Clock.Advance(time.Hour)
+	if !register(9, fluxBot) {
+		t.Error("an hour later it gets none")
+	}
+}
+
 func TestFluxraLettersAreLimitedByAddressAndEmail(t *testing.T) {
 	for name, ask := range map[string]func(testing.TB, *gatewaytest.Gateway, string) answer{"resend": resend, "recovery": askCode} {
 		t.Run(name, func(t *testing.T) {
