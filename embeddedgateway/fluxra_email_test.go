@@ -175,13 +175,13 @@ func TestFluxraVerificationHasOneWinner(t *testing.T) {
 func TestFluxraEmailIsVerifiedForOneAgent(t *testing.T) {
 	gw := gatewaytest.New(t)
 	var tokens, ids []string
-	for range 8 { // registering is open to all of them
+	for range 5 { // registering is open to all of them, and each gets a letter
 		a := fluxRegister(t, gw, fluxBot)
 		wantStatus(t, a, http.StatusCreated, "")
 		tokens, ids = append(tokens, lastToken(t, gw)), append(ids, a.at("agent_id"))
 	}
 	winner := ""
-	for i, a := range race(8, func(i int) answer { return verifyBy(t, gw, tokens[i]) }) {
+	for i, a := range race(5, func(i int) answer { return verifyBy(t, gw, tokens[i]) }) {
 		if a.status == http.StatusOK {
 			if winner != "" {
 				t.Error("a second agent has verified the address")

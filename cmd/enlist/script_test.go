@@ -91,6 +91,7 @@ func setUp(env *testscript.Env) error {
 	}
 	leaks := os.Getenv(leakscan.Variable)
 	inspector := os.Getenv(inspectorVariable)
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	env.Setenv("HOME", home)
 	env.Setenv("LocalAppData", filepath.Join(home, "local"))
 	env.Setenv("AppData", filepath.Join(home, "roaming"))
@@ -244,7 +245,7 @@ func token(ts *testscript.TestScript, neg bool, args []string) {
 func environment(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{
-		"PATH", "HOME", "ENLIST_HOME", "ENLIST_STORE", "LocalAppData", "AppData", "SystemRoot", "TMPDIR", "TMP",
+		"PATH", "GORACE", "HOME", "ENLIST_HOME", "ENLIST_STORE", "LocalAppData", "AppData", "SystemRoot", "TMPDIR", "TMP",
 		"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", leakscan.Variable,
 		"AGENT_REGISTRATION_SECRET", "AGENT_INVITE_ENABLED", "AGENT_INVITE_REBIND", "AGENT_TOKEN_TTL_DAYS",
 		"LONA_GATEWAY_URL", "LITHTRIX_API_URL", "LUMINA_API_URL", "AGENTDOOR_URL", "FLUXRA_API_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
