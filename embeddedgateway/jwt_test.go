@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -234,6 +235,16 @@ func TestAServerKeyIsMadeBesideADatabase(t *testing.T) {
 		t.Errorf("what is in it: %v", err)
 	}
 	gw.Restart(t)
+	if runtime.GOOS == "windows" { // it has no such mode
+		return
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	_, err = embeddedgateway.New(context.Background(), embeddedgateway.Config{Database: "sqlite:" + gw.Database, Now: time.Now})
+	if err == nil || !strings.Contains(err.Error(), "chmod 600") || strings.Contains(err.Error(), strings.TrimSpace(string(text))) {
+		t.Errorf("where others may read it: got %v, want an error that says what to do", err)
+	}
 }
 
 func TestGatewaysThatBeginAtOnceShareTheirKeys(t *testing.T) {

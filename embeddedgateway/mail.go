@@ -195,22 +195,25 @@ type Mail struct {
 // Outbox returns the letters that wait, the oldest first and at most a thousand:
 // all that have not expired where no mail server is configured, else those that
 // have not been sent yet. What is in them opens accounts: it is for the eyes of
-// the operator only.
+// the operator only. A letter that cannot be read is in the error, and the
+// others are returned all the same.
 func (g *Gateway) Outbox(ctx context.Context) ([]Mail, error) {
 	sealed, err := g.store.Sealed(ctx, letterKind, maxOutbox)
 	if err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
 	}
 	list := make([]Mail, 0, len(sealed))
+	var errs []error
 	for _, s := range sealed {
 		l, err := g.mail.unfold(s)
 		if err != nil {
-			return nil, fmt.Errorf("read the outbox: letter %s: %w", s.Name, err)
+			errs = append(errs, fmt.Errorf("read the outbox: letter %s: %w", s.Name, err))
+			continue
 		}
 		list = append(list, Mail{
 			Name: s.Name, To: l.To, Subject: l.Subject, Text: l.Text,
 			Created: s.CreatedAt, Expires: s.ExpiresAt, Tries: s.Tries,
 		})
 	}
-	return list, nil
+	return list, errors.Join(errs...)
 }

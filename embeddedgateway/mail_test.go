@@ -250,6 +250,8 @@ func TestALetterIsGoodInItsOwnPlaceOnly(t *testing.T) {
 	}
 	if list, err := gw.Embedded().Outbox(t.Context()); err == nil || !strings.Contains(err.Error(), other) {
 		t.Errorf("got %+v, %v, want it said that the letter %s does not open", list, err, other)
+	} else if len(list) != 1 || list[0].Name != one {
+		t.Errorf("got %+v, want the letter that does open", list)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -164,11 +165,28 @@ func serverKey(cfg Config, database string, isNew bool) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the server key: %w", err)
 	}
+	if err := private(path); err != nil {
+		return nil, err
+	}
 	key, err := ParseServerKey(string(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return key, nil
+}
+
+// private refuses a key that others of this machine may read. Windows has no
+// such mode: there the folder's rights decide.
+func private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("the server key: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("the server key in %s may be read by others (mode %04o): chmod 600 %s",
+			path, info.Mode().Perm(), path)
+	}
+	return nil
 }
 
 // makeServerKey writes a new key, readable by its owner only. Where another

@@ -216,7 +216,7 @@ func forgetCredential(d Deps) server.ServerTool {
 			}
 			out.WhatHappened += fmt.Sprintf(" %s was not told and may accept the key %s.", info.Origin, until)
 		}
-		if more := protocols()[info.Protocol].forgets; more != "" {
+		if more := Forgets(info.Protocol); more != "" {
 			out.WhatHappened += " " + more
 			return out, nil
 		}

@@ -86,6 +86,10 @@ func protocols() map[string]protocol {
 	}
 }
 
+// Forgets says what else is gone when a credential of a protocol is forgotten,
+// or stays; "": nothing.
+func Forgets(protocol string) string { return protocols()[protocol].forgets }
+
 // Markdown returns the table of all tools for the README.
 func Markdown() string {
 	var b strings.Builder

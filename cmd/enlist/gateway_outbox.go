@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -41,10 +42,10 @@ is a command for a person at a terminal; no tool of an agent does this.`,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
 			return p.operate(cmd, *database, func(ctx context.Context, g *embeddedgateway.Gateway) error {
 				list, err := g.Outbox(ctx)
-				if err != nil {
+				if err != nil && len(list) == 0 {
 					return err
 				}
-				return printOutbox(p.stdout, list, asJSON)
+				return errors.Join(printOutbox(p.stdout, list, asJSON), err)
 			})
 		}),
 	}

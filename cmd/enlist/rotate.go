@@ -9,6 +9,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/tools"
 )
 
 // credentialCommand returns a command about one stored credential.
@@ -100,8 +101,8 @@ func (p *program) forgetCommand() *cobra.Command {
 			if mayLive {
 				fmt.Fprintf(p.stdout, " %s was not told: there it lives until %s.", info.Origin, expiryOf(info))
 			}
-			if info.Kind == credstore.KindKeyPair {
-				fmt.Fprint(p.stdout, " Its key pair is gone, too: this registration can never be had again.")
+			if more := tools.Forgets(info.Protocol); more != "" {
+				fmt.Fprint(p.stdout, " "+more)
 			}
 			fmt.Fprintln(p.stdout)
 			return nil
