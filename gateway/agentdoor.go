@@ -118,6 +118,13 @@ func (a *AgentDoor) Reserved(ctx context.Context, k credstore.Key) ([]wire.Route
 	return routes, nil
 }
 
+// forgotten implements forgetter.
+func (a *AgentDoor) forgotten(k credstore.Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.seen, k)
+}
+
 // Authorize implements [Protocol]. It sends the JWT, renewed where it is in the
 // last fifth of its life, and the API key where there is none to be had.
 func (a *AgentDoor) Authorize(ctx context.Context, k credstore.Key, req *http.Request) error {

@@ -319,6 +319,13 @@ func (f *Fluxra) recoveryKey(op call, a answer, fields map[string]json.RawMessag
 	}}, nil
 }
 
+// forgotten implements forgetter.
+func (f *Fluxra) forgotten(k credstore.Key) {
+	for _, gone := range append(f.Dependents(k), k) {
+		f.unstored.drop(gone)
+	}
+}
+
 // FluxraAgentID returns the service's own name for the agent that a credential
 // belongs to: letters, digits, dots, dashes and underscores.
 func FluxraAgentID(i credstore.Info) string { return i.Attrs[fluxraAgentID] }

@@ -88,6 +88,9 @@ func (u *unstored) drop(k credstore.Key) {
 	delete(u.items, k)
 }
 
+// forgotten implements forgetter for a credential that nothing stands behind.
+func (u *unstored) forgotten(k credstore.Key) { u.drop(k) }
+
 // keep is [keep] for what waits when the store does not take it: then it is a
 // *[NotStoredError].
 func (u *unstored) keep(ctx context.Context, s credstore.Store, c credstore.Credential, needed ...string) (credstore.Credential, error) {

@@ -115,8 +115,21 @@ func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 	if err := l.store.Delete(ctx, k); err != nil {
 		return false, err
 	}
+	if p, err := l.protocol(k); err == nil {
+		if f, ok := p.(forgetter); ok {
+			f.forgotten(k)
+		}
+	}
 	l.log.InfoContext(ctx, "credential forgotten", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
 	return mayLive || behind, nil
+}
+
+// forgetter is a Protocol that has secrets in memory, such as one that the
+// store would not take: what is forgotten must not come back from there.
+type forgetter interface {
+	// forgotten drops what is in memory of a credential and of what stands
+	// behind it.
+	forgotten(k credstore.Key)
 }
 
 // mayLive reports whether a service may accept a credential.

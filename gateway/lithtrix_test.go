@@ -421,6 +421,29 @@ func TestLithtrixAKeyThatIsNotStoredWaitsInMemory(t *testing.T) {
 	}
 }
 
+func TestWhatIsForgottenDoesNotComeBackFromMemory(t *testing.T) {
+	s := newLithtrix(t)
+	store := &failing{Store: credstore.NewMemory(frozen)}
+	set := ltxSetup(s.URL)
+	set.store = store
+	f := newFixture(t, set)
+	k := f.ltxRegister(t, pair("my-agent", owner)).Key
+	store.issued = errLocked
+	var waits *gateway.NotStoredError
+	if _, err := f.Lifecycle.Rotate(t.Context(), k); !errors.As(err, &waits) {
+		t.Fatalf("got %v, want a key that waits in memory", err)
+	}
+	store.issued = nil
+	if _, err := f.Lifecycle.Forget(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	before := len(s.seen(ltxRegisterPath))
+	_, err := f.Lithtrix.Register(t.Context(), pair("my-agent", owner))
+	if got := len(s.seen(ltxRegisterPath)); got != before+1 {
+		t.Errorf("got %d requests and %v, want that the service is asked", got-before, err)
+	}
+}
+
 func TestARegistrationIsNotBegunWhereItCouldNotBeStored(t *testing.T) {
 	gw := gatewaytest.New(t)
 	store := &failing{Store: credstore.NewMemory(gw.Clock.Now)}

@@ -245,6 +245,13 @@ func (l *Lona) register(ctx context.Context, k credstore.Key, r LonaRegistration
 	return Registration{Info: info}, err
 }
 
+// forgotten implements forgetter.
+func (l *Lona) forgotten(k credstore.Key) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.unstored, k)
+}
+
 // stored returns what is stored under k, or nothing of it.
 func (l *Lona) stored(ctx context.Context, k credstore.Key) (credstore.Credential, error) {
 	c, err := l.store.Get(ctx, k)
