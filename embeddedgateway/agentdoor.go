@@ -343,7 +343,8 @@ func strikeChallenge(ctx context.Context, c *call) error {
 		if err := pending(tx, c); err != nil {
 			return err
 		}
-		return tx.Strike(wire.AgentDoorName, agentDoorChallenge, c.agent, agentDoorTries)
+		_, err := tx.Strike(wire.AgentDoorName, agentDoorChallenge, c.agent, agentDoorTries)
+		return err
 	})
 	if err != nil {
 		return err

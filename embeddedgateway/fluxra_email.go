@@ -315,7 +315,11 @@ func (f *fluxra) requestCode(ctx context.Context, c *call, in fluxraEmailBody) (
 		if err != nil {
 			return err
 		}
-		if agentID == "" || agentID != t.Subject {
+		worn, err := wornOut(tx, c, email)
+		if err != nil {
+			return err
+		}
+		if worn || agentID == "" || agentID != t.Subject {
 			return dontQueue(tx, c, "recovery")
 		}
 		// Six digits come again now and then: what an earlier code was is no
@@ -400,10 +404,17 @@ func (f *fluxra) recover(ctx context.Context, c *call, in fluxraCodeBody) (wire.
 			return err
 		}
 		c.agent = agentID
-		_, err = tx.Redeem(wire.FluxraName, fluxraCode, hash, agentID)
+		worn, err := wornOut(tx, c, email)
+		if err != nil {
+			return err
+		}
+		err = store.ErrNotFound
+		if !worn {
+			_, err = tx.Redeem(wire.FluxraName, fluxraCode, hash, agentID)
+		}
 		if errors.Is(err, store.ErrNotFound) {
 			// What is counted here stays: the refusal is not this one's error.
-			refusal, err = wrongCode(tx, c, agentID, hash)
+			refusal, err = wrongCode(tx, c, agentID, email, hash)
 		}
 		if err != nil || refusal != nil {
 			return err
@@ -427,45 +438,4 @@ func (f *fluxra) recover(ctx context.Context, c *call, in fluxraCodeBody) (wire.
 		return none, refusal
 	}
 	return wire.FluxraRecoveredKey{AgentID: c.agent, RecoveryKey: key, Message: wire.FluxraRecovered}, nil
-}
-
-// fluxraGuesses is how many wrong codes may come from an address (Enlist's
-// choice), which many people may share. Without it one address could void the
-// codes of everybody, five wrong ones each, and find out by sending all the
-// million there are whether an email has just recovered an account.
-func fluxraGuesses() limit { return limit{"code", 100, time.Hour} }
-
-func guessesKey(c *call) string {
-	return c.protocol + "/" + fluxraGuesses().name + "/" + network(c.ip)
-}
-
-// guessed refuses an address that has sent too many wrong codes, whatever it
-// sends now, and whoever's it is.
-func guessed(tx *store.Tx, c *call) error {
-	l := fluxraGuesses()
-	n, free, err := tx.Count(guessesKey(c), l.per)
-	if err != nil || n < l.n {
-		return err
-	}
-	p := &problem{kind: kindLimited, retryAfter: free.Sub(tx.Now())}
-	p.message = fmt.Sprintf("too many wrong codes: at most %d in %s from one address; try again in %d seconds", l.n, l.per, p.seconds())
-	return p
-}
-
-// wrongCode says why a code is not taken. One that was right once is no try at
-// guessing; any other is, also where there is nothing to guess.
-func wrongCode(tx *store.Tx, c *call, agentID string, hash [32]byte) (*problem, error) {
-	t, err := tx.Ticket(wire.FluxraName, fluxraCode, hash)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, err
-	}
-	if err == nil && t.Subject == agentID && !t.UsedAt.IsZero() && tx.Now().Before(t.ExpiresAt) {
-		return conflict(wire.FluxraCodeUsed, "the code was used: ask for a new one"), nil
-	}
-	l := fluxraGuesses()
-	if _, err := tx.Hit(guessesKey(c), l.n, l.per); err != nil {
-		return nil, err
-	}
-	return badToken("the code is wrong or has expired, or there is no account to recover by this email: ask for a new one"),
-		tx.Strike(wire.FluxraName, fluxraCode, agentID, fluxraCodeTries)
 }

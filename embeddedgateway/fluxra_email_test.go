@@ -349,6 +349,49 @@ func TestFluxraWrongCodesAreAlikeForAllEmails(t *testing.T) {
 	}
 }
 
+func TestFluxraCodesAreNotGuessedAtDayAfterDay(t *testing.T) {
+	gw := gatewaytest.New(t)
+	fluxVerified(t, gw, fluxBot)
+	other := fluxVerified(t, gw, "other@example.com")
+	for range 3 {
+		askCode(t, gw, fluxBot)
+		code := lastCode(t, gw)
+		for range 5 {
+			wantStatus(t, recoverBy(t, gw, fluxBot, wrongOf(code)), http.StatusUnauthorized, "INVALID_TOKEN")
+		}
+		gw.Clock.Advance(time.Hour)
+	}
+	before := len(letters(t, gw))
+	known, unknown := askCode(t, gw, fluxBot), askCode(t, gw, "nobody@example.com")
+	if known.status != http.StatusOK || known.status != unknown.status || len(letters(t, gw)) != before {
+		t.Errorf("got %d and %d, and %d new letters, want what anybody gets, and no letter",
+			known.status, unknown.status, len(letters(t, gw))-before)
+	}
+	askCode(t, gw, "other@example.com")
+	if a := recoverBy(t, gw, "other@example.com", lastCode(t, gw)); a.at("agent_id") != other.id {
+		t.Errorf("another email: got %s", a.body)
+	}
+	gw.Clock.Advance(24 * time.Hour)
+	askCode(t, gw, fluxBot)
+	wantStatus(t, recoverBy(t, gw, fluxBot, lastCode(t, gw)), http.StatusOK, "")
+}
+
+func TestFluxraACodeThatIsOutDoesNotOutliveTheGuesses(t *testing.T) {
+	gw := gatewaytest.New(t)
+	fluxVerified(t, gw, fluxBot)
+	for n := range 3 {
+		askCode(t, gw, fluxBot)
+		for range 5 - n/2 { // 14 in all
+			wantStatus(t, recoverBy(t, gw, fluxBot, wrongOf(lastCode(t, gw))), http.StatusUnauthorized, "INVALID_TOKEN")
+		}
+	}
+	gw.Clock.Advance(time.Hour)
+	askCode(t, gw, fluxBot)
+	code := lastCode(t, gw)
+	wantStatus(t, recoverBy(t, gw, fluxBot, wrongOf(code)), http.StatusUnauthorized, "INVALID_TOKEN") // the 15th
+	wantStatus(t, recoverBy(t, gw, fluxBot, code), http.StatusUnauthorized, "INVALID_TOKEN")
+}
+
 func TestFluxraRegisteringWritesToAnAddressAFewTimesAnHour(t *testing.T) {
 	gw := gatewaytest.New(t, delivering(), behind())
 	register := func(n int, email string) (sent bool) {

@@ -93,3 +93,70 @@ func (q quota) tell(h http.Header, now time.Time) {
 	h.Set(q.left, strconv.Itoa(max(0, q.n-q.used)))
 	h.Set(q.resetsAtName, strconv.FormatInt(reset, 10))
 }
+
+// fluxraGuesses is how many wrong codes may come from an address (Enlist's
+// choice), which many people may share. Without it one address could void the
+// codes of everybody, five wrong ones each, and find out by sending all the
+// million there are whether an email has just recovered an account.
+func fluxraGuesses() limit { return limit{"code", 100, time.Hour} }
+
+func guessesKey(c *call) string {
+	return c.protocol + "/" + fluxraGuesses().name + "/" + network(c.ip)
+}
+
+// guessed refuses an address that has sent too many wrong codes, whatever it
+// sends now, and whoever's it is.
+func guessed(tx *store.Tx, c *call) error {
+	l := fluxraGuesses()
+	n, free, err := tx.Count(guessesKey(c), l.per)
+	if err != nil || n < l.n {
+		return err
+	}
+	p := &problem{kind: kindLimited, retryAfter: free.Sub(tx.Now())}
+	p.message = fmt.Sprintf("too many wrong codes: at most %d in %s from one address; try again in %d seconds", l.n, l.per, p.seconds())
+	return p
+}
+
+// fluxraWorn is how many wrong codes there may be for one email in a day
+// (Enlist's choice). Six digits would not last otherwise: five tries at each of
+// three codes an hour find the right one of a million within a few years, and
+// one address of the network is enough for that.
+const fluxraWorn = 15
+
+func wornKey(c *call, email [32]byte) string {
+	return c.protocol + "/worn/" + hex.EncodeToString(email[:])
+}
+
+// wornOut reports whether so many codes were guessed at for an email that no
+// other one counts, not even the right one, and none is sent.
+func wornOut(tx *store.Tx, c *call, email [32]byte) (bool, error) {
+	n, _, err := tx.Count(wornKey(c, email), 24*time.Hour)
+	return n >= fluxraWorn, err
+}
+
+// wrongCode says why a code is not taken. One that was right once is no try at
+// guessing; any other is, also where there is nothing to guess.
+func wrongCode(tx *store.Tx, c *call, agentID string, email, hash [32]byte) (*problem, error) {
+	t, err := tx.Ticket(wire.FluxraName, fluxraCode, hash)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	if err == nil && t.Subject == agentID && !t.UsedAt.IsZero() && tx.Now().Before(t.ExpiresAt) {
+		return conflict(wire.FluxraCodeUsed, "the code was used: ask for a new one"), nil
+	}
+	l := fluxraGuesses()
+	if _, err := tx.Hit(guessesKey(c), l.n, l.per); err != nil {
+		return nil, err
+	}
+	struck, err := tx.Strike(wire.FluxraName, fluxraCode, agentID, fluxraCodeTries)
+	if err != nil {
+		return nil, err
+	}
+	if struck == 0 { // there was nothing to guess: it is counted, as work, for nobody
+		email = [32]byte{}
+	}
+	if _, err := tx.Hit(wornKey(c, email), fluxraWorn, 24*time.Hour); err != nil {
+		return nil, err
+	}
+	return badToken("the code is wrong or has expired, or there is no account to recover by this email: ask for a new one"), nil
+}

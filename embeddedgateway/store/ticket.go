@@ -110,14 +110,15 @@ func (s *Store) Ticket(ctx context.Context, protocol, kind string, hash [32]byte
 }
 
 // Strike counts a failed try against every ticket of a subject that is not
-// used, and deletes those that have failed max times. A Tx that is undone
-// counts nothing.
-func (t *Tx) Strike(protocol, kind, subject string, max int) error {
-	if _, err := t.exec(strikeTickets, protocol, kind, subject); err != nil {
-		return err
+// used, and deletes those that have failed max times. It returns how many it
+// was counted against. A Tx that is undone counts nothing.
+func (t *Tx) Strike(protocol, kind, subject string, max int) (struck int, err error) {
+	n, err := t.exec(strikeTickets, protocol, kind, subject)
+	if err != nil {
+		return 0, err
 	}
-	_, err := t.exec(spentTickets, protocol, kind, subject, int64(max))
-	return err
+	_, err = t.exec(spentTickets, protocol, kind, subject, int64(max))
+	return int(n), err
 }
 
 // DropTicket deletes a ticket, used or not.

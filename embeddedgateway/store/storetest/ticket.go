@@ -268,13 +268,24 @@ func strikes(t *testing.T, s *suite) {
 	if _, err := s.redeem("invite", "used", "scout"); err != nil {
 		t.Fatalf("redeem: %v", err)
 	}
+	strike := func(want int) {
+		t.Helper()
+		s.tx(func(tx *store.Tx) error {
+			n, err := tx.Strike("lona", "invite", "scout", 5)
+			if n != want {
+				t.Errorf("counted against %d tickets, want %d", n, want)
+			}
+			return err
+		})
+	}
 	for range 4 {
-		s.tx(func(tx *store.Tx) error { return tx.Strike("lona", "invite", "scout", 5) })
+		strike(2)
 	}
 	if _, err := s.redeem("invite", "one", "scout"); err != nil {
 		t.Errorf("after four: got error %v", err)
 	}
-	s.tx(func(tx *store.Tx) error { return tx.Strike("lona", "invite", "scout", 5) })
+	strike(1)
+	strike(0)
 	s.wantGone("invite", "two", "scout")
 	if k, err := s.Ticket(s.ctx(), "lona", "invite", hash("used")); err != nil || k.Tries != 0 {
 		t.Errorf("one that was used before: got %+v, %v", k, err)
