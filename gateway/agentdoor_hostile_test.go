@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -96,6 +97,31 @@ func TestAChallengeOfAnotherServiceIsNotSigned(t *testing.T) {
 	}
 	if len(victim.agents) != 0 || len(hostile.seen(doorVerify)) != 0 {
 		t.Error("the challenge was signed")
+	}
+}
+
+// A service can hand over the whole answer of another one, agent_id included.
+// The message names no host, so it cannot be told from its own, and is signed.
+// What holds then is that each origin has a key pair of its own: all that is
+// registered at the other service is the key that the hostile one was shown,
+// never the one that the agent has there.
+func TestAnAnswerThatIsRelayedWholeReachesNothingOfOurs(t *testing.T) {
+	victim, hostile := newDoor(t), newDoor(t)
+	f := victim.client(t, setup{})
+	f.enlist(t, victim.scout())
+	ours := maps.Clone(victim.agents)
+	hostile.on(doorRegister, victim.register)
+	hostile.on(doorVerify, victim.verify)
+
+	f.enlist(t, hostile.scout())
+
+	if len(ours) != 1 || len(victim.agents) != 2 {
+		t.Fatalf("got %d agents at the other service and then %d, want 1 and 2", len(ours), len(victim.agents))
+	}
+	for key, id := range ours {
+		if victim.agents[key] != id {
+			t.Error("the agent that is registered there has changed")
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func (f *Fluxra) VerifyEmail(ctx context.Context, k credstore.Key, token string)
 	mine, err := f.of(ctx, op.origin, scalar(fields, "agent_id"))
 	if err != nil || len(mine) == 0 {
 		// It is verified at the service, whatever is known of it here.
-		return credstore.Info{}, nil //nolint:nilerr // see above
+		return credstore.Info{}, nil //nolint:nilerr // the token is used up: an error would have it sent again
 	}
 	return f.verified(ctx, mine[0]), nil
 }
