@@ -34,6 +34,12 @@ type Exporter interface {
 // a *[RefusedError]; one that will soon end is renewed first, where its
 // protocol can.
 func (l *Lifecycle) Environ(ctx context.Context, k credstore.Key, base []string) ([]string, error) {
+	return does(ctx, l.steward, Act{Action: ActExec, Key: k}, func(ctx context.Context) ([]string, error) {
+		return l.environ(ctx, k, base)
+	})
+}
+
+func (l *Lifecycle) environ(ctx context.Context, k credstore.Key, base []string) ([]string, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	p, err := l.protocol(k)
@@ -44,6 +50,7 @@ func (l *Lifecycle) Environ(ctx context.Context, k credstore.Key, base []string)
 	if !ok {
 		return nil, &RefusedError{Why: "No program is known to take a credential of " + k.Protocol + " from its environment."}
 	}
+	l.heal(ctx, k)
 	if err := l.renewed(ctx, k, p); err != nil {
 		return nil, err
 	}

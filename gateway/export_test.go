@@ -77,3 +77,11 @@ func (p probe) Origin() string { return p.wire.Origin }
 
 // Discover implements [Discoverer].
 func (p probe) Discover(ctx context.Context, s *Site) (*Discovery, error) { return p.look(ctx, s) }
+
+// OnJournal has f fail what a client is about to write into its journal.
+func (c *Client) OnJournal(f func(step string) error) { c.journal.fault = f }
+
+// Unfinished returns what the journal of a client has.
+func (c *Client) Unfinished(ctx context.Context) ([]Unfinished, error) {
+	return c.journal.unfinished(ctx)
+}

@@ -99,6 +99,16 @@ type Discoverer interface {
 	Discover(ctx context.Context, s *Site) (*Discovery, error)
 }
 
+// Healer is a Protocol that can bring to an end what a process left half-done.
+type Healer interface {
+	Protocol
+	// Heal finishes an operation whose process ended in the middle, or whose
+	// answer was lost, or finds out that there is nothing to finish; then it takes
+	// it out of the journal. It takes the credential's lock, and does nothing if
+	// somebody else was faster. An error says why it is as it was.
+	Heal(ctx context.Context, u Unfinished) error
+}
+
 // Registration is the outcome of registering.
 type Registration struct {
 	credstore.Info

@@ -102,6 +102,7 @@ func (u *unstored) keep(ctx context.Context, s credstore.Store, c credstore.Cred
 			Remedy: "Do not stop Enlist: it has the key in memory. When the store works again, make the same call once more, and the key is stored without asking the service for another.",
 		}
 	}
+	received(ctx)
 	u.drop(c.Key)
 	return stored, nil
 }

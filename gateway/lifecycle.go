@@ -15,12 +15,15 @@ type Lifecycle struct {
 	store     credstore.Store
 	http      *caller
 	protocols []Protocol
+	steward   *steward
 	now       func() time.Time
 	log       *slog.Logger
+
+	healing healing
 }
 
 func newLifecycle(o Options, http *caller, protocols []Protocol) *Lifecycle {
-	return &Lifecycle{store: o.Store, http: http, protocols: protocols, now: o.Now, log: o.Logger}
+	return &Lifecycle{store: o.Store, http: http, protocols: protocols, steward: o.steward, now: o.Now, log: o.Logger}
 }
 
 // List returns what is stored, sorted by protocol, origin, agent, kind and
@@ -33,6 +36,12 @@ func (l *Lifecycle) List(ctx context.Context) ([]credstore.Info, error) {
 
 // Rotate replaces a credential by a new one, at the service and in the store.
 func (l *Lifecycle) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	return does(ctx, l.steward, Act{Action: ActRotate, Key: k}, func(ctx context.Context) (credstore.Info, error) {
+		return l.rotate(ctx, k)
+	})
+}
+
+func (l *Lifecycle) rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	p, err := l.protocol(k)
@@ -47,12 +56,19 @@ func (l *Lifecycle) Rotate(ctx context.Context, k credstore.Key) (credstore.Info
 		}
 		return credstore.Info{}, &UnsupportedError{Protocol: k.Protocol, Op: "rotate", Instead: instead}
 	}
+	l.heal(ctx, k)
 	return r.Rotate(ctx, k)
 }
 
 // RotateInPlace ends a credential first and then gets a new one, where a service
 // has no place for both.
 func (l *Lifecycle) RotateInPlace(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	return does(ctx, l.steward, Act{Action: ActRotate, Key: k}, func(ctx context.Context) (credstore.Info, error) {
+		return l.rotateInPlace(ctx, k)
+	})
+}
+
+func (l *Lifecycle) rotateInPlace(ctx context.Context, k credstore.Key) (credstore.Info, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	p, err := l.protocol(k)
@@ -70,6 +86,13 @@ func (l *Lifecycle) RotateInPlace(ctx context.Context, k credstore.Key) (credsto
 
 // Revoke ends a credential at the service and marks it in the store.
 func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
+	_, err := does(ctx, l.steward, Act{Action: ActRevoke, Key: k}, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, l.revoke(ctx, k)
+	})
+	return err
+}
+
+func (l *Lifecycle) revoke(ctx context.Context, k credstore.Key) error {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	p, err := l.protocol(k)
@@ -77,6 +100,7 @@ func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
 		return err
 	}
 	if r, ok := p.(Revoker); ok {
+		l.heal(ctx, k)
 		return r.Revoke(ctx, k)
 	}
 	instead := "Forgetting it removes it from this machine; at the service it ends when it expires."
@@ -93,6 +117,12 @@ func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
 // nowhere else. It returns whether the service may still accept the key, or
 // another of them.
 func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, err error) {
+	return does(ctx, l.steward, Act{Action: ActForget, Key: k}, func(ctx context.Context) (bool, error) {
+		return l.forget(ctx, k)
+	})
+}
+
+func (l *Lifecycle) forget(ctx context.Context, k credstore.Key) (mayLive bool, err error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	unlock, err := l.store.Lock(ctx, k)
@@ -119,6 +149,9 @@ func (l *Lifecycle) Forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 		if f, ok := p.(forgetter); ok {
 			f.forgotten(k)
 		}
+	}
+	if err := l.steward.journal.settle(ctx, k); err != nil {
+		l.log.WarnContext(ctx, "what was unfinished of a forgotten credential stays in the journal", "agent", k.Agent, "error", l.http.scrub.Own(err.Error()))
 	}
 	l.log.InfoContext(ctx, "credential forgotten", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
 	return mayLive || behind, nil

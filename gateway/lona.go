@@ -67,11 +67,12 @@ func (r LonaRegistration) check() error {
 // Lona is the client half of Lona.
 type Lona struct {
 	lonaOptions
-	http  *caller
-	store credstore.Store
-	now   func() time.Time
-	log   *slog.Logger
-	begun begun
+	http    *caller
+	store   credstore.Store
+	steward *steward
+	now     func() time.Time
+	log     *slog.Logger
+	begun   begun
 
 	mu sync.Mutex
 	// unstored has the tokens that the store would not take. A gateway may ask
@@ -86,7 +87,7 @@ func newLona(o Options, http *caller) (*Lona, error) {
 	}
 	http.scrub.learn(options.secret, options.apiKey)
 	return &Lona{
-		lonaOptions: options, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		lonaOptions: options, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger,
 		begun:    begun{o.Store, http.scrub, o.Now, o.Logger},
 		unstored: make(map[credstore.Key]credstore.Secret),
 	}, nil
@@ -185,7 +186,10 @@ func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage
 // Register gets the agent a token and stores it. Registering again rotates
 // it; a call that waited while another one did so returns what that stored.
 func (l *Lona) Register(ctx context.Context, r LonaRegistration) (Registration, error) {
-	return l.register(ctx, l.key(r.AgentID), r, false)
+	act := Act{Action: ActRegister, Key: l.key(r.AgentID)}
+	return does(ctx, l.steward, act, func(ctx context.Context) (Registration, error) {
+		return l.register(ctx, ActRegister, act.Key, r, false)
+	})
 }
 
 // Rotate implements [Rotator]: at Lona, registering again does it.
@@ -194,18 +198,23 @@ func (l *Lona) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, err
 	if err != nil {
 		return credstore.Info{}, err
 	}
-	done, err := l.register(ctx, k, LonaRegistration{
-		AgentID:   k.Agent,
-		AgentName: cmp.Or(c.Attrs[lonaAgentName], k.Agent),
-		Source:    c.Attrs[lonaSource],
-		UserID:    c.Attrs[lonaUserID],
-	}, false)
+	done, err := l.register(ctx, ActRotate, k, again(c), false)
 	return done.Info, err
 }
 
-// register is Register for a key at any origin. With keepUsable a usable token
-// is not rotated.
-func (l *Lona) register(ctx context.Context, k credstore.Key, r LonaRegistration, keepUsable bool) (Registration, error) {
+// again returns what the agent of a stored credential is registered again with.
+func again(c credstore.Credential) LonaRegistration {
+	return LonaRegistration{
+		AgentID:   c.Agent,
+		AgentName: cmp.Or(c.Attrs[lonaAgentName], c.Agent),
+		Source:    c.Attrs[lonaSource],
+		UserID:    c.Attrs[lonaUserID],
+	}
+}
+
+// register is Register for a key at any origin, whatever it is for. With
+// keepUsable a usable token is not rotated.
+func (l *Lona) register(ctx context.Context, act Action, k credstore.Key, r LonaRegistration, keepUsable bool) (done Registration, err error) {
 	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register"}
 	if err := r.check(); err != nil {
 		return Registration{}, op.fail(CodeInvalidInput, err)
@@ -236,6 +245,12 @@ func (l *Lona) register(ctx context.Context, k credstore.Key, r LonaRegistration
 	if err := l.begun.begin(ctx, k, held, attrs, lonaUserID, lonaAdopted); err != nil {
 		return Registration{}, err
 	}
+	ctx, begun, err := l.steward.begin(ctx, act, k)
+	if err != nil {
+		l.begun.withdraw(ctx, k, held, err)
+		return Registration{}, err
+	}
+	defer func() { begun.end(ctx, err) }()
 	issued, err := l.issue(ctx, k, r, held)
 	if err != nil {
 		l.begun.withdraw(ctx, k, held, err)
@@ -422,6 +437,7 @@ func (l *Lona) keep(ctx context.Context, c credstore.Credential) (credstore.Info
 				"If the service then answers agent_exists, take another agent_id, or have a person set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment.",
 		}
 	}
+	received(ctx)
 	delete(l.unstored, c.Key)
 	l.log.InfoContext(ctx, "credential stored",
 		"protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "key_id", c.KeyID, "expires_at", c.ExpiresAt)

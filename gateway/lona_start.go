@@ -63,7 +63,10 @@ func (l *Lona) Start(ctx context.Context) error {
 		errs = append(errs, l.adopt(ctx))
 	}
 	if l.agentID != "" {
-		_, err := l.register(ctx, l.key(l.agentID), LonaRegistration{AgentID: l.agentID, AgentName: l.agentID}, true)
+		act := Act{Action: ActRegister, Key: l.key(l.agentID)}
+		_, err := does(ctx, l.steward, act, func(ctx context.Context) (Registration, error) {
+			return l.register(ctx, ActRegister, act.Key, LonaRegistration{AgentID: l.agentID, AgentName: l.agentID}, true)
+		})
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

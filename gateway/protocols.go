@@ -24,6 +24,9 @@ const (
 type Options struct {
 	// Store keeps the credentials.
 	Store credstore.Store
+	// Home is the folder of the journal, the policy and what else is kept beside
+	// the store. "": the journal is in memory, and there is no policy file.
+	Home string
 	// Env reads the user's settings; each protocol knows its own names. nil: none are set.
 	Env func(name string) string
 	// Origins sets the base URL of a protocol, by its name, whatever Env says:
@@ -46,6 +49,8 @@ type Options struct {
 
 	// chosen collects the origins that Origins and Env set.
 	chosen map[string]bool
+	// steward stands around what is done with credentials.
+	steward *steward
 }
 
 // Client is the client half of every protocol over one store. Its protocols,
@@ -61,6 +66,7 @@ type Client struct {
 	Scrubber  *Scrubber
 
 	protocols []Protocol
+	journal   *journal
 }
 
 // New returns a Client. An error names the setting that is wrong; it never
@@ -78,6 +84,7 @@ func New(o Options) (*Client, error) {
 	o.chosen = make(map[string]bool)
 	scrubber := newScrubber(o.Store)
 	o.Store = scrubber.watch()
+	o.steward = newSteward(o, scrubber)
 	m := &making{options: o, http: newCaller(o, scrubber)}
 	c := &Client{
 		AgentDoor: made(m, newAgentDoor),
@@ -86,6 +93,7 @@ func New(o Options) (*Client, error) {
 		Lona:      made(m, newLona),
 		Lumina:    made(m, newLumina),
 		Scrubber:  scrubber,
+		journal:   o.steward.journal,
 	}
 	if err := errors.Join(m.errs...); err != nil {
 		return nil, err
@@ -114,9 +122,13 @@ func made[P Protocol](m *making, f func(Options, *caller) (P, error)) P {
 // All returns every protocol, sorted by name.
 func (c *Client) All() []Protocol { return slices.Clone(c.protocols) }
 
+// Close closes the journal. The client can be used on, and opens it again.
+func (c *Client) Close() error { return c.journal.Close() }
+
 // Start does what the user's settings ask for at the start of the program:
 // every [Starter] once. One that fails does not keep the next from starting.
 func (c *Client) Start(ctx context.Context) error {
+	ctx = WithCaller(ctx, Caller{Kind: CallerSelf, Name: "enlist"})
 	var errs []error
 	for _, p := range c.protocols {
 		s, ok := p.(Starter)

@@ -46,6 +46,9 @@ type Response struct {
 	Binary    string              // what the body is, when it is not text: "image/png, 1234 bytes"
 }
 
+// httpStatus is what the audit trail has of a response.
+func (r Response) httpStatus() int { return r.Status }
+
 // Do makes a request with a stored credential, at the origin that issued it
 // and nowhere else. A *[RefusedError] says that none was made. An answer is a
 // Response whatever its status: only no answer is an *[Error].
@@ -55,6 +58,14 @@ type Response struct {
 // is no proof of an identity any more. What can be renewed is renewed, once;
 // what another process has replaced meanwhile is tried once in its new form.
 func (l *Lifecycle) Do(ctx context.Context, k credstore.Key, r Request) (Response, error) {
+	act := Act{Action: ActWrite, Key: k, Method: strings.ToUpper(r.Method), Path: r.Path}
+	if safe(act.Method) {
+		act.Action = ActRead
+	}
+	return does(ctx, l.steward, act, func(ctx context.Context) (Response, error) { return l.do(ctx, k, r) })
+}
+
+func (l *Lifecycle) do(ctx context.Context, k credstore.Key, r Request) (Response, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	p, err := l.protocol(k)
@@ -74,6 +85,7 @@ func (l *Lifecycle) Do(ctx context.Context, k credstore.Key, r Request) (Respons
 		protocol: k.Protocol, origin: k.Origin, acts: !safe(m.method),
 		op: m.method + " " + l.http.scrub.said(m.url.EscapedPath()),
 	}
+	l.heal(ctx, k)
 	a, err := l.authorized(ctx, k, p, op, m)
 	if err != nil {
 		return Response{}, err

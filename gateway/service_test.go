@@ -187,6 +187,7 @@ type fixture struct {
 type setup struct {
 	env       map[string]string
 	store     credstore.Store
+	home      string
 	transport http.RoundTripper
 	timeout   time.Duration
 	deadline  time.Duration
@@ -212,7 +213,7 @@ func tryFixture(s setup) (*fixture, error) {
 	f := &fixture{store: s.store, log: new(bytes.Buffer)}
 	var err error
 	f.Client, err = gateway.New(gateway.Options{
-		Store: s.store, Env: func(name string) string { return s.env[name] },
+		Store: s.store, Home: s.home, Env: func(name string) string { return s.env[name] },
 		Transport: s.transport, Timeout: s.timeout, Deadline: cmp.Or(s.deadline, 20*time.Second), Now: s.now,
 		Sleep: func(ctx context.Context, d time.Duration) error {
 			f.mu.Lock()

@@ -44,6 +44,8 @@ When a tool returns an error, do what its next_step says, once. What stands in s
 // Config is what a [Server] is made of. Client and Now are required.
 type Config struct {
 	Client *gateway.Client
+	// Caller says on whose behalf tools are called; the zero value: a model's.
+	Caller gateway.CallerKind
 	// Version is what clients are told; "": "dev".
 	Version string
 	// Now is the clock.
@@ -108,6 +110,7 @@ func New(c Config) (*Server, error) {
 		// it would send the text of the panic.
 		mcpserver.WithRecovery(),
 		mcpserver.WithToolHandlerMiddleware(s.recovered),
+		mcpserver.WithToolHandlerMiddleware(called(c.Caller)),
 		mcpserver.WithToolHandlerMiddleware(bounded),
 		mcpserver.WithToolHandlerMiddleware(s.afterStart),
 		mcpserver.WithToolHandlerMiddleware(s.redact.results),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mark3labs/mcp-go/server"
@@ -39,6 +40,13 @@ func (d Deps) describe(i credstore.Info) Credential {
 	return c
 }
 
+// standing says what may be said of a stored credential as it stands now.
+func (d Deps) standing(s gateway.Standing) Listed {
+	c := Listed{Credential: d.describe(s.Info), Reason: strings.TrimSpace(s.Reason + " " + s.Remedy)}
+	c.State = string(s.Now)
+	return c
+}
+
 // storedIn names where secrets are kept, if that can be told.
 func (d Deps) storedIn(ctx context.Context) string {
 	if d.StoredIn == nil {
@@ -58,8 +66,8 @@ type CredentialInput struct {
 
 // named returns the stored credentials that have a handle: a key pair or a
 // recovery key behind one has none.
-func (d Deps) named(ctx context.Context) ([]credstore.Info, error) {
-	all, err := d.Client.Lifecycle.List(ctx)
+func (d Deps) named(ctx context.Context) ([]gateway.Standing, error) {
+	all, err := d.Client.Lifecycle.Standings(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +75,7 @@ func (d Deps) named(ctx context.Context) ([]credstore.Info, error) {
 	for _, p := range d.Client.All() {
 		kinds[p.Wire().Name] = p.Kind()
 	}
-	return slices.DeleteFunc(all, func(i credstore.Info) bool {
+	return slices.DeleteFunc(all, func(i gateway.Standing) bool {
 		kind, ok := kinds[i.Protocol]
 		return ok && kind != i.Kind
 	}), nil
@@ -76,11 +84,17 @@ func (d Deps) named(ctx context.Context) ([]credstore.Info, error) {
 // Nothing is the arguments of a tool that takes none.
 type Nothing struct{}
 
+// Listed is a credential with the reason for its state and what to do about it.
+type Listed struct {
+	Credential
+	Reason string `json:"reason,omitzero"`
+}
+
 // CredentialList is the result of list_credentials.
 type CredentialList struct {
-	Credentials []Credential `json:"credentials"`
-	StoredIn    string       `json:"stored_in,omitzero"`
-	NextStep    string       `json:"next_step"`
+	Credentials []Listed `json:"credentials"`
+	StoredIn    string   `json:"stored_in,omitzero"`
+	NextStep    string   `json:"next_step"`
 }
 
 func listCredentials(d Deps) server.ServerTool {
@@ -101,11 +115,11 @@ func listCredentials(d Deps) server.ServerTool {
 		if err != nil {
 			return CredentialList{}, err
 		}
-		out := CredentialList{Credentials: []Credential{}, StoredIn: d.storedIn(ctx)}
+		out := CredentialList{Credentials: []Listed{}, StoredIn: d.storedIn(ctx)}
 		var usable int
 		for _, i := range all {
-			out.Credentials = append(out.Credentials, d.describe(i))
-			if i.UsableAt(d.Now()) {
+			out.Credentials = append(out.Credentials, d.standing(i))
+			if i.UsableNow() {
 				usable++
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/spf13/cobra"
 
+	"github.com/enlist-mcp/enlist/gateway"
 	"github.com/enlist-mcp/enlist/server"
 )
 
@@ -78,7 +79,7 @@ func jsonMistake(err error) string {
 }
 
 func (p *program) call(ctx context.Context, c *client, tool string, arguments map[string]any) (err error) {
-	s, err := p.newServer(c)
+	s, err := p.newServer(c, gateway.CallerScript)
 	if err != nil {
 		return err
 	}
@@ -153,9 +154,10 @@ func initializeRequest(name string) mcp.InitializeRequest {
 	return request
 }
 
-func (p *program) newServer(c *client) (*server.Server, error) {
+func (p *program) newServer(c *client, caller gateway.CallerKind) (*server.Server, error) {
 	return server.New(server.Config{
 		Client:   c.Client,
+		Caller:   caller,
 		Version:  version(),
 		Now:      p.now,
 		StoredIn: c.store.Backend,

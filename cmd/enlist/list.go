@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway"
 )
 
 // credential is one credential as the commands print it.
@@ -24,6 +25,8 @@ type credential struct {
 	Kind      credstore.Kind    `json:"kind"`
 	Label     string            `json:"label,omitzero"`
 	State     credstore.State   `json:"state"`
+	Reason    string            `json:"reason,omitzero"`
+	Remedy    string            `json:"remedy,omitzero"`
 	KeyID     string            `json:"key_id,omitzero"`
 	CreatedAt time.Time         `json:"created_at"`
 	ExpiresAt *time.Time        `json:"expires_at,omitempty"`
@@ -36,6 +39,10 @@ func (p *program) describe(ctx context.Context, c *client, info credstore.Info) 
 	if err != nil {
 		return credential{}, err
 	}
+	standing, err := c.Lifecycle.Standing(ctx, info)
+	if err != nil {
+		return credential{}, err
+	}
 	d := credential{
 		Handle:    c.Lifecycle.Handle(info.Key),
 		Protocol:  info.Protocol,
@@ -43,7 +50,9 @@ func (p *program) describe(ctx context.Context, c *client, info credstore.Info) 
 		Agent:     info.Agent,
 		Kind:      info.Kind,
 		Label:     info.Label,
-		State:     info.StateAt(p.now()),
+		State:     standing.Now,
+		Reason:    standing.Reason,
+		Remedy:    standing.Remedy,
 		KeyID:     info.KeyID,
 		CreatedAt: info.CreatedAt.UTC(),
 		StoredIn:  backend,
@@ -91,7 +100,15 @@ func (p *program) listCommand() *cobra.Command {
 				for _, d := range credentials {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Handle, d.State, expiry(d.ExpiresAt), d.StoredIn)
 				}
-				return w.Flush()
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				for _, d := range credentials {
+					if d.Remedy != "" {
+						fmt.Fprintf(p.stdout, "\n%s: %s %s\n", d.Handle, d.Reason, d.Remedy)
+					}
+				}
+				return nil
 			})
 		}),
 	}
@@ -130,6 +147,8 @@ func printCredential(out io.Writer, d credential) error {
 	row("kind", string(d.Kind))
 	row("label", d.Label)
 	row("state", string(d.State))
+	row("reason", d.Reason)
+	row("remedy", d.Remedy)
 	row("key id", d.KeyID)
 	row("created", d.CreatedAt.Format(time.RFC3339))
 	row("expires", expiry(d.ExpiresAt))
@@ -170,7 +189,8 @@ func (p *program) withClient(cmd *cobra.Command, f func(context.Context, *client
 			err = closeErr
 		}
 	}()
-	return f(cmd.Context(), c)
+	person := gateway.Caller{Kind: gateway.CallerPerson, Name: "enlist " + cmd.Name(), Version: version()}
+	return f(gateway.WithCaller(cmd.Context(), person), c)
 }
 
 func expiryOf(info credstore.Info) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/enlist-mcp/enlist/gateway"
 	"github.com/enlist-mcp/enlist/server"
 )
 
@@ -63,7 +64,7 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 			}
 			defer stop()
 		}
-		s, err := p.newServer(c)
+		s, err := p.newServer(c, gateway.CallerModel)
 		if err != nil {
 			return err
 		}

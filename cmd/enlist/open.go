@@ -46,6 +46,7 @@ func (p *program) openClient() (*client, error) {
 	}
 	c, err := gateway.New(gateway.Options{
 		Store:     store,
+		Home:      journalHome(options),
 		Env:       p.env,
 		Origins:   origins,
 		Transport: e,
@@ -59,9 +60,18 @@ func (p *program) openClient() (*client, error) {
 	return &client{Client: c, store: store, embedded: e}, nil
 }
 
+// journalHome returns the folder of the journal: none where the store leaves the
+// home alone.
+func journalHome(o credstore.Options) string {
+	if o.Mode == credstore.ModeMemory {
+		return ""
+	}
+	return o.Home
+}
+
 // Close ends the embedded gateway, if one was started, and the store.
 func (c *client) Close() error {
-	err := c.embedded.Close()
+	err := errors.Join(c.Client.Close(), c.embedded.Close())
 	if store, ok := c.store.(io.Closer); ok {
 		err = errors.Join(err, store.Close())
 	}

@@ -1,0 +1,192 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// Action is what is done with a credential, in the word that the policy and the
+// audit trail have for it.
+type Action string
+
+// The actions.
+const (
+	ActRegister Action = "register" // also: recovering an account
+	ActRotate   Action = "rotate"
+	ActRenew    Action = "renew"  // what is had anew without anybody asking for it
+	ActRevoke   Action = "revoke" // ends a credential at the service
+	ActForget   Action = "forget" // deletes it here
+	ActRead     Action = "read"   // a request that changes nothing
+	ActWrite    Action = "write"  // a request that may
+	ActExec     Action = "exec"   // the secret goes into the environment of a program
+	ActReveal   Action = "reveal" // the secret is shown to a person
+	ActExport   Action = "export" // the secret goes into an archive
+	ActImport   Action = "import" // and out of it into the store
+	ActHeal     Action = "heal"   // what a process left half-done is brought to an end
+)
+
+// Act is one thing that somebody wants done.
+type Act struct {
+	Action Action
+	// Key is the credential; its Agent may be the one that is asked for.
+	Key credstore.Key
+	// Method and Path are those of a request.
+	Method, Path string
+}
+
+// CallerKind says on whose behalf something is done.
+type CallerKind int
+
+// The kinds of caller. The zero value is the strictest.
+const (
+	// CallerModel: a model, through an MCP client.
+	CallerModel CallerKind = iota
+	// CallerScript: a tool call by a person's own script or test, where nobody
+	// can be asked.
+	CallerScript
+	// CallerPerson: a person, who typed the command.
+	CallerPerson
+	// CallerSelf: Enlist, on its own or because a person's settings say so.
+	CallerSelf
+)
+
+// Caller is who asks. Name and Version are what a client calls itself; nobody
+// has checked it.
+type Caller struct {
+	Kind          CallerKind
+	Name, Version string
+}
+
+// callerKey is the context key of a [Caller].
+type callerKey struct{}
+
+// WithCaller returns a context for what a caller asks for. What is done in one
+// without a caller is done by Enlist itself.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// callerOf returns who asks.
+func callerOf(ctx context.Context) Caller {
+	if c, ok := ctx.Value(callerKey{}).(Caller); ok {
+		return c
+	}
+	return Caller{Kind: CallerSelf, Name: "enlist"}
+}
+
+// steward stands around everything that is done with a credential: the policy
+// is asked before, and the audit trail told after.
+type steward struct {
+	policy  *policy
+	journal *journal
+	scrub   *Scrubber
+	now     func() time.Time
+	log     *slog.Logger
+}
+
+func newSteward(o Options, scrub *Scrubber) *steward {
+	return &steward{
+		policy: newPolicy(o), journal: newJournal(o.Home, o.Now),
+		scrub: scrub, now: o.Now, log: o.Logger,
+	}
+}
+
+// begin begins an operation in the journal. A registration counts against the
+// daily number of them.
+func (s *steward) begin(ctx context.Context, act Action, k credstore.Key) (context.Context, *operation, error) {
+	if act == ActRegister {
+		if err := s.policy.count(ctx, s.journal); err != nil {
+			return ctx, nil, err
+		}
+	}
+	return s.journal.begin(ctx, act, k)
+}
+
+// does does something with a credential, if the policy lets it. It comes before
+// the lock and the deadline of what is done: a person may have to be asked.
+func does[T any](ctx context.Context, s *steward, act Act, f func(context.Context) (T, error)) (T, error) {
+	out, err := *new(T), s.policy.permit(ctx, act)
+	if err == nil {
+		out, err = f(ctx)
+	}
+	status := 0
+	if a, ok := any(out).(interface{ httpStatus() int }); ok && err == nil {
+		status = a.httpStatus()
+	}
+	s.note(ctx, act, status, err)
+	return out, err
+}
+
+// note writes into the audit trail what came of an act. What cannot be noted has
+// been done all the same, and whoever asked must learn of that: so it is logged.
+func (s *steward) note(ctx context.Context, act Act, status int, err error) {
+	var ask *ApprovalError
+	if errors.As(err, &ask) && !ask.Final {
+		return // it will be asked for once more, with the answer
+	}
+	caller := callerOf(ctx)
+	e := Event{
+		Time: s.now(), Client: s.clean(caller.Name), Version: s.clean(caller.Version),
+		Action: act.Action, Protocol: act.Key.Protocol, Origin: act.Key.Origin, Agent: s.clean(act.Key.Agent),
+		Kind: string(act.Key.Kind), Label: s.clean(act.Key.Label),
+		Method: act.Method, Path: s.clean(act.Path), Status: status,
+	}
+	e.Outcome, e.Code = outcome(err)
+	if status >= http.StatusBadRequest {
+		e.Outcome = OutcomeFailed
+	}
+	if err := s.journal.append(context.WithoutCancel(ctx), e); err != nil {
+		s.log.WarnContext(ctx, "the audit trail could not be written", "action", string(act.Action),
+			"protocol", act.Key.Protocol, "agent", act.Key.Agent, "error", s.scrub.Own(err.Error()))
+	}
+}
+
+// clean returns what somebody else chose as it can stand in a list: without
+// secrets, on one line, not long.
+func (s *steward) clean(text string) string {
+	text = s.scrub.Own(text)
+	for n := 0; len(text) > maxNoted; n++ {
+		_, size := utf8.DecodeLastRuneInString(text)
+		text = text[:len(text)-size]
+	}
+	return text
+}
+
+// maxNoted is how much of a text the audit trail keeps, in bytes.
+const maxNoted = 200
+
+// outcome says what came of an act, and by which code.
+func outcome(err error) (outcome, code string) {
+	var (
+		failed  *Error
+		refused *RefusedError
+		policy  *PolicyError
+		ask     *ApprovalError
+		missing *ResolveError
+	)
+	switch {
+	case err == nil:
+		return OutcomeDone, ""
+	case errors.As(err, &policy), errors.As(err, &ask):
+		return OutcomeRefused, "policy"
+	case errors.As(err, &refused), errors.As(err, &missing):
+		return OutcomeRefused, ""
+	case errors.As(err, &failed):
+		code := failed.Code
+		if failed.Theirs {
+			code = fmt.Sprintf("http_%d", failed.Status)
+		}
+		if failed.Sent {
+			return OutcomeUnknown, code
+		}
+		return OutcomeFailed, code
+	}
+	return OutcomeFailed, ""
+}

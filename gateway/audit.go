@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Event is an entry of the audit trail: what was done with which credential, on
+// whose behalf, and what came of it. Nothing in it is secret. Texts that a client
+// or a service chose are cleaned and cut.
+type Event struct {
+	Time     time.Time `json:"time"`
+	Client   string    `json:"client"`            // what the client calls itself; "enlist": Enlist on its own
+	Version  string    `json:"version,omitempty"` // of the client
+	Action   Action    `json:"action"`
+	Protocol string    `json:"protocol,omitempty"`
+	Origin   string    `json:"origin,omitempty"`
+	Agent    string    `json:"agent,omitempty"`
+	Kind     string    `json:"kind,omitempty"`
+	Label    string    `json:"label,omitempty"`
+	Method   string    `json:"method,omitempty"` // of a request
+	Path     string    `json:"path,omitempty"`   // of a request, without its query
+	Status   int       `json:"status,omitempty"` // what a request was answered with
+	Outcome  string    `json:"outcome"`
+	Code     string    `json:"code,omitempty"` // why, where it was not done
+}
+
+// The outcomes of an [Event].
+const (
+	OutcomeDone    = "done"
+	OutcomeFailed  = "failed"  // nothing was changed
+	OutcomeRefused = "refused" // by Enlist, before anything was sent
+	OutcomeUnknown = "unknown" // the service may have done it
+)
+
+// append adds an event. It outlives the process when it returns; only the end of
+// the machine can take the last ones away.
+func (j *journal) append(ctx context.Context, e Event) error {
+	return j.write(ctx, "audit", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO events
+			(at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+			e.Time.UnixMilli(), e.Client, e.Version, string(e.Action), e.Protocol, e.Origin, e.Agent, e.Kind, e.Label,
+			e.Method, e.Path, e.Status, e.Outcome, e.Code)
+		return err
+	})
+}
+
+// Audit returns the audit trail since a time, the oldest first; of more than
+// most events, the latest.
+func (l *Lifecycle) Audit(ctx context.Context, since time.Time, most int) ([]Event, error) {
+	return l.steward.journal.events(ctx, since, most)
+}
+
+func (j *journal) events(ctx context.Context, since time.Time, most int) ([]Event, error) {
+	all := []Event{}
+	if j.empty() {
+		return all, nil
+	}
+	db, err := j.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from := since.UnixMilli()
+	if since.IsZero() {
+		from = 0
+	}
+	rows, err := db.QueryContext(ctx, `SELECT at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code
+		FROM (SELECT * FROM events WHERE at >= $1 ORDER BY id DESC LIMIT $2) ORDER BY id`, from, most)
+	if err != nil {
+		return nil, j.problem(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e Event
+		var at int64
+		if err := rows.Scan(&at, &e.Client, &e.Version, &e.Action, &e.Protocol, &e.Origin, &e.Agent, &e.Kind, &e.Label,
+			&e.Method, &e.Path, &e.Status, &e.Outcome, &e.Code); err != nil {
+			return nil, j.problem(err)
+		}
+		e.Time = time.UnixMilli(at).UTC()
+		all = append(all, e)
+	}
+	return all, j.problem(rows.Err())
+}

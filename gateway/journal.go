@@ -1,0 +1,301 @@
+package gateway
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver of the journal's database
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// journal is what Enlist knows of its own doings, in one SQLite database in the
+// data folder, journal.db, that every process of the user shares: the operations
+// that have not come to an end, and the audit trail. It never holds a secret.
+//
+// An operation that makes a service issue, replace or end a secret is written
+// down before anything is sent (its intent), once the secret is in the store
+// (received), and is taken out when it is done (confirmed); each step is durable
+// when it returns. So whoever holds the credential's lock and finds an operation
+// of it here knows that its process has ended in the middle.
+//
+// Nothing is opened or made before the first use. Without a folder the journal
+// is in memory and ends with the process, as the store does then.
+type journal struct {
+	path string // "": in memory
+	now  func() time.Time
+
+	mu sync.Mutex
+	db *sql.DB // nil: not open
+	// fault fails what is about to be written; tests set it.
+	fault func(step string) error
+}
+
+// Phase is how far an operation has come.
+type Phase string
+
+// The phases. A confirmed operation is in the journal no more.
+const (
+	PhaseIntent   Phase = "intent"   // the service may have been asked
+	PhaseReceived Phase = "received" // a secret that it issued is in the store
+)
+
+// Unfinished is an operation in the journal that has not come to an end.
+type Unfinished struct {
+	Key    credstore.Key
+	Action Action
+	Phase  Phase
+	Begun  time.Time
+	// Code says how the operation ended that did not come to an end: a code of
+	// an [Error]; "": the process ended.
+	Code string
+}
+
+const (
+	journalFile    = "journal.db"
+	journalVersion = 1
+	// auditKept is how many events are kept; older ones are dropped.
+	auditKept = 100_000
+)
+
+// journalSchema makes the database. Later versions may add to it.
+const journalSchema = `
+CREATE TABLE operations (
+	protocol TEXT NOT NULL,
+	origin TEXT NOT NULL,
+	agent TEXT NOT NULL,
+	kind TEXT NOT NULL,
+	label TEXT NOT NULL,
+	action TEXT NOT NULL,
+	phase TEXT NOT NULL,
+	begun_at INTEGER NOT NULL,
+	code TEXT NOT NULL,
+	PRIMARY KEY (protocol, origin, agent, kind, label)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE registrations (at INTEGER NOT NULL) STRICT;
+CREATE INDEX registrations_at ON registrations (at);
+CREATE TABLE events (
+	id INTEGER PRIMARY KEY,
+	at INTEGER NOT NULL,
+	client TEXT NOT NULL,
+	version TEXT NOT NULL,
+	action TEXT NOT NULL,
+	protocol TEXT NOT NULL,
+	origin TEXT NOT NULL,
+	agent TEXT NOT NULL,
+	kind TEXT NOT NULL,
+	label TEXT NOT NULL,
+	method TEXT NOT NULL,
+	path TEXT NOT NULL,
+	status INTEGER NOT NULL,
+	outcome TEXT NOT NULL,
+	code TEXT NOT NULL
+) STRICT;
+`
+
+func newJournal(home string, now func() time.Time) *journal {
+	j := &journal{now: now}
+	if home != "" {
+		j.path = filepath.Join(home, journalFile)
+	}
+	return j
+}
+
+// Close closes the database, if it is open. The journal can be used on.
+func (j *journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.db == nil || j.path == "" {
+		return nil
+	}
+	err := j.db.Close()
+	j.db = nil
+	return err
+}
+
+// empty reports whether there is nothing to read, without opening anything.
+func (j *journal) empty() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.db != nil {
+		return false
+	}
+	if j.path == "" {
+		return true
+	}
+	_, err := os.Stat(j.path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// open returns the database, which is made at the first use.
+func (j *journal) open(ctx context.Context) (*sql.DB, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.db != nil {
+		return j.db, nil
+	}
+	if j.path != "" {
+		if err := touch(j.path); err != nil {
+			return nil, j.problem(err)
+		}
+	}
+	db, err := sql.Open("sqlite", j.dsn())
+	if err != nil {
+		return nil, j.problem(err)
+	}
+	db.SetMaxOpenConns(1)
+	if err := prepareJournal(ctx, db); err != nil {
+		_ = db.Close()
+		return nil, j.problem(err)
+	}
+	j.db = db
+	return db, nil
+}
+
+// touch makes an empty file that only the user can read, unless there is one.
+// SQLite gives the files beside it the same mode.
+func touch(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// dsn is the name of the database for the driver: many processes, durable
+// commits.
+func (j *journal) dsn() string {
+	if j.path == "" {
+		return ":memory:"
+	}
+	path := filepath.ToSlash(j.path)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path // a drive letter
+	}
+	u := url.URL{Scheme: "file", Path: path, RawQuery: "_txlock=immediate&_dqs=0&_pragma=busy_timeout(5000)" +
+		"&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=trusted_schema(0)"}
+	return u.String()
+}
+
+// errJournalNewer: the journal is of a later version.
+var errJournalNewer = errors.New("the journal was written by a later version")
+
+// prepareJournal makes the tables, of many processes once, and drops what is
+// too old.
+func prepareJournal(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	var version int
+	if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+		return err
+	}
+	switch {
+	case version > journalVersion:
+		return errJournalNewer
+	case version == 0:
+		if _, err := tx.ExecContext(ctx, journalSchema+fmt.Sprintf("PRAGMA user_version = %d;", journalVersion)); err != nil {
+			return err
+		}
+	default:
+		if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - $1`, auditKept); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// problem returns the error for a journal that cannot be used, with the remedy.
+func (j *journal) problem(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *credstore.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	remedy := fmt.Sprintf("look at the folder %[1]s and its disk; if %[2]s is damaged, move it, %[2]s-wal and %[2]s-shm away: they hold no secret", filepath.Dir(j.path), journalFile)
+	if errors.Is(err, errJournalNewer) {
+		remedy = "update Enlist"
+	}
+	return &credstore.Error{Op: "write", Place: "journal", Kind: credstore.ErrUnavailable, Cause: err, Remedy: remedy}
+}
+
+// write runs statements in one transaction, which is durable when it returns.
+func (j *journal) write(ctx context.Context, step string, f func(*sql.Tx) error) error {
+	if j.fault != nil {
+		if err := j.fault(step); err != nil {
+			return j.problem(err)
+		}
+	}
+	db, err := j.open(ctx)
+	if err != nil {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return j.problem(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if err := f(tx); err != nil {
+		var policy *PolicyError
+		if errors.As(err, &policy) {
+			return err
+		}
+		return j.problem(err)
+	}
+	return j.problem(tx.Commit())
+}
+
+const operationKey = ` WHERE protocol = $1 AND origin = $2 AND agent = $3 AND kind = $4 AND label = $5`
+
+func keyArgs(k credstore.Key) []any {
+	return []any{k.Protocol, k.Origin, k.Agent, string(k.Kind), k.Label}
+}
+
+// unfinished returns the operations that have not come to an end: those of a
+// credential, or all of them for none. Some may be under way; whoever wants to
+// know takes the credential's lock first.
+func (j *journal) unfinished(ctx context.Context, of ...credstore.Key) ([]Unfinished, error) {
+	if j.empty() {
+		return nil, nil
+	}
+	db, err := j.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	query, args := `SELECT protocol, origin, agent, kind, label, action, phase, begun_at, code FROM operations`, []any(nil)
+	if len(of) == 1 {
+		query, args = query+operationKey, keyArgs(of[0])
+	}
+	rows, err := db.QueryContext(ctx, query+` ORDER BY begun_at`, args...)
+	if err != nil {
+		return nil, j.problem(err)
+	}
+	defer rows.Close()
+	var all []Unfinished
+	for rows.Next() {
+		var u Unfinished
+		var begun int64
+		if err := rows.Scan(&u.Key.Protocol, &u.Key.Origin, &u.Key.Agent, &u.Key.Kind, &u.Key.Label, &u.Action, &u.Phase, &begun, &u.Code); err != nil {
+			return nil, j.problem(err)
+		}
+		u.Begun = time.UnixMilli(begun).UTC()
+		all = append(all, u)
+	}
+	return all, j.problem(rows.Err())
+}

@@ -1,0 +1,151 @@
+package gateway
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// operation is one that has been begun, in the journal.
+type operation struct {
+	journal *journal
+	key     credstore.Key
+	former  []Unfinished // what was there of the credential before
+	phase   Phase
+}
+
+// operationKeyInContext is the context key of the *operation that is under way.
+type operationKeyInContext struct{}
+
+// begin writes down that a service is about to be asked to issue, replace or end
+// what belongs to a credential. The caller holds the credential's lock, and ends
+// the operation before it lets go of that. What an earlier one left unfinished
+// is taken over by this one.
+//
+// What is stored within the context from then on counts as received.
+func (j *journal) begin(ctx context.Context, act Action, k credstore.Key) (context.Context, *operation, error) {
+	former, err := j.unfinished(ctx, k)
+	if err != nil {
+		return ctx, nil, err
+	}
+	err = j.write(ctx, "intent", func(tx *sql.Tx) error {
+		return putOperation(ctx, tx, Unfinished{Key: k, Action: act, Phase: PhaseIntent, Begun: j.now()})
+	})
+	if err != nil {
+		return ctx, nil, err
+	}
+	o := &operation{journal: j, key: k, former: former, phase: PhaseIntent}
+	return context.WithValue(ctx, operationKeyInContext{}, o), o, nil
+}
+
+// putOperation writes an operation in the place of the one of its credential.
+func putOperation(ctx context.Context, tx *sql.Tx, u Unfinished) error {
+	_, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO operations
+		(protocol, origin, agent, kind, label, action, phase, begun_at, code) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		append(keyArgs(u.Key), string(u.Action), string(u.Phase), u.Begun.UnixMilli(), u.Code)...)
+	return err
+}
+
+// received writes down that a secret which the operation under way was issued is
+// in the store. It says nothing where none is under way. That it could not be
+// written takes nothing back: the secret is safe, and what is left to do is found
+// out from the intent.
+func received(ctx context.Context) {
+	o, ok := ctx.Value(operationKeyInContext{}).(*operation)
+	if !ok || o.phase == PhaseReceived {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	err := o.journal.write(ctx, "received", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE operations SET phase = $6`+operationKey, append(keyArgs(o.key), string(PhaseReceived))...)
+		return err
+	})
+	if err == nil {
+		o.phase = PhaseReceived
+	}
+}
+
+// end writes down what came of the operation, after err: that it is confirmed,
+// that the service did nothing, so that things are as they were before, or that
+// nobody knows.
+func (o *operation) end(ctx context.Context, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	// One that cannot be taken out is looked into later, and taken out then.
+	_ = o.journal.write(ctx, "confirmed", func(tx *sql.Tx) error {
+		if err != nil && (o.phase == PhaseReceived || mayHaveActed(err)) {
+			_, code := outcome(err)
+			if code == "" {
+				code = "failed"
+			}
+			_, err := tx.ExecContext(ctx, `UPDATE operations SET code = $6`+operationKey, append(keyArgs(o.key), code)...)
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM operations`+operationKey, keyArgs(o.key)...); err != nil {
+			return err
+		}
+		if err == nil {
+			return nil
+		}
+		for _, u := range o.former {
+			if err := putOperation(ctx, tx, u); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// mayHaveActed reports whether a service may have done something although an
+// operation failed.
+func mayHaveActed(err error) bool {
+	var (
+		failed *Error
+		lost   *NotStoredError
+		half   *HalfRotatedError
+	)
+	return errors.As(err, &failed) && failed.Sent || errors.As(err, &lost) || errors.As(err, &half)
+}
+
+// settle takes what is unfinished of a credential out of the journal: it has
+// been finished, or there is nothing to finish. The caller holds its lock.
+func (j *journal) settle(ctx context.Context, k credstore.Key) error {
+	if j.empty() {
+		return nil
+	}
+	return j.write(ctx, "confirmed", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM operations`+operationKey, keyArgs(k)...)
+		return err
+	})
+}
+
+// registered counts a registration against a daily number of them. When that is
+// used up it returns when there is room again, and counts nothing.
+func (j *journal) registered(ctx context.Context, daily int) (room time.Time, err error) {
+	const day = 24 * time.Hour
+	err = j.write(ctx, "count", func(tx *sql.Tx) error {
+		now := j.now()
+		if _, err := tx.ExecContext(ctx, `DELETE FROM registrations WHERE at <= $1`, now.Add(-day).UnixMilli()); err != nil {
+			return err
+		}
+		var used int
+		var oldest sql.NullInt64
+		if err := tx.QueryRowContext(ctx, `SELECT count(*), min(at) FROM registrations`).Scan(&used, &oldest); err != nil {
+			return err
+		}
+		if used >= daily {
+			room = now.Add(day)
+			if oldest.Valid {
+				room = time.UnixMilli(oldest.Int64).Add(day).UTC()
+			}
+			return nil
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO registrations (at) VALUES ($1)`, now.UnixMilli())
+		return err
+	})
+	return room, err
+}

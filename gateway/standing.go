@@ -1,0 +1,134 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
+)
+
+// Standing is how a credential stands: its state now, and in words of Enlist's
+// own why, and what can be done about it.
+type Standing struct {
+	credstore.Info
+	Now    credstore.State
+	Reason string // one sentence; "" for a credential that is simply active
+	Remedy string // one sentence: the one thing to do; "" where nothing need be done
+}
+
+// UsableNow reports whether requests may be made with the credential. One of
+// which an operation is unfinished may well be usable: it is seen to before.
+func (s Standing) UsableNow() bool {
+	return s.Now == credstore.StateActive || s.Now == credstore.StateExpiring
+}
+
+// Standings returns what is stored as [Lifecycle.List] does, with the state of
+// each now. A credential that something was begun with and not finished is
+// pending, whatever the store has of it.
+func (l *Lifecycle) Standings(ctx context.Context) ([]Standing, error) {
+	infos, err := l.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open, err := l.steward.journal.unfinished(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Standing, 0, len(infos))
+	for _, i := range infos {
+		s := l.standing(i)
+		if n := slices.IndexFunc(open, func(u Unfinished) bool { return u.Key == i.Key }); n >= 0 {
+			l.unfinishedStanding(ctx, &s, open[n])
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// Standing returns how one credential stands.
+func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) (Standing, error) {
+	s := l.standing(i)
+	open, err := l.steward.journal.unfinished(ctx, i.Key)
+	if err == nil && len(open) == 1 {
+		l.unfinishedStanding(ctx, &s, open[0])
+	}
+	return s, err
+}
+
+// standing says how a credential stands by what is stored of it.
+func (l *Lifecycle) standing(i credstore.Info) Standing {
+	now := l.now()
+	s := Standing{Info: i, Now: i.StateAt(now)}
+	p, _ := l.protocol(i.Key)
+	_, renews := p.(Renewer)
+	_, rotates := p.(Rotator)
+	switch s.Now {
+	case credstore.StateActive:
+	case credstore.StateExpiring:
+		s.Reason = "It expires on " + day(i.ExpiresAt) + "."
+		switch {
+		case renews:
+			s.Remedy = "Nothing need be done: it is renewed when it is used."
+		case rotates:
+			s.Remedy = "Rotate it before then."
+		}
+	case credstore.StateExpired:
+		s.Reason = "It expired on " + day(i.ExpiresAt) + "."
+		s.Remedy = "Register the agent again."
+		if rotates {
+			s.Remedy = "Rotate it, or register the agent again."
+		}
+	case credstore.StateRevoked:
+		s.Reason = "It has ended at the service: the service was told to end it, or says that it has."
+		s.Remedy = "Register the agent again, or forget it."
+	case credstore.StateLost:
+		s.Reason = "Its secret is gone from the place where secrets are kept."
+		s.Remedy = "Register the agent again, or forget it."
+	case credstore.StatePending:
+		s.Reason = "Its registration was begun on " + day(i.CreatedAt) + " and did not come to an end."
+		s.Remedy = "Register the agent again with the same arguments."
+	}
+	return s
+}
+
+// unfinishedStanding says how a credential stands that an operation was begun
+// with: whether somebody is at it, or what is left to do.
+func (l *Lifecycle) unfinishedStanding(ctx context.Context, s *Standing, u Unfinished) {
+	what := actionNoun(u.Action) + " was begun on " + day(u.Begun)
+	if !l.idle(ctx, u.Key) {
+		s.Reason = strings.ToUpper(what[:1]) + what[1:] + " and is under way."
+		s.Remedy = ""
+		return
+	}
+	if s.Now != credstore.StateLost && s.Now != credstore.StateRevoked {
+		s.Now = credstore.StatePending
+	}
+	s.Reason = strings.ToUpper(what[:1]) + what[1:] + " and did not come to an end"
+	if u.Code != "" {
+		s.Reason += " (" + u.Code + ")"
+	}
+	s.Reason += "."
+	s.Remedy = "Use it, or repeat the call: what is missing is then finished first."
+	if u.Phase == PhaseIntent && u.Action == ActRegister {
+		s.Remedy = "Register the agent again with the same arguments: that finishes it."
+	}
+}
+
+// actionNoun names an action that a service was asked for.
+func actionNoun(a Action) string {
+	switch a {
+	case ActRegister:
+		return "a registration"
+	case ActRotate:
+		return "a rotation"
+	case ActRenew:
+		return "a renewal"
+	case ActRevoke:
+		return "a revocation"
+	}
+	return "an operation"
+}
+
+func day(t time.Time) string { return t.UTC().Format("2 January 2006 at 15:04 UTC") }
