@@ -34,15 +34,30 @@ const (
 	OutcomeUnknown = "unknown" // the service may have done it
 )
 
-// append adds an event. It outlives the process when it returns; only the end of
-// the machine can take the last ones away.
+// append adds an event. It outlives the process when it returns; the end of the
+// machine can take the last requests away, and nothing else.
 func (j *journal) append(ctx context.Context, e Event) error {
-	return j.write(ctx, "audit", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO events
+	db, quick, err := j.open(ctx)
+	if err != nil {
+		return err
+	}
+	if e.Action == ActRead || e.Action == ActWrite {
+		db = quick // a wait for the disk with each request would be felt
+	}
+	return j.transact(ctx, db, "audit", func(tx *sql.Tx) error {
+		added, err := tx.ExecContext(ctx, `INSERT INTO events
 			(at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
 			e.Time.UnixMilli(), e.Client, e.Version, string(e.Action), e.Protocol, e.Origin, e.Agent, e.Kind, e.Label,
 			e.Method, e.Path, e.Status, e.Outcome, e.Code)
+		if err != nil {
+			return err
+		}
+		id, err := added.LastInsertId()
+		if err != nil || id%(j.kept/100) != 0 {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM events WHERE id <= $1`, id-j.kept)
 		return err
 	})
 }
@@ -58,7 +73,7 @@ func (j *journal) events(ctx context.Context, since time.Time, most int) ([]Even
 	if j.empty() {
 		return all, nil
 	}
-	db, err := j.open(ctx)
+	db, _, err := j.open(ctx)
 	if err != nil {
 		return nil, err
 	}

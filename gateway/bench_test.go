@@ -85,3 +85,18 @@ func BenchmarkScrub(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkAudit is what one event of a request costs beside it.
+func BenchmarkAudit(b *testing.B) {
+	f, err := tryFixture(setup{home: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	k := lonaKey("https://nowhere.invalid", "my-agent")
+	for b.Loop() {
+		if _, err := f.Lifecycle.Do(b.Context(), k, gateway.Request{Method: "GET", Path: "//"}); err == nil {
+			b.Fatal("not refused")
+		}
+	}
+}

@@ -81,6 +81,9 @@ func (p probe) Discover(ctx context.Context, s *Site) (*Discovery, error) { retu
 // OnJournal has f fail what a client is about to write into its journal.
 func (c *Client) OnJournal(f func(step string) error) { c.journal.fault = f }
 
+// KeepEvents sets how many events a client keeps.
+func (c *Client) KeepEvents(n int64) { c.journal.kept = n }
+
 // Unfinished returns what the journal of a client has.
 func (c *Client) Unfinished(ctx context.Context) ([]Unfinished, error) {
 	return c.journal.unfinished(ctx)

@@ -33,9 +33,13 @@ import (
 type journal struct {
 	path string // "": in memory
 	now  func() time.Time
+	kept int64 // how many events are kept
 
 	mu sync.Mutex
 	db *sql.DB // nil: not open
+	// quick is the same database, with commits that outlive the process, but not
+	// always the machine: for what is noted after the fact.
+	quick *sql.DB
 	// fault fails what is about to be written; tests set it.
 	fault func(step string) error
 }
@@ -63,7 +67,8 @@ type Unfinished struct {
 const (
 	journalFile    = "journal.db"
 	journalVersion = 1
-	// auditKept is how many events are kept; older ones are dropped.
+	// auditKept is how many events are kept, at least; older ones are dropped, a
+	// hundredth of that at a time.
 	auditKept = 100_000
 )
 
@@ -103,7 +108,7 @@ CREATE TABLE events (
 `
 
 func newJournal(home string, now func() time.Time) *journal {
-	j := &journal{now: now}
+	j := &journal{now: now, kept: auditKept}
 	if home != "" {
 		j.path = filepath.Join(home, journalFile)
 	}
@@ -117,8 +122,8 @@ func (j *journal) Close() error {
 	if j.db == nil || j.path == "" {
 		return nil
 	}
-	err := j.db.Close()
-	j.db = nil
+	err := errors.Join(j.quick.Close(), j.db.Close())
+	j.db, j.quick = nil, nil
 	return err
 }
 
@@ -136,29 +141,36 @@ func (j *journal) empty() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// open returns the database, which is made at the first use.
-func (j *journal) open(ctx context.Context) (*sql.DB, error) {
+// open opens the database, which is made at the first use.
+func (j *journal) open(ctx context.Context) (db, quick *sql.DB, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.db != nil {
-		return j.db, nil
+		return j.db, j.quick, nil
 	}
 	if j.path != "" {
 		if err := touch(j.path); err != nil {
-			return nil, j.problem(err)
+			return nil, nil, j.problem(err)
 		}
 	}
-	db, err := sql.Open("sqlite", j.dsn())
-	if err != nil {
-		return nil, j.problem(err)
+	if db, err = sql.Open("sqlite", j.dsn("FULL")); err != nil {
+		return nil, nil, j.problem(err)
 	}
 	db.SetMaxOpenConns(1)
 	if err := prepareJournal(ctx, db); err != nil {
 		_ = db.Close()
-		return nil, j.problem(err)
+		return nil, nil, j.problem(err)
 	}
-	j.db = db
-	return db, nil
+	quick = db
+	if j.path != "" {
+		if quick, err = sql.Open("sqlite", j.dsn("NORMAL")); err != nil {
+			_ = db.Close()
+			return nil, nil, j.problem(err)
+		}
+		quick.SetMaxOpenConns(1)
+	}
+	j.db, j.quick = db, quick
+	return db, quick, nil
 }
 
 // touch makes an empty file that only the user can read, unless there is one.
@@ -174,9 +186,9 @@ func touch(path string) error {
 	return f.Close()
 }
 
-// dsn is the name of the database for the driver: many processes, durable
-// commits.
-func (j *journal) dsn() string {
+// dsn is the name of the database for the driver: many processes, and commits
+// that are as durable as SQLite's setting for that says.
+func (j *journal) dsn(synchronous string) string {
 	if j.path == "" {
 		return ":memory:"
 	}
@@ -185,38 +197,46 @@ func (j *journal) dsn() string {
 		path = "/" + path // a drive letter
 	}
 	u := url.URL{Scheme: "file", Path: path, RawQuery: "_txlock=immediate&_dqs=0&_pragma=busy_timeout(5000)" +
-		"&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=trusted_schema(0)"}
+		"&_pragma=journal_mode(WAL)&_pragma=trusted_schema(0)&_pragma=synchronous(" + synchronous + ")"}
 	return u.String()
 }
 
 // errJournalNewer: the journal is of a later version.
 var errJournalNewer = errors.New("the journal was written by a later version")
 
-// prepareJournal makes the tables, of many processes once, and drops what is
-// too old.
+// prepareJournal makes the tables, unless another process was faster.
 func prepareJournal(ctx context.Context, db *sql.DB) error {
+	ready, err := journalReady(ctx, db)
+	if err != nil || ready {
+		return err
+	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	var version int
-	if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+	if ready, err = journalReady(ctx, tx); err != nil || ready {
 		return err
 	}
-	switch {
-	case version > journalVersion:
-		return errJournalNewer
-	case version == 0:
-		if _, err := tx.ExecContext(ctx, journalSchema+fmt.Sprintf("PRAGMA user_version = %d;", journalVersion)); err != nil {
-			return err
-		}
-	default:
-		if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - $1`, auditKept); err != nil {
-			return err
-		}
+	if _, err := tx.ExecContext(ctx, journalSchema+fmt.Sprintf("PRAGMA user_version = %d;", journalVersion)); err != nil {
+		return err
 	}
 	return tx.Commit()
+}
+
+// journalReady reports whether the tables are there, in this version.
+func journalReady(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+},
+) (bool, error) {
+	var version int
+	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+		return false, err
+	}
+	if version > journalVersion {
+		return false, errJournalNewer
+	}
+	return version == journalVersion, nil
 }
 
 // problem returns the error for a journal that cannot be used, with the remedy.
@@ -237,14 +257,18 @@ func (j *journal) problem(err error) error {
 
 // write runs statements in one transaction, which is durable when it returns.
 func (j *journal) write(ctx context.Context, step string, f func(*sql.Tx) error) error {
+	db, _, err := j.open(ctx)
+	if err != nil {
+		return err
+	}
+	return j.transact(ctx, db, step, f)
+}
+
+func (j *journal) transact(ctx context.Context, db *sql.DB, step string, f func(*sql.Tx) error) error {
 	if j.fault != nil {
 		if err := j.fault(step); err != nil {
 			return j.problem(err)
 		}
-	}
-	db, err := j.open(ctx)
-	if err != nil {
-		return err
 	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -252,10 +276,6 @@ func (j *journal) write(ctx context.Context, step string, f func(*sql.Tx) error)
 	}
 	defer func() { _ = tx.Rollback() }()
 	if err := f(tx); err != nil {
-		var policy *PolicyError
-		if errors.As(err, &policy) {
-			return err
-		}
 		return j.problem(err)
 	}
 	return j.problem(tx.Commit())
@@ -274,7 +294,7 @@ func (j *journal) unfinished(ctx context.Context, of ...credstore.Key) ([]Unfini
 	if j.empty() {
 		return nil, nil
 	}
-	db, err := j.open(ctx)
+	db, _, err := j.open(ctx)
 	if err != nil {
 		return nil, err
 	}

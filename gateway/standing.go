@@ -32,9 +32,10 @@ func (l *Lifecycle) Standings(ctx context.Context) ([]Standing, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A journal that cannot be read hides nothing that is stored.
 	open, err := l.steward.journal.unfinished(ctx)
 	if err != nil {
-		return nil, err
+		l.log.WarnContext(ctx, "what is unfinished cannot be read", "error", l.http.scrub.Own(err.Error()))
 	}
 	all := make([]Standing, 0, len(infos))
 	for _, i := range infos {
@@ -48,13 +49,16 @@ func (l *Lifecycle) Standings(ctx context.Context) ([]Standing, error) {
 }
 
 // Standing returns how one credential stands.
-func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) (Standing, error) {
+func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) Standing {
 	s := l.standing(i)
 	open, err := l.steward.journal.unfinished(ctx, i.Key)
-	if err == nil && len(open) == 1 {
+	if err != nil {
+		l.log.WarnContext(ctx, "what is unfinished cannot be read", "error", l.http.scrub.Own(err.Error()))
+	}
+	if len(open) == 1 {
 		l.unfinishedStanding(ctx, &s, open[0])
 	}
-	return s, err
+	return s
 }
 
 // standing says how a credential stands by what is stored of it.

@@ -39,10 +39,7 @@ func (p *program) describe(ctx context.Context, c *client, info credstore.Info) 
 	if err != nil {
 		return credential{}, err
 	}
-	standing, err := c.Lifecycle.Standing(ctx, info)
-	if err != nil {
-		return credential{}, err
-	}
+	standing := c.Lifecycle.Standing(ctx, info)
 	d := credential{
 		Handle:    c.Lifecycle.Handle(info.Key),
 		Protocol:  info.Protocol,
