@@ -17,10 +17,11 @@ type Lifecycle struct {
 	protocols []Protocol
 	now       func() time.Time
 	log       *slog.Logger
+	files     *files // for what is too long to be returned; nil: none are written
 }
 
 func newLifecycle(o Options, http *caller, protocols []Protocol) *Lifecycle {
-	return &Lifecycle{store: o.Store, http: http, protocols: protocols, now: o.Now, log: o.Logger}
+	return &Lifecycle{store: o.Store, http: http, protocols: protocols, now: o.Now, log: o.Logger, files: newFiles(o)}
 }
 
 // List returns what is stored, sorted by protocol, origin, agent, kind and

@@ -41,6 +41,10 @@ type Options struct {
 	Sleep func(ctx context.Context, d time.Duration) error
 	// Logger gets what is done, never what is said. nil: nothing is logged.
 	Logger *slog.Logger
+	// Home is the data folder. What [Lifecycle.Do] cannot return of a long
+	// answer goes into a file in its folder answers. "": no files are written,
+	// and such an answer is only cut.
+	Home string
 	// Version goes into the User-Agent; "": "dev".
 	Version string
 

@@ -175,6 +175,7 @@ func reply(status int, body string, header ...string) http.HandlerFunc {
 
 // fixture is a client with all that a test looks at.
 type fixture struct {
+	home string
 	*gateway.Client
 	store credstore.Store
 	log   *bytes.Buffer
@@ -191,6 +192,7 @@ type setup struct {
 	timeout   time.Duration
 	deadline  time.Duration
 	now       func() time.Time
+	home      string
 }
 
 func newFixture(t *testing.T, s setup) *fixture {
@@ -212,7 +214,7 @@ func tryFixture(s setup) (*fixture, error) {
 	f := &fixture{store: s.store, log: new(bytes.Buffer)}
 	var err error
 	f.Client, err = gateway.New(gateway.Options{
-		Store: s.store, Env: func(name string) string { return s.env[name] },
+		Store: s.store, Env: func(name string) string { return s.env[name] }, Home: s.home,
 		Transport: s.transport, Timeout: s.timeout, Deadline: cmp.Or(s.deadline, 20*time.Second), Now: s.now,
 		Sleep: func(ctx context.Context, d time.Duration) error {
 			f.mu.Lock()
