@@ -62,7 +62,7 @@ func (f *files) open(mayMake bool) (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close()
+	defer func() { _ = home.Close() }()
 	if mayMake {
 		if err := home.Mkdir(filesFolder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
@@ -114,7 +114,7 @@ func (w *file) write(piece []byte) error {
 
 // finish makes the file appear. It is open no more, whatever is returned.
 func (w *file) finish() error {
-	defer w.root.Close()
+	defer func() { _ = w.root.Close() }()
 	if err := w.to.Close(); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (w *file) finish() error {
 func (w *file) discard() {
 	_ = w.to.Close() // it may be closed already
 	if root, err := w.folder.open(false); err == nil {
-		defer root.Close()
+		defer func() { _ = root.Close() }()
 		_ = root.Remove("." + w.name)
 		_ = root.Remove(w.name)
 	}
@@ -156,7 +156,7 @@ func (f *files) prune(ctx context.Context) {
 		f.log.WarnContext(ctx, "old answers could not be removed", "error", err)
 		return
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	f.removeOld(root)
 }
 

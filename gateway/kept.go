@@ -72,7 +72,7 @@ func (l *Lifecycle) keep(ctx context.Context, op call, a answer, body io.Reader)
 			size = "more than " + size
 		}
 		if err := k.file.finish(); err != nil {
-			l.unwritten(ctx, k, err)
+			_ = l.unwritten(ctx, k, err) // what is kept says it
 		}
 	}
 	if s.binary {

@@ -49,7 +49,7 @@ type Response struct {
 	Truncated bool                // Body is only the beginning
 	Binary    string              // what the body is, when it is not text: "image/png, 1234 bytes"
 	File      *File               // where more than 256 KiB of a body are; nil: nowhere
-	Unfiled   string              // why they are nowhere, in a sentence; "": nothing went wrong
+	Unfiled   string              // why not all of them are there, in a sentence; "": they are
 }
 
 // Do makes a request with a stored credential, at the origin that issued it

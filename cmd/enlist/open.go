@@ -44,8 +44,13 @@ func (p *program) openClient() (*client, error) {
 			origins[protocol.Name] = embeddedgateway.Origin
 		}
 	}
+	home := options.Home
+	if options.Mode == credstore.ModeMemory {
+		home = "" // nothing is to be left behind
+	}
 	c, err := gateway.New(gateway.Options{
 		Store:     store,
+		Home:      home,
 		Env:       p.env,
 		Origins:   origins,
 		Transport: e,
