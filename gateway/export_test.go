@@ -100,3 +100,6 @@ var (
 	ErrHides = errHides
 	ErrKnot  = errKnot
 )
+
+// Unplain returns the place of the first byte that may begin an escape.
+func (*Scrubber) Unplain(text string) int { return unplain(text, 0) }

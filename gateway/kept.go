@@ -41,10 +41,10 @@ func (l *Lifecycle) keep(ctx context.Context, op call, a answer, body io.Reader)
 	}
 	s := &sieve{size: sieved, out: func(piece []byte) error { return l.take(ctx, k, a, piece) }}
 	s.masker = func() (*masker, error) {
-		if err := l.http.scrub.load(ctx); err != nil {
-			e := op.fail(CodeWithheld, err)
-			e.Status, e.Sent = a.status, op.acts
-			return nil, e
+		if err := l.http.scrub.load(ctx); err != nil && ctx.Err() != nil {
+			return nil, ctx.Err()
+		} else if err != nil {
+			return nil, unsearched(op, a, err)
 		}
 		return l.http.scrub.current(), nil
 	}
@@ -79,6 +79,13 @@ func (l *Lifecycle) keep(ctx context.Context, op call, a answer, body io.Reader)
 		k.head, k.binary = nil, describe(a.body, size)
 	}
 	return k, nil
+}
+
+// unsearched is the Error for an answer that cannot be looked through.
+func unsearched(op call, a answer, cause error) *Error {
+	e := op.fail(CodeWithheld, cause)
+	e.Status, e.Sent = a.status, op.acts
+	return e
 }
 
 // onlyReader hides what else a reader can: io.Copy must not hand all of a body

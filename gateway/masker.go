@@ -236,12 +236,17 @@ func (m *masker) clear(text string) bool {
 // exact masks the known secrets: the first of what overlaps, and the longest
 // of what begins at the same place.
 func (m *masker) exact(text string) string {
-	for _, r := range m.short {
+	if !m.clear(text) {
+		text = m.replaced(text)
+	}
+	for _, r := range m.short { // last: one may be a part of a longer one
 		text = strings.ReplaceAll(text, r.old, r.with)
 	}
-	if m.clear(text) {
-		return text
-	}
+	return text
+}
+
+// replaced is exact for those that are not short.
+func (m *masker) replaced(text string) string {
 	var b strings.Builder
 	var head uint64
 	done := 0 // so much of text is written

@@ -17,9 +17,10 @@ import (
 func (l *Lifecycle) response(ctx context.Context, op call, m message, a answer) (Response, error) {
 	if err := l.http.scrub.load(ctx); err != nil {
 		a.drop()
-		e := op.fail(CodeWithheld, err)
-		e.Status, e.Sent = a.status, op.acts
-		return Response{}, e
+		if ctx.Err() != nil {
+			return Response{}, l.http.broken(ctx, op, err, true)
+		}
+		return Response{}, unsearched(op, a, err)
 	}
 	scrub := l.http.scrub.current()
 	r := Response{Status: a.status, Header: shownHeader(a.header, m.url, scrub)}

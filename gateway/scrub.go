@@ -85,6 +85,10 @@ func (s *Scrubber) Said(ctx context.Context, text string) string {
 	return s.said(text)
 }
 
+// Shaped returns text with everything masked that looks like a secret of a
+// known protocol, and nothing else. It reads no store.
+func (s *Scrubber) Shaped(text string) string { return s.current().shaped(text) }
+
 // Own returns words of Enlist's own or of the system, cleaned like those of
 // [Scrubber.Said] but without a look into the store: that the store cannot be
 // read, and what to do about it, must be said just then. They hold no secret in

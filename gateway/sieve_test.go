@@ -9,6 +9,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // sieve puts a text through a sieve in chunks of random length.
@@ -209,4 +210,54 @@ func FuzzSieve(f *testing.F) {
 			t.Fatalf("%q is in what came out", hidden)
 		}
 	})
+}
+
+// What is looked for quickly is what is looked for slowly: by each shape's
+// pattern over everything, and by each secret as it is.
+func TestNothingIsPassedOverForSpeed(t *testing.T) {
+	const short, middle = "q7#z2", "se#cret-9"
+	f := knowing(t, token("my-agent", 1), opaque, middle, short)
+	pieces := []string{
+		token("my-agent", 1), token("other.agent-2", 7), opaque, middle, short, inviteCode, "lona_partner_", "lona_partner_a_", "lona_invite_short", "_", "J", "eyJ",
+		"eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhIn0.c2ln", "agk_live_0123456789abcdefABCDEF", "agk_test_0123456789abcdef", "agk_other_0123456789abcdef",
+		"ltx_0123456789", "ltx_short", "sk_0123456789abcdef0123", "task_0123456789abcdef0123", "rk_0123456789abcdef0123", "evt_0123456789abcdef0", " evt_0123456789abcdef0",
+		"lk_" + strings.Repeat("0a", 32), "words", " ", "...", "\u00fc", "\"", ",", "0123456789",
+	}
+	random := rand.New(rand.NewPCG(9, 10))
+	for range 5_000 {
+		var b strings.Builder
+		for range 1 + random.IntN(8) {
+			b.WriteString(pieces[random.IntN(len(pieces))])
+		}
+		text := b.String()
+		want := text
+		for _, secret := range []string{token("my-agent", 1), opaque, middle, short} {
+			mask := wire.Mask(secret)
+			if mask == secret {
+				mask = "[redacted]"
+			}
+			want = strings.ReplaceAll(want, secret, mask)
+		}
+		if got, err := f.Scrubber.Scrub(t.Context(), text); err != nil || got != wire.Mask(want) {
+			t.Fatalf("%q: got %q (%v), want %q", text, got, err, wire.Mask(want))
+		}
+	}
+}
+
+// Eight bytes at a time find what each byte by itself does.
+func TestEscapesAreFoundAtEveryPlace(t *testing.T) {
+	f := knowing(t, opaque)
+	for n := range 40 {
+		for c := range 256 {
+			text := strings.Repeat("x", n) + string([]byte{byte(c)}) + "0025" + strings.Repeat("~", n%11)
+			got := f.Scrubber.Unplain(text)
+			want := len(text)
+			if c < ' ' || c >= 0x7f || strings.ContainsRune(`%&\`, rune(c)) {
+				want = n
+			}
+			if got != want {
+				t.Fatalf("%q: got %d, want %d", text, got, want)
+			}
+		}
+	}
 }
