@@ -264,7 +264,7 @@ func TestNoFileIsLeftBehind(t *testing.T) {
 		s := newService(t)
 		f, k := homely(t, s)
 		s.on("/x", func(w http.ResponseWriter, _ *http.Request) {
-			for range 20 {
+			for range 6 {
 				fmt.Fprint(w, long[:600_000])
 				for _, name := range f.kept(t) {
 					data, err := os.ReadFile(filepath.Join(f.home, "answers", name))

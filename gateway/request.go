@@ -175,11 +175,13 @@ func (l *Lifecycle) reserved(ctx context.Context, k credstore.Key, own Protocol)
 	}
 	var routes []wire.Route
 	for _, p := range l.protocols {
-		here := func(i credstore.Info) bool { return i.Protocol == p.Wire().Name && sameService(i.Origin, k.Origin) }
-		if p == own || sameService(p.Origin(), k.Origin) || slices.ContainsFunc(stored, here) {
+		name := p.Wire().Name
+		here := slices.ContainsFunc(stored, func(i credstore.Info) bool { return i.Protocol == name && sameService(i.Origin, k.Origin) })
+		if here || p == own || sameService(p.Origin(), k.Origin) {
 			routes = append(routes, p.Wire().Reserved...)
 		}
-		if r, ok := p.(Reserver); ok {
+		// Routes are named in an answer to a registration, which is stored.
+		if r, ok := p.(Reserver); ok && (here || p == own) {
 			named, err := r.Reserved(ctx, k)
 			if err != nil {
 				return nil, err
