@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -88,3 +89,28 @@ func (c *Client) KeepEvents(n int64) { c.journal.kept = n }
 func (c *Client) Unfinished(ctx context.Context) ([]Unfinished, error) {
 	return c.journal.unfinished(ctx)
 }
+
+// Sieve is a sieve of so many bytes at a time. held hears how much is held.
+func (s *Scrubber) Sieve(size int, out func([]byte) error, held func(int)) io.WriteCloser {
+	v := &sieve{size: size, out: out}
+	v.masker = func() (*masker, error) {
+		held(cap(v.held))
+		return s.current(), s.load(context.Background())
+	}
+	return v
+}
+
+// Clean returns what may be seen of a text that is looked through at once.
+func (s *Scrubber) Clean(text string) string { return s.current().clean(text) }
+
+// Bare returns a text with all escapes undone.
+func (s *Scrubber) Bare(text string) string { return s.current().bare(text) }
+
+// Errors of a sieve.
+var (
+	ErrHides = errHides
+	ErrKnot  = errKnot
+)
+
+// Unplain returns the place of the first byte that may begin an escape.
+func (*Scrubber) Unplain(text string) int { return unplain(text, 0) }

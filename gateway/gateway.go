@@ -79,7 +79,8 @@ type Dependent interface {
 type Reserver interface {
 	Protocol
 	// Reserved returns those that the service at the origin of k named. k may
-	// be a credential of another protocol.
+	// be a credential of another protocol. It is asked only where one of its own
+	// is stored, or k is one.
 	Reserved(ctx context.Context, k credstore.Key) ([]wire.Route, error)
 }
 

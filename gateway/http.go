@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -135,6 +136,9 @@ type message struct {
 	url    *url.URL
 	header http.Header
 	body   []byte // nil: none
+	// keep takes the body of an answer that is longer than the limit, from its
+	// beginning. nil: it is cut.
+	keep func(ctx context.Context, a answer, body io.Reader) (*kept, error)
 }
 
 // answer is what came back. It does not refer to the request, which holds the
@@ -143,7 +147,15 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	cut    bool // there was more than the limit
+	cut    bool  // there was more than the limit
+	kept   *kept // what became of that; nil: nothing
+}
+
+// drop removes what was kept of an answer that nobody will see.
+func (a answer) drop() {
+	if a.kept != nil {
+		a.kept.discard()
+	}
 }
 
 // errCutShort: the connection broke within an answer.
@@ -182,13 +194,34 @@ func (c *caller) send(parent context.Context, k call, m message, limit int) (ans
 		return answer{}, c.broken(parent, k, err, wrote.Load() || !connecting.Load())
 	}
 	defer resp.RawBody().Close()
-	body, err := io.ReadAll(io.LimitReader(resp.RawBody(), int64(limit)+1))
+	return c.receive(ctx, parent, k, m, answer{status: resp.StatusCode(), header: resp.Header()}, arriving(ctx, resp.RawBody()), limit)
+}
+
+// receive reads the body of an answer. ctx is of this one request, parent of
+// the whole operation.
+func (c *caller) receive(ctx, parent context.Context, k call, m message, a answer, from io.Reader, limit int) (answer, error) {
+	var body bytes.Buffer
+	if size, err := strconv.Atoi(a.header.Get("Content-Length")); err == nil && size > 0 {
+		body.Grow(min(size, limit) + bytes.MinRead + 1) // else it is copied each time it grows
+	}
+	_, err := body.ReadFrom(io.LimitReader(from, int64(limit)+1))
 	if err != nil {
 		return answer{}, c.broken(parent, k, errors.Join(errCutShort, err), true)
 	}
-	a := answer{status: resp.StatusCode(), header: resp.Header(), body: body}
-	if len(body) > limit {
-		a.body, a.cut = body[:limit], true
+	if a.body = body.Bytes(); len(a.body) <= limit {
+		return a, nil
+	}
+	all := io.MultiReader(bytes.NewReader(a.body), from)
+	a.body, a.cut = a.body[:limit], true
+	if m.keep == nil {
+		return a, nil
+	}
+	var own *Error
+	switch a.kept, err = m.keep(ctx, a, all); {
+	case errors.As(err, &own):
+		return answer{}, own
+	case err != nil:
+		return answer{}, c.broken(parent, k, errors.Join(errCutShort, err), true)
 	}
 	return a, nil
 }

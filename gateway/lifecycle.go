@@ -18,12 +18,16 @@ type Lifecycle struct {
 	steward   *steward
 	now       func() time.Time
 	log       *slog.Logger
+	files     *files // for what is too long to be returned; nil: none are written
 
 	healing healing
 }
 
 func newLifecycle(o Options, http *caller, protocols []Protocol) *Lifecycle {
-	return &Lifecycle{store: o.Store, http: http, protocols: protocols, steward: o.steward, now: o.Now, log: o.Logger}
+	return &Lifecycle{
+		store: o.Store, http: http, protocols: protocols, steward: o.steward, now: o.Now, log: o.Logger,
+		files: newFiles(o),
+	}
 }
 
 // List returns what is stored, sorted by protocol, origin, agent, kind and

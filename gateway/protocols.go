@@ -25,7 +25,8 @@ type Options struct {
 	// Store keeps the credentials.
 	Store credstore.Store
 	// Home is the folder of the journal, the policy and what else is kept beside
-	// the store. "": the journal is in memory, and there is no policy file.
+	// the store, such as answers that are too long to be returned. "": the journal
+	// is in memory, there is no policy file, and such answers are cut.
 	Home string
 	// Env reads the user's settings; each protocol knows its own names. nil: none are set.
 	Env func(name string) string

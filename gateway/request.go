@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -37,13 +37,19 @@ type Request struct {
 }
 
 // Response is what a service answered, whatever its status was. Every secret
-// in it is masked.
+// in it is masked, in the headers, the body and the file: each stored one in
+// plain, base64, base64url, hex, URL-, HTML- and JSON-escaped, and whatever
+// looks like a secret of a known protocol. That stops echoes and accidents. It
+// does not stop a service that wants to tell its own secret: one that spells it
+// backwards, or packs it into an archive, gets it through.
 type Response struct {
 	Status    int
 	Header    map[string][]string // those worth knowing, in canonical form
 	Body      []byte              // text; empty when Binary is not
 	Truncated bool                // Body is only the beginning
 	Binary    string              // what the body is, when it is not text: "image/png, 1234 bytes"
+	File      *File               // where more than 256 KiB of a body are; nil: nowhere
+	Unfiled   string              // why not all of them are there, in a sentence; "": they are
 }
 
 // httpStatus is what the audit trail has of a response.
@@ -68,6 +74,8 @@ func (l *Lifecycle) Do(ctx context.Context, k credstore.Key, r Request) (Respons
 func (l *Lifecycle) do(ctx context.Context, k credstore.Key, r Request) (Response, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
+	ctx, quiet := reporting(ctx)
+	defer quiet()
 	p, err := l.protocol(k)
 	if err != nil {
 		return Response{}, err
@@ -76,16 +84,15 @@ func (l *Lifecycle) do(ctx context.Context, k credstore.Key, r Request) (Respons
 	if err != nil {
 		return Response{}, err
 	}
-	// Before anything is sent: an answer that cannot be looked through would
-	// have to be withheld, and what the request did would stay unknown.
-	if err := l.http.scrub.load(ctx); err != nil {
-		return Response{}, err
-	}
 	op := call{
 		protocol: k.Protocol, origin: k.Origin, acts: !safe(m.method),
 		op: m.method + " " + l.http.scrub.said(m.url.EscapedPath()),
 	}
 	l.heal(ctx, k)
+	if l.files != nil {
+		l.files.pruneOnce(ctx)
+		m.keep = func(ctx context.Context, a answer, body io.Reader) (*kept, error) { return l.keep(ctx, op, a, body) }
+	}
 	a, err := l.authorized(ctx, k, p, op, m)
 	if err != nil {
 		return Response{}, err
@@ -169,19 +176,24 @@ func (m *message) setBody(body any) error {
 // reserved returns the routes that a plain request must not reach: those of
 // the credential's protocol, and those of every protocol that lives at the
 // same service, as all of them do at the embedded gateway: because it is set to
-// that, or a credential of it is stored from there.
+// that, or a credential of it is stored from there. The scrubber learns of all
+// that is stored by the way, before anything is sent: an answer that cannot be
+// looked through would have to be withheld, and what the request did would stay
+// unknown.
 func (l *Lifecycle) reserved(ctx context.Context, k credstore.Key, own Protocol) ([]wire.Route, error) {
-	stored, err := l.store.List(ctx, "")
+	stored, err := l.http.scrub.loadAll(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var routes []wire.Route
 	for _, p := range l.protocols {
-		here := func(i credstore.Info) bool { return i.Protocol == p.Wire().Name && sameService(i.Origin, k.Origin) }
-		if p == own || sameService(p.Origin(), k.Origin) || slices.ContainsFunc(stored, here) {
+		name := p.Wire().Name
+		here := slices.ContainsFunc(stored, func(i credstore.Info) bool { return i.Protocol == name && sameService(i.Origin, k.Origin) })
+		if here || p == own || sameService(p.Origin(), k.Origin) {
 			routes = append(routes, p.Wire().Reserved...)
 		}
-		if r, ok := p.(Reserver); ok {
+		// Routes are named in an answer to a registration, which is stored.
+		if r, ok := p.(Reserver); ok && (here || p == own) {
 			named, err := r.Reserved(ctx, k)
 			if err != nil {
 				return nil, err
@@ -213,6 +225,7 @@ func (l *Lifecycle) authorized(ctx context.Context, k credstore.Key, p Protocol,
 	if err != nil || maps.EqualFunc(sent, now.header, slices.Equal[[]string]) {
 		return a, nil
 	}
+	a.drop()
 	again, _, err := l.once(ctx, k, p, op, m)
 	return again, err
 }
@@ -242,6 +255,9 @@ func (l *Lifecycle) once(ctx context.Context, k credstore.Key, p Protocol, op ca
 		return answer{}, nil, err
 	}
 	limit := maxShown + l.http.scrub.current().longest
+	if m.keep != nil {
+		limit = maxShown // whatever comes behind it is looked through as it comes
+	}
 	for hop := 0; ; hop++ {
 		a, err := l.http.retry(ctx, safe(m.method), func() (answer, error) { return l.http.send(ctx, op, m, limit) })
 		if err != nil || !isRedirect(a) {
@@ -249,95 +265,21 @@ func (l *Lifecycle) once(ctx context.Context, k credstore.Key, p Protocol, op ca
 		}
 		to, ok := redirectTo(m.url, a)
 		if !ok {
+			a.drop()
 			e := l.http.redirected(ctx, op, m.url, a)
 			e.Sent = !safe(m.method)
 			return a, m.header, e
 		}
 		routes, err := l.reserved(ctx, k, p)
 		if err != nil {
+			a.drop()
 			return a, m.header, err
 		}
 		next, ok := follow(m, a, to, routes)
 		if !ok || hop == maxHops {
 			return a, m.header, nil
 		}
+		a.drop()
 		m = next
 	}
-}
-
-// response returns what may be seen of an answer.
-func (l *Lifecycle) response(ctx context.Context, op call, m message, a answer) (Response, error) {
-	if err := l.http.scrub.load(ctx); err != nil {
-		e := op.fail(CodeWithheld, err)
-		e.Status, e.Sent = a.status, op.acts
-		return Response{}, e
-	}
-	scrub := l.http.scrub.current()
-	r := Response{Status: a.status, Header: shownHeader(a.header, m.url, scrub)}
-	if r.Binary = binary(a); r.Binary != "" {
-		return r, nil
-	}
-	text := scrub.mask(string(a.body))
-	if a.cut {
-		// A secret may lie across the end of what was read.
-		text = text[:max(0, len(text)-scrub.longest)]
-	}
-	if shown := shownText(text); shown != text {
-		text = scrub.mask(shown) // what was taken out may have hidden a secret
-	}
-	r.Truncated = a.cut || len(text) > maxShown
-	r.Body = []byte(strings.ToValidUTF8(text[:min(len(text), maxShown)], ""))
-	return r, nil
-}
-
-// shownText returns a body without invisible characters.
-func shownText(text string) string {
-	if json.Valid([]byte(text)) {
-		return string(visibleJSON([]byte(text)))
-	}
-	return visible(text)
-}
-
-// shownHeader returns the headers of an answer that are worth knowing.
-func shownHeader(h http.Header, from *url.URL, scrub *masker) map[string][]string {
-	shown := make(map[string][]string)
-	for _, name := range slices.Sorted(maps.Keys(h)) {
-		if !told(name) || len(shown) == maxHeaders {
-			continue
-		}
-		for _, value := range h[name][:min(len(h[name]), maxHeaders)] {
-			if len(value) > maxHeaderValue || name == "Location" && !within(from, value) {
-				continue
-			}
-			shown[name] = append(shown[name], scrub.mask(oneLine(scrub.mask(value))))
-		}
-	}
-	return shown
-}
-
-// within reports whether a URL in a header stays at the origin.
-func within(from *url.URL, to string) bool {
-	u, err := from.Parse(to)
-	return err == nil && originOf(u) == originOf(from)
-}
-
-// binary describes a body that is not text, or returns "".
-func binary(a answer) string {
-	sample := a.body
-	if a.cut && len(sample) > utf8.UTFMax {
-		sample = sample[:len(sample)-utf8.UTFMax]
-		for len(sample) > 0 && !utf8.RuneStart(a.body[len(sample)]) {
-			sample = sample[:len(sample)-1]
-		}
-	}
-	if utf8.Valid(sample) && !strings.ContainsRune(string(sample), 0) {
-		return ""
-	}
-	// What it says it is could hold anything.
-	kind, _, _ := strings.Cut(http.DetectContentType(a.body), ";")
-	size := fmt.Sprintf("%d bytes", len(a.body))
-	if a.cut {
-		size = "more than " + size
-	}
-	return kind + ", " + size
 }

@@ -34,6 +34,7 @@ func (c *caller) retry(ctx context.Context, idempotent bool, once func() (answer
 		if !again || !c.pause(ctx, wait) {
 			return a, err
 		}
+		a.drop()
 	}
 }
 

@@ -85,6 +85,10 @@ func (s *Scrubber) Said(ctx context.Context, text string) string {
 	return s.said(text)
 }
 
+// Shaped returns text with everything masked that looks like a secret of a
+// known protocol, and nothing else. It reads no store.
+func (s *Scrubber) Shaped(text string) string { return s.current().shaped(text) }
+
 // Own returns words of Enlist's own or of the system, cleaned like those of
 // [Scrubber.Said] but without a look into the store: that the store cannot be
 // read, and what to do about it, must be said just then. They hold no secret in
@@ -140,10 +144,21 @@ func (s *Scrubber) learn(secrets ...credstore.Secret) {
 
 // load learns every secret of the store that it does not know yet.
 func (s *Scrubber) load(ctx context.Context) error {
+	_, err := s.loadAll(ctx)
+	return err
+}
+
+// loadAll is load, and returns what is in the store.
+func (s *Scrubber) loadAll(ctx context.Context) ([]credstore.Info, error) {
 	list, err := s.store.List(ctx, "")
 	if err != nil {
-		return fmt.Errorf("read the stored secrets to mask them: %w", err)
+		return nil, fmt.Errorf("read the stored secrets to mask them: %w", err)
 	}
+	return list, s.learnAll(ctx, list)
+}
+
+// learnAll learns what is in a list of the store.
+func (s *Scrubber) learnAll(ctx context.Context, list []credstore.Info) error {
 	for _, i := range list {
 		now := stamp{i.KeyID, i.CreatedAt, i.ExpiresAt}
 		s.mu.Lock()

@@ -175,6 +175,7 @@ func reply(status int, body string, header ...string) http.HandlerFunc {
 
 // fixture is a client with all that a test looks at.
 type fixture struct {
+	home string
 	*gateway.Client
 	store credstore.Store
 	log   *bytes.Buffer

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"html"
+	"math/bits"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -73,11 +74,7 @@ func base64Within(enc *base64.Encoding, before int, secret string) string {
 func unfold(text string) string {
 	var b strings.Builder
 	done := 0
-	for i := 0; i < len(text); {
-		if c := text[i]; c >= ' ' && c < 0x7f && c != '%' && c != '&' && c != '\\' {
-			i++
-			continue
-		}
+	for i := unplain(text, 0); i < len(text); i = unplain(text, i) {
 		n, with := foldAt(text[i:])
 		if n == 0 {
 			i++
@@ -96,6 +93,33 @@ func unfold(text string) string {
 	}
 	b.WriteString(text[done:])
 	return b.String()
+}
+
+// unplain returns the place of the first byte of a text, from a place on, that
+// is not a plain character of ASCII or that an escape begins with; without one,
+// the length of the text.
+func unplain(text string, from int) int {
+	const (
+		each = 0x0101010101010101 // a byte in each of the eight
+		top  = 0x80 * each        // its highest bit
+	)
+	for ; from+8 <= len(text); from += 8 {
+		// Eight bytes at a time. Subtracting borrows from a higher byte only
+		// behind a lower one that is found, and the lowest is what counts.
+		w := headAt(text, from)
+		percent, ampersand, backslash, del := w^'%'*each, w^'&'*each, w^'\\'*each, w^0x7f*each
+		found := w | (w-' '*each)&^w | (percent-each)&^percent | (ampersand-each)&^ampersand |
+			(backslash-each)&^backslash | (del-each)&^del
+		if found &= top; found != 0 {
+			return from + bits.TrailingZeros64(found)/8
+		}
+	}
+	for ; from < len(text); from++ {
+		if c := text[from]; c < ' ' || c >= 0x7f || c == '%' || c == '&' || c == '\\' {
+			return from
+		}
+	}
+	return from
 }
 
 // foldAt returns how many bytes at the beginning of text are an escape or

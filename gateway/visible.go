@@ -12,7 +12,7 @@ import (
 // obey: control characters other than line breaks and tabs, bidirectional and
 // other formatting characters, and escape sequences.
 func visible(text string) string {
-	if !strings.ContainsFunc(text, hidden) {
+	if allVisible(text) {
 		return text
 	}
 	text = escapeSequences.ReplaceAllString(text, "")
@@ -22,6 +22,19 @@ func visible(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// allVisible reports whether nothing in a text is hidden. Nearly always so, and
+// nearly all of it is ASCII.
+func allVisible(text string) bool {
+	for i := unplain(text, 0); i < len(text); i = unplain(text, i) {
+		r, size := utf8.DecodeRuneInString(text[i:])
+		if hidden(r) {
+			return false
+		}
+		i += size
+	}
+	return true
 }
 
 func hidden(r rune) bool {

@@ -299,8 +299,9 @@ func TestDefaultProgressComesBeforeItsResult(t *testing.T) {
 }
 
 // Default: calls of one session share a channel, so that a notification can
-// reach the stream of another call. So no tool of ours sends one, and what
-// might be sent is looked through (TestASecretIsTakenOutOfWhateverElseGoesOut).
+// reach the stream of another call. So no tool of ours sends one, but for how
+// far a slow answer is (TestASlowAnswerIsReported), and what might be sent is
+// looked through (TestASecretIsTakenOutOfWhateverElseGoesOut).
 func TestDefaultNoToolNotifies(t *testing.T) {
 	r := newRig(t, nowhere)
 	var calls []string

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"regexp"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -18,34 +17,16 @@ import (
 // out. The first line is that nothing above package gateway holds one, so what
 // it finds is a bug of ours, and is logged as one.
 type redactor struct {
-	scrub  *gateway.Scrubber
-	shapes []shape
-	bug    func(ctx context.Context, message string, args ...any) string
-}
-
-// shape is the looks of a secret, and what is written in its place.
-type shape struct {
-	pattern *regexp.Regexp
-	mask    string
+	scrub *gateway.Scrubber
+	bug   func(ctx context.Context, message string, args ...any) string
 }
 
 func newRedactor(c *gateway.Client, bug func(context.Context, string, ...any) string) *redactor {
-	r := &redactor{scrub: c.Scrubber, bug: bug}
-	for _, p := range c.All() {
-		for _, s := range p.Wire().Shapes {
-			r.shapes = append(r.shapes, shape{s.Pattern, s.Mask})
-		}
-	}
-	return r
+	return &redactor{scrub: c.Scrubber, bug: bug}
 }
 
 // text masks what looks like a secret. It reads no store, so it cannot fail.
-func (r *redactor) text(s string) string {
-	for _, shape := range r.shapes {
-		s = shape.pattern.ReplaceAllString(s, shape.mask)
-	}
-	return s
-}
+func (r *redactor) text(s string) string { return r.scrub.Shaped(s) }
 
 // loadTime is how long the store may take: a keyring that hangs must not hold
 // the answer of a tool that needs no secret.

@@ -42,6 +42,7 @@ type rig struct {
 	*server.Server
 	t     *testing.T
 	store *hanging
+	ticks chan time.Time // of the clock that slow answers are reported by
 
 	mu   sync.Mutex
 	text strings.Builder
@@ -89,7 +90,7 @@ func (r *rig) written() string {
 func newRig(t *testing.T, origin string, env ...string) *rig {
 	t.Helper()
 	now := func() time.Time { return time.Date(2026, 2, 6, 12, 0, 0, 0, time.UTC) }
-	r := &rig{t: t, store: &hanging{Store: credstore.NewMemory(now)}}
+	r := &rig{t: t, store: &hanging{Store: credstore.NewMemory(now)}, ticks: make(chan time.Time)}
 	vars := map[string]string{"LONA_GATEWAY_URL": origin, "LONA_AGENT_REGISTRATION_SECRET": settingSecret}
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
@@ -113,7 +114,10 @@ func newRig(t *testing.T, origin string, env ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Server, err = server.New(server.Config{Client: c, Version: "1.2.3", Now: now, Logger: logger})
+	r.Server, err = server.New(server.Config{
+		Client: c, Version: "1.2.3", Now: now, Logger: logger,
+		Tick: func() (<-chan time.Time, func()) { return r.ticks, func() {} },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

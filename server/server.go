@@ -53,6 +53,8 @@ type Config struct {
 	// StoredIn names where secrets are kept, as credstore.Store.Backend does,
 	// for the results of tools. nil: they do not say.
 	StoredIn func(context.Context) (string, error)
+	// Tick is as in tools.Deps; nil: slow answers are reported every second.
+	Tick func() (ticks <-chan time.Time, stop func())
 	// Logger gets what happens, never what is said. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -117,7 +119,7 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithToolHandlerMiddleware(s.logged),
 		mcpserver.WithToolHandlerMiddleware(s.settle.settled),
 	)
-	tools.Register(s.mcp, tools.Deps{Client: c.Client, Now: c.Now, StoredIn: c.StoredIn, Logger: c.Logger})
+	tools.Register(s.mcp, tools.Deps{Client: c.Client, Now: c.Now, StoredIn: c.StoredIn, Tick: c.Tick, Logger: c.Logger})
 	return s, nil
 }
 

@@ -248,7 +248,7 @@ func TestSendRequestShowsWhatCame(t *testing.T) {
 		case "/text":
 			_, _ = w.Write([]byte(`{"not": "said to be JSON"}`))
 		case "/long":
-			_, _ = w.Write([]byte(strings.Repeat("ü", 50_000)))
+			_, _ = w.Write([]byte(strings.Repeat("ü", 200_000)))
 		case "/echo":
 			w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 			w.WriteHeader(http.StatusTeapot)
@@ -286,8 +286,8 @@ func TestSendRequestShowsWhatCame(t *testing.T) {
 	if got := send("GET", "/text", nil); got.Body != `{"not": "said to be JSON"}` {
 		t.Errorf("text: got %+v", got)
 	}
-	if got := send("GET", "/long", nil); !got.Truncated || len(got.Body.(string)) != 64<<10 {
-		t.Errorf("long: got %d bytes, truncated %v, want 64 KiB of it", len(got.Body.(string)), got.Truncated)
+	if got := send("GET", "/long", nil); !got.Truncated || len(got.Body.(string)) != 256<<10 || got.File != nil {
+		t.Errorf("long: got %d bytes, truncated %v, want 256 KiB of it", len(got.Body.(string)), got.Truncated)
 	}
 	if got := send("POST", "/echo", args{"body": args{"n": 1}}); got.Status != 418 || fmt.Sprint(got.Body) != "map[n:1]" {
 		t.Errorf("JSON body: got %+v", got)

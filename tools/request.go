@@ -6,15 +6,11 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/mark3labs/mcp-go/server"
 
 	"github.com/enlist-mcp/enlist/gateway"
 )
-
-// maxShown is how much of an answer a model is shown, in bytes.
-const maxShown = 64 << 10
 
 // RequestInput is the arguments of send_request.
 type RequestInput struct {
@@ -34,14 +30,22 @@ type Answer struct {
 	Body       any                 `json:"body,omitzero"`
 	Binary     string              `json:"binary,omitzero"`
 	Truncated  bool                `json:"truncated,omitzero"`
+	File       *AnswerFile         `json:"file,omitzero"`
 	NextStep   string              `json:"next_step,omitzero"`
+}
+
+// AnswerFile is where an answer is that is too long for a result.
+type AnswerFile struct {
+	Path      string `json:"path"`
+	Bytes     int64  `json:"bytes"`
+	Truncated bool   `json:"truncated,omitzero"`
 }
 
 func sendRequest(d Deps) server.ServerTool {
 	s := spec{
 		name:  "send_request",
 		title: "Send a request with a credential",
-		description: "Makes an HTTP request with a credential, to the service that issued it, and returns status, headers and body. " +
+		description: "Makes an HTTP request with a credential, to the service that issued it, and returns status, headers and body; one over 256 KiB goes into a file. " +
 			"Use it for routes that have no tool of their own; those that issue or end credentials are refused.",
 		readOnly:    false,
 		destructive: true,  // a DELETE or POST can do anything there
@@ -66,7 +70,13 @@ func sendRequest(d Deps) server.ServerTool {
 			Credential: d.Client.Lifecycle.Handle(info.Key),
 			Status:     r.Status, Headers: r.Header, Binary: r.Binary, Truncated: r.Truncated,
 		}
-		out.Body, out.Truncated = body(r)
+		out.Body = body(r)
+		if r.File != nil {
+			out.File = &AnswerFile{Path: r.File.Path, Bytes: r.File.Size, Truncated: r.File.Truncated}
+		}
+		if r.Unfiled != "" {
+			out.NextStep = r.Unfiled + " Ask for less of it at a time, if the service can."
+		}
 		if r.Status == http.StatusUnauthorized {
 			out.NextStep = "The service refused the credential: call rotate_credential, then repeat the request."
 			if !d.rotates(info.Protocol) {
@@ -79,21 +89,14 @@ func sendRequest(d Deps) server.ServerTool {
 
 // body returns the body of an answer as a model is shown it: JSON as such,
 // anything else, and what was cut, as text.
-func body(r gateway.Response) (shown any, truncated bool) {
-	if len(r.Body) == 0 {
-		return nil, r.Truncated
+func body(r gateway.Response) any {
+	switch {
+	case len(r.Body) == 0:
+		return nil
+	case !r.Truncated && isJSON(r.Header) && json.Valid(r.Body):
+		return json.RawMessage(r.Body)
 	}
-	if len(r.Body) > maxShown {
-		text := r.Body[:maxShown]
-		for len(text) > 0 && !utf8.RuneStart(r.Body[len(text)]) {
-			text = text[:len(text)-1]
-		}
-		return string(text), true
-	}
-	if !r.Truncated && isJSON(r.Header) && json.Valid(r.Body) {
-		return json.RawMessage(r.Body), false
-	}
-	return string(r.Body), r.Truncated
+	return string(r.Body)
 }
 
 // isJSON reports whether a Content-Type says JSON.

@@ -44,6 +44,8 @@ type options struct {
 	timeout time.Duration
 	// transport is the gateway client's; nil: the usual one.
 	transport http.RoundTripper
+	// home is the data folder; "": there is none.
+	home string
 }
 
 // newRig returns a model that talks about Lona to the service at origin.
@@ -65,7 +67,7 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	var err error
 	r.client, err = gateway.New(gateway.Options{
 		Store: r.store, Env: func(name string) string { return env[name] }, Now: r.clock.Now, Logger: logger,
-		Timeout: o.timeout, Transport: o.transport,
+		Timeout: o.timeout, Transport: o.transport, Home: o.home,
 		Sleep: func(_ context.Context, d time.Duration) error {
 			r.clock.Advance(d)
 			return nil

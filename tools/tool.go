@@ -54,7 +54,7 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 			if err := bind(req, &in); err != nil {
 				return failed(badArguments(s.name, "The arguments cannot be read: "+unreadable(err)+".")), nil
 			}
-			out, err := handle(ctx, in)
+			out, err := handle(d.withProgress(ctx, req), in)
 			if err != nil {
 				return failed(d.explain(ctx, s, err)), nil
 			}

@@ -27,6 +27,9 @@ type Deps struct {
 	// StoredIn names where secrets are kept, as credstore.Store.Backend does.
 	// nil: results do not say.
 	StoredIn func(context.Context) (string, error)
+	// Tick starts the clock at whose ticks a client that wants to know hears how
+	// far a slow answer is. nil: one that ticks every second.
+	Tick func() (ticks <-chan time.Time, stop func())
 	// Logger gets what only a bug of ours can cause. nil: nothing is logged.
 	Logger *slog.Logger
 }

@@ -78,6 +78,12 @@ func (p *program) request(ctx context.Context, c *client, handle string, r gatew
 		if answer.Truncated {
 			fmt.Fprintln(p.stderr, "enlist: the body was longer; this is its beginning")
 		}
+		if answer.Unfiled != "" {
+			fmt.Fprintln(p.stderr, "enlist:", answer.Unfiled)
+		}
+		if f := answer.File; f != nil {
+			fmt.Fprintf(p.stderr, "enlist: %s has %d bytes of it\n", f.Path, f.Size)
+		}
 	}
 	if err == nil && answer.Status >= 400 {
 		return fmt.Errorf("%s answered HTTP %d", info.Origin, answer.Status)
@@ -92,10 +98,14 @@ type answer struct {
 	Body      any                 `json:"body,omitzero"` // JSON as it came, else a string
 	Truncated bool                `json:"truncated,omitzero"`
 	Binary    string              `json:"binary,omitzero"`
+	File      string              `json:"file,omitzero"`
 }
 
 func newAnswer(r gateway.Response) answer {
 	a := answer{Status: r.Status, Headers: r.Header, Truncated: r.Truncated, Binary: r.Binary}
+	if r.File != nil {
+		a.File = r.File.Path
+	}
 	switch {
 	case json.Valid(r.Body):
 		a.Body = json.RawMessage(r.Body)
