@@ -98,7 +98,17 @@ var (
 	errNotEnvelope = errors.New("the item is not one of Enlist's")
 	errOtherKey    = errors.New("the item belongs to another credential")
 	errNewer       = errors.New("the item was written by a newer Enlist")
+	errNewerList   = fmt.Errorf("%w: the keyring's own list", errNewer)
 )
+
+// newer reports whether a newer Enlist wrote an item. It may hold what this one
+// does not understand, so nothing is put in its place and it is not deleted.
+func newer(data []byte) bool {
+	var e struct {
+		Version int `json:"v"`
+	}
+	return json.Unmarshal(data, &e) == nil && e.Version > envelopeVersion
+}
 
 // decode returns the credential in an envelope, which must be that of k.
 func decode(k Key, data []byte) (Credential, error) {

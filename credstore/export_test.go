@@ -82,3 +82,12 @@ func ReadKeyring(ctx context.Context, r Ring, k Key) error {
 func ProbeKeyring(ctx context.Context, r Ring) error {
 	return newKeyringVault(r, "", realSystem().first).probe(ctx)
 }
+
+// Ring returns the keyring that a system has.
+func (s System) Ring() Ring { return s.ring }
+
+func KeyringNeeds(system string, state KeyringState, cause error) string {
+	return keyringNeeds(system, state, cause)
+}
+
+func StateOfKeyring(cause error) KeyringState { return keyringState(cause) }

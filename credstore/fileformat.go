@@ -41,6 +41,8 @@ const (
 	maxSalt         = 64
 )
 
+var errNewerFile = errors.New("the file was written by a newer Enlist")
+
 // sealed is the encrypted file.
 type sealed struct {
 	Format  string       `json:"format"`
@@ -88,7 +90,7 @@ func parse(data []byte) (sealed, error) {
 		return sealed{}, errors.New("not an encrypted credential file")
 	}
 	if f.Version > fileVersion {
-		return sealed{}, fmt.Errorf("version %d was written by a newer Enlist", f.Version)
+		return sealed{}, fmt.Errorf("version %d: %w", f.Version, errNewerFile)
 	}
 	if err := f.Key.check(); err != nil {
 		return sealed{}, err
