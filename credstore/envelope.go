@@ -58,14 +58,7 @@ func encode(c Credential) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	err := e.Encode(envelope{
-		Version:  envelopeVersion,
-		Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Kind: c.Kind, Label: c.Label,
-		State: c.State, KeyID: c.KeyID,
-		Created: stamp(c.CreatedAt), Expires: stamp(c.ExpiresAt),
-		Attrs: c.Attrs, Secret: c.Secret.Reveal(),
-	})
-	if err != nil {
+	if err := e.Encode(enclose(c)); err != nil {
 		return nil, err
 	}
 	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
@@ -73,6 +66,17 @@ func encode(c Credential) ([]byte, error) {
 		return nil, &sizeError{len(data)}
 	}
 	return data, nil
+}
+
+// enclose returns the envelope of a credential.
+func enclose(c Credential) envelope {
+	return envelope{
+		Version:  envelopeVersion,
+		Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Kind: c.Kind, Label: c.Label,
+		State: c.State, KeyID: c.KeyID,
+		Created: stamp(c.CreatedAt), Expires: stamp(c.ExpiresAt),
+		Attrs: c.Attrs, Secret: c.Secret.Reveal(),
+	}
 }
 
 // sizeError says how large an envelope would be.
@@ -125,7 +129,15 @@ func decode(k Key, data []byte) (Credential, error) {
 // decodeAny returns the credential in an envelope, whosoever it is.
 func decodeAny(data []byte) (Credential, error) {
 	var e envelope
-	if err := json.Unmarshal(data, &e); err != nil || e.Version < 1 {
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Credential{}, errNotEnvelope
+	}
+	return e.credential()
+}
+
+// credential returns the credential in an envelope.
+func (e envelope) credential() (Credential, error) {
+	if e.Version < 1 {
 		return Credential{}, errNotEnvelope
 	}
 	if e.Version > envelopeVersion {
