@@ -58,6 +58,7 @@ func encode(c Credential) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
+	//nolint:gosec // the envelope goes into a vault, which is where secrets are kept
 	if err := e.Encode(enclose(c)); err != nil {
 		return nil, err
 	}
@@ -107,11 +108,18 @@ var (
 
 // newer reports whether a newer Enlist wrote an item. It may hold what this one
 // does not understand, so nothing is put in its place and it is not deleted.
-func newer(data []byte) bool {
-	var e struct {
+func newer(data []byte) bool { return versionOf(data) > envelopeVersion }
+
+// versionOf returns the version of an item, or 0. It looks at nothing else: in a
+// version to come all the rest may be of another shape.
+func versionOf(data []byte) int {
+	var item struct {
 		Version int `json:"v"`
 	}
-	return json.Unmarshal(data, &e) == nil && e.Version > envelopeVersion
+	if json.Unmarshal(data, &item) != nil {
+		return 0
+	}
+	return item.Version
 }
 
 // decode returns the credential in an envelope, which must be that of k.
@@ -130,6 +138,9 @@ func decode(k Key, data []byte) (Credential, error) {
 func decodeAny(data []byte) (Credential, error) {
 	var e envelope
 	if err := json.Unmarshal(data, &e); err != nil {
+		if newer(data) {
+			return Credential{}, errNewer
+		}
 		return Credential{}, errNotEnvelope
 	}
 	return e.credential()

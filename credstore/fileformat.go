@@ -81,6 +81,9 @@ func parse(data []byte) (sealed, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	if err := d.Decode(&f); err != nil {
+		if newer := refuseNewer(data); newer != nil {
+			return sealed{}, newer
+		}
 		return sealed{}, fmt.Errorf("not an encrypted credential file: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -109,6 +112,19 @@ func parse(data []byte) (sealed, error) {
 		seen[item.ID] = true
 	}
 	return f, nil
+}
+
+// refuseNewer looks at the version and at nothing else: in one to come all the
+// rest may be of another shape.
+func refuseNewer(data []byte) error {
+	var head struct {
+		Format  string `json:"format"`
+		Version int    `json:"version"`
+	}
+	if json.Unmarshal(data, &head) == nil && head.Format == fileFormat && head.Version > fileVersion {
+		return fmt.Errorf("version %d: %w", head.Version, errNewerFile)
+	}
+	return nil
 }
 
 func (b box) check() error {

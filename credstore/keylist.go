@@ -64,15 +64,11 @@ var (
 
 // parsePart reads a part of the list.
 func parsePart(n int, data []byte) (keyPart, int, error) {
-	var in listPart
-	d := json.NewDecoder(bytes.NewReader(data))
-	if err := d.Decode(&in); err != nil || in.Version < 1 {
-		return keyPart{}, 0, errListPart
-	}
-	if in.Version > keyListVersion {
+	if versionOf(data) > keyListVersion {
 		return keyPart{}, 0, errNewerList
 	}
-	if in.Part != n || in.Parts < 0 || in.Parts > maxListParts {
+	var in listPart
+	if err := json.Unmarshal(data, &in); err != nil || in.Version < 1 || in.Part != n || in.Parts < 0 || in.Parts > maxListParts {
 		return keyPart{}, 0, errListPart
 	}
 	p := keyPart{keys: make(map[Key]bool), stored: true}

@@ -13,10 +13,10 @@ type names struct {
 	keys map[Key]bool
 	// own: the keys are from a list of the vault's own, which may be wrong.
 	own bool
-	// unlisted: there is no such list yet.
+	// none: there is no such list yet.
 	none bool
-	// nameless are the ids of items that do not say whose they are.
-	nameless []string
+	// nameless are the ids of items that do not say whose they are, and why.
+	nameless map[string]error
 	// broken is what is wrong with the parts of the vault's own list.
 	broken []error
 }
@@ -39,7 +39,7 @@ func (v *keyringVault) names(ctx context.Context) (names, error) {
 
 // names implements lister.
 func (v *fileVault) names(context.Context) (names, error) {
-	said := names{keys: make(map[Key]bool)}
+	said := names{keys: make(map[Key]bool), nameless: make(map[string]error)}
 	f, _, err := v.read("inspect")
 	if err != nil || len(f.Items) == 0 {
 		return said, err
@@ -51,7 +51,7 @@ func (v *fileVault) names(context.Context) (names, error) {
 	for _, item := range f.Items {
 		c, err := item.credential(key)
 		if err != nil {
-			said.nameless = append(said.nameless, item.ID)
+			said.nameless[item.ID] = err
 			continue
 		}
 		said.keys[c.Key] = true
@@ -119,13 +119,16 @@ func (n names) flaws(rows []row) []finding {
 	for _, r := range rows {
 		known[id(r.Key)] = true
 	}
-	for _, id := range n.nameless {
+	for _, id := range slices.Sorted(maps.Keys(n.nameless)) {
 		if known[id] {
 			continue // it is found by its key
 		}
 		f := explain(FlawUnreadable, Key{})
-		f.Detail = "item " + id[:min(len(id), 12)] + " cannot be read, and nothing says whose it is"
 		f.Remedy = "put back a copy of the file"
+		if errors.Is(n.nameless[id], errNewer) {
+			f = explain(FlawNewer, Key{})
+		}
+		f.Detail = "item " + id[:min(len(id), 12)] + " cannot be read, and nothing says whose it is"
 		found = append(found, finding{Flaw: f})
 	}
 	return found
