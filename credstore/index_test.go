@@ -3,6 +3,7 @@ package credstore_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -60,7 +61,7 @@ func TestDamagedIndexHidesNoSecretAndHasARemedy(t *testing.T) {
 		"with garbage in the last":    garbage(len(good)-200, len(good)),
 		"with zeros for rows":         append(bytes.Clone(good[:4096]), make([]byte, len(good)-4096)...),
 		"all garbage":                 garbage(0, len(good)),
-		"of a later version":          bytes.Join([][]byte{good[:60], {0, 0, 0, 2}, good[64:]}, nil),
+		"of a version beyond reason":  bytes.Join([][]byte{good[:60], {1, 0, 0, 2}, good[64:]}, nil),
 		"with one letter of a row":    bytes.Join([][]byte{good[:second], []byte("a1B2c3D4e5F7"), good[second+12:]}, nil),
 		"with one letter of a column": bytes.Replace(good, []byte("key_id"), []byte("key_ie"), 1),
 	}
@@ -82,11 +83,10 @@ func TestDamagedIndexHidesNoSecretAndHasARemedy(t *testing.T) {
 			wantRemedy(t, s.Delete(t.Context(), c.Key), credstore.ErrDamaged)
 			wantGet(t, s, c)
 			remove(t, path) // what the remedy says
-			wantListed(t, s)
+			wantListed(t, s, "a", "b", "c")
 			wantGet(t, s, c)
-			wantListed(t, s, "b") // used, so it is listed again
 			put(t, s, credstoretest.Lona("d"))
-			wantListed(t, openOn(t, o, on), "b", "d")
+			wantListed(t, openOn(t, o, on), "a", "b", "c", "d")
 		})
 	}
 }
@@ -132,8 +132,8 @@ func TestIndexThatWasMovedAwayIsLeftAlone(t *testing.T) {
 		}
 	}
 	put(t, s, credstoretest.Lona("d"))
-	wantListed(t, s, "d")
-	wantListed(t, openOn(t, o, on), "d")
+	wantListed(t, s, "a", "b", "c", "d")
+	wantListed(t, openOn(t, o, on), "a", "b", "c", "d")
 }
 
 // What has the old index open must not touch the log of the new one.
@@ -146,11 +146,11 @@ func TestIndexThatWasMovedAwayUnderAnotherProcess(t *testing.T) {
 	}
 	other := openOn(t, o, on)
 	put(t, other, credstoretest.Lona("e"))
-	wantListed(t, old, "e")
+	wantListed(t, old, "a", "b", "c", "d", "e")
 	put(t, old, credstoretest.Lona("f"))
 	put(t, other, credstoretest.Lona("g"))
 	for _, s := range []credstore.Store{old, other, openOn(t, o, on)} {
-		wantListed(t, s, "e", "f", "g")
+		wantListed(t, s, "a", "b", "c", "d", "e", "f", "g")
 	}
 }
 
@@ -163,13 +163,16 @@ func TestNewIndexTakesNothingFromAnOldOnesLog(t *testing.T) {
 	if len(wal) == 0 {
 		t.Fatal("there is no log")
 	}
+	if err := s.Delete(t.Context(), credstoretest.Lona("in the log").Key); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.(io.Closer).Close(); err != nil {
 		t.Fatal(err)
 	}
 	remove(t, path)
 	write(t, path+"-wal", string(wal), 0o600)
 	put(t, s, credstoretest.Lona("d"))
-	wantListed(t, s, "d")
+	wantListed(t, s, "a", "b", "c", "d")
 }
 
 func TestIndexOnAFullDiskChangesNothing(t *testing.T) {
@@ -194,6 +197,24 @@ func TestIndexOnAFullDiskChangesNothing(t *testing.T) {
 	infos, err := openOn(t, o, on).List(t.Context(), "")
 	if err != nil || len(infos) != 3+stored-1 {
 		t.Errorf("got %d, %v, want %d", len(infos), err, 3+stored-1)
+	}
+}
+
+func TestIndexOnAReadOnlyDiskChangesNothing(t *testing.T) {
+	o, on, _, _ := indexed(t)
+	s := openOn(t, o, on.WithPragmas("&_pragma=query_only(1)"))
+	before := fmt.Sprint(ringOf(on).items)
+	next := credstoretest.Lona("b")
+	next.Secret = credstore.NewSecret("next s3cr3t")
+	for _, err := range []error{
+		s.Put(t.Context(), next), s.Put(t.Context(), credstoretest.Lona("d")), s.Delete(t.Context(), next.Key),
+	} {
+		wantRemedy(t, err, credstore.ErrUnavailable)
+	}
+	wantListed(t, s, "a", "b", "c")
+	wantGet(t, s, credstoretest.Lona("b"))
+	if got := fmt.Sprint(ringOf(on).items); got != before {
+		t.Errorf("the keyring was changed: %s", got)
 	}
 }
 

@@ -62,7 +62,7 @@ func TestAutoLeavesNothingOfItsSelfTest(t *testing.T) {
 	r := newFaultyRing()
 	s := openOn(t, options(t, credstore.ModeAuto), credstore.QuickSystem().WithRing(r))
 	put(t, s, credstoretest.Lona("my-agent"))
-	if got, want := len(r.items), 1; got != want {
+	if got, want := len(r.credentials()), 1; got != want {
 		t.Errorf("got %d items, want %d: %v", got, want, r.items)
 	}
 }
@@ -166,8 +166,8 @@ func TestTwoFirstWritersAgree(t *testing.T) {
 		t.Errorf("the keyring was asked %d times, want once", got)
 	}
 	infos, err := openOn(t, o, credstore.QuickSystem().WithRing(r)).List(t.Context(), "")
-	if err != nil || len(infos) != 8 || len(r.items) != 8 {
-		t.Errorf("got %d listed, %d in the keyring, %v, want 8", len(infos), len(r.items), err)
+	if err != nil || len(infos) != 8 || len(r.credentials()) != 8 {
+		t.Errorf("got %d listed, %d in the keyring, %v, want 8", len(infos), len(r.credentials()), err)
 	}
 }
 
@@ -234,6 +234,21 @@ func TestAnotherModeIsRefusedWhereTheIndexIsGone(t *testing.T) {
 	o.Mode = credstore.ModeFile
 	_, err := openOn(t, o, system).Backend(t.Context())
 	wantRemedy(t, err, credstore.ErrUnavailable)
+}
+
+// Where a keyring was asked for that does not work, the file can be asked for
+// instead: nothing was stored.
+func TestFileAfterAKeyringThatNeverWorked(t *testing.T) {
+	r := newFaultyRing()
+	r.fail(func(_, _, _ string) (bool, error) { return true, errLocked })
+	on := credstore.QuickSystem().WithRing(r)
+	o := options(t, credstore.ModeAuto)
+	o.Mode = credstore.ModeKeyring
+	c := credstoretest.Lona("my-agent")
+	wantRemedy(t, openOn(t, o, on).Put(t.Context(), c), credstore.ErrUnavailable)
+	o.Mode = credstore.ModeFile
+	put(t, openOn(t, o, on), c)
+	wantBackend(t, openOn(t, o, on), credstore.ModeFile)
 }
 
 func TestMemoryTouchesNothing(t *testing.T) {
