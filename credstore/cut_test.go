@@ -64,14 +64,14 @@ func TestIndexCutAnywhereHealsAndLosesNoSecret(t *testing.T) {
 		},
 		"with its log": {
 			func(h cutHome) int { return len(h.index) },
-			func(n int) bool { return n%4 == 0 || n%page < 8 || n%page > page-8 },
+			func(n int) bool { return n%16 == 0 || n%page < 8 || n%page > page-8 },
 			func(h cutHome, n int) []byte { return h.index[:n] },
 			func(h cutHome, _ int) []byte { return h.log },
 		},
 		"in its log": {
 			func(h cutHome) int { return len(h.log) },
 			// What is not a whole frame SQLite does not look at.
-			func(n int) bool { f := (n - 32) % (24 + page); return n%16 == 0 || -8 < f && f < 32 || f > 16+page },
+			func(n int) bool { f := (n - 32) % (24 + page); return n%32 == 0 || -4 < f && f < 28 || f > 20+page },
 			func(h cutHome, _ int) []byte { return h.index },
 			func(h cutHome, n int) []byte { return h.log[:n] },
 		},
@@ -108,7 +108,7 @@ func TestIndexCutAnywhereHealsAndLosesNoSecret(t *testing.T) {
 				default:
 					worked++
 				}
-				if n%64 < 2 { // each takes ten times as long
+				if n%128 < 2 { // each takes ten times as long
 					h.wantHealed(t, s, fmt.Sprintf("cut at %d", n))
 				}
 			}
