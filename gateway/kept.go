@@ -24,7 +24,7 @@ type kept struct {
 	binary string // what it is, when it is not text
 	file   *file  // nil: there is none
 	cut    bool   // the file has only the beginning
-	why    string // why there is no file
+	why    string // why there is no file, or not all in it
 }
 
 // errFull: the file is as large as it may become.
