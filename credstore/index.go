@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,6 +49,9 @@ type index struct {
 	mu     sync.Mutex
 	db     *sql.DB     // nil: not open
 	opened fs.FileInfo // the file that db has open
+
+	rows    []row // what all read last; nil: to be read again
+	version int64 // as of which change of others
 }
 
 const (
@@ -176,22 +181,48 @@ func (x *index) build(ctx context.Context, path string, infos []Info) (err error
 // list returns the rows of a protocol, or all for "", sorted.
 func (x *index) list(ctx context.Context, protocol string) (rows []row, err error) {
 	err = x.with(ctx, "list", func(db *sql.DB) error {
-		query, args := `SELECT `+indexColumns+` FROM credentials`, []any(nil)
-		if protocol != "" {
-			query, args = query+` WHERE protocol = $1`, []any{protocol}
+		all, err := x.all(ctx, db)
+		for _, r := range all {
+			if protocol == "" || r.Protocol == protocol {
+				r.Attrs = maps.Clone(r.Attrs)
+				rows = append(rows, r)
+			}
 		}
-		rows, err = scanAll(db.QueryContext(ctx, query+` ORDER BY protocol, origin, agent, kind, label`, args...))
 		return err
 	})
 	return rows, err
 }
 
+// all returns every row, sorted. It reads them only when somebody has written
+// since the last time: whoever makes a request lists what is stored several
+// times. Nobody changes what it returns.
+func (x *index) all(ctx context.Context, db *sql.DB) ([]row, error) {
+	var version int64 // counts what other connections have committed
+	if err := db.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&version); err != nil {
+		return nil, err
+	}
+	if x.rows != nil && x.version == version {
+		return x.rows, nil
+	}
+	rows, err := scanAll(db.QueryContext(ctx, `SELECT `+indexColumns+` FROM credentials ORDER BY protocol, origin, agent, kind, label`))
+	if err != nil {
+		return nil, err
+	}
+	if rows == nil {
+		rows = []row{}
+	}
+	// What was committed in between shows in the next version.
+	x.rows, x.version = rows, version
+	return rows, nil
+}
+
 // find returns the row of a key.
 func (x *index) find(ctx context.Context, k Key) (r row, ok bool, err error) {
 	err = x.with(ctx, "read", func(db *sql.DB) error {
-		rows, err := scanAll(db.QueryContext(ctx, `SELECT `+indexColumns+` FROM credentials`+indexWhere, keyArgs(k)...))
-		if len(rows) > 0 {
-			r, ok = rows[0], true
+		all, err := x.all(ctx, db)
+		if n := slices.IndexFunc(all, func(r row) bool { return r.Key == k }); n >= 0 {
+			r, ok = all[n], true
+			r.Attrs = maps.Clone(r.Attrs)
 		}
 		return err
 	})
@@ -222,12 +253,16 @@ func (x *index) setListed(ctx context.Context) error {
 // put writes a row in the place of the one with its key. The caller holds the
 // write lock and has created the index.
 func (x *index) put(ctx context.Context, r row) error {
-	return x.with(ctx, "write", func(db *sql.DB) error { return upsert(ctx, db, r) })
+	return x.with(ctx, "write", func(db *sql.DB) error {
+		x.rows = nil
+		return upsert(ctx, db, r)
+	})
 }
 
 // remove removes the row of a key, if there is one.
 func (x *index) remove(ctx context.Context, k Key) error {
 	return x.with(ctx, "delete", func(db *sql.DB) error {
+		x.rows = nil
 		_, err := db.ExecContext(ctx, `DELETE FROM credentials`+indexWhere, keyArgs(k)...)
 		return err
 	})
@@ -245,7 +280,7 @@ func (x *index) drop() error {
 		return nil
 	}
 	err := x.db.Close()
-	x.db, x.opened = nil, nil
+	x.db, x.opened, x.rows = nil, nil, nil
 	return err
 }
 
