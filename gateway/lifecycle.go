@@ -20,10 +20,20 @@ type Lifecycle struct {
 	log       *slog.Logger
 
 	healing healing
+	spread  *spread
+	rests   rests
+	idleFor func(context.Context, time.Duration) error
 }
 
 func newLifecycle(o Options, http *caller, protocols []Protocol) *Lifecycle {
-	return &Lifecycle{store: o.Store, http: http, protocols: protocols, steward: o.steward, now: o.Now, log: o.Logger}
+	l := &Lifecycle{
+		store: o.Store, http: http, protocols: protocols, steward: o.steward, now: o.Now, log: o.Logger,
+		spread: o.spread, idleFor: o.Idle,
+	}
+	if l.idleFor == nil {
+		l.idleFor = sleep
+	}
+	return l
 }
 
 // List returns what is stored, sorted by protocol, origin, agent, kind and
