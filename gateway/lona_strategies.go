@@ -12,16 +12,21 @@ import (
 // Strategies returns the list of strategies as the service sent it, with
 // every secret masked. A token that it refuses is renewed once.
 func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
+	act := Act{Action: ActRead, Key: k, Method: http.MethodGet, Path: wire.LonaStrategiesPath}
+	return does(ctx, l.steward, act, func(ctx context.Context) (json.RawMessage, error) { return l.strategies(ctx, k) })
+}
+
+func (l *Lona) strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
-	list, err := l.strategies(ctx, k)
+	list, err := l.listStrategies(ctx, k)
 	if unauthorized(err) && l.Renew(ctx, k) == nil {
-		return l.strategies(ctx, k)
+		return l.listStrategies(ctx, k)
 	}
 	return list, err
 }
 
-func (l *Lona) strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
+func (l *Lona) listStrategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
 	op := call{protocol: wire.LonaName, origin: k.Origin, op: "list the strategies"}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.Origin+wire.LonaStrategiesPath, nil)
 	if err != nil {

@@ -227,6 +227,45 @@ func TestKeepLeavesAServiceThatIsDownAlone(t *testing.T) {
 	}
 }
 
+// overtaken is a store whose list is out of date by the time it is read.
+type overtaken struct {
+	credstore.Store
+	meanwhile func()
+}
+
+func (s *overtaken) List(ctx context.Context, protocol string) ([]credstore.Info, error) {
+	list, err := s.Store.List(ctx, protocol)
+	if meanwhile := s.meanwhile; meanwhile != nil {
+		s.meanwhile = nil
+		meanwhile()
+	}
+	return list, err
+}
+
+// TestKeepDoesNotRenewWhatAnotherProcessHas has the credential used elsewhere
+// between the look and the renewal.
+func TestKeepDoesNotRenewWhatAnotherProcessHas(t *testing.T) {
+	for _, r := range renewings() {
+		gw := r.gateway(t)
+		store := credstore.NewMemory(gw.Clock.Now)
+		other := r.fixture(t, gw, setup{store: store})
+		i := r.join(t, other, gw.Gateway)
+		gw.Clock.Advance(r.life * 95 / 100)
+		gw.forget(0)
+		stale := &overtaken{Store: store, meanwhile: func() {
+			if got, err := other.Lifecycle.Do(t.Context(), i.Key, get(r.path(i))); err != nil || got.Status != http.StatusOK {
+				t.Errorf("%s: got %d, %v", r.name, got.Status, err)
+			}
+		}}
+
+		r.keep(t, gw, stale, 5*time.Minute, func(*fixture) {})
+
+		if got, _ := gw.counted(); got != 1 {
+			t.Errorf("%s: got %d renewals, want the one of the other process", r.name, got)
+		}
+	}
+}
+
 func TestKeepEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	f := newFixture(t, setup{idle: func(ctx context.Context, _ time.Duration) error {
