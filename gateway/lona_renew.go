@@ -65,6 +65,9 @@ func (l *Lona) Renew(ctx context.Context, k credstore.Key) error {
 		return l.renew(ctx, held, nil)
 	case !refused || !same(held, credstore.Credential{Secret: p.secret}):
 		return nil
+	case held.Attrs[lonaAdopted] == lonaMark(held.Secret):
+		// It may be anybody's: only what was registered here is registered again.
+		return &RefusedError{Why: "The service refuses the token of " + k.Agent + ", which was taken over from LONA_API_KEY.", Tool: lonaRegisterTool}
 	}
 	err = l.renew(ctx, held, l.mayReplaceRefused)
 	if errors.Is(err, errLonaAccepted) {
