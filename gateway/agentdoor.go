@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type AgentDoor struct {
 	store  credstore.Store
 	now    func() time.Time
 	log    *slog.Logger
+	spread *spread
 
 	mu sync.Mutex
 	// seen has what is worth knowing of a key pair until the process ends.
@@ -64,7 +66,7 @@ func newAgentDoor(o Options, http *caller) (*AgentDoor, error) {
 		return nil, err
 	}
 	return &AgentDoor{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger, spread: o.spread,
 		seen: make(map[credstore.Key]agentDoorSeen),
 	}, nil
 }
@@ -126,7 +128,7 @@ func (a *AgentDoor) forgotten(k credstore.Key) {
 }
 
 // Authorize implements [Protocol]. It sends the JWT, renewed where it is in the
-// last fifth of its life, and the API key where there is none to be had.
+// last fifth of its life or so, and the API key where there is none to be had.
 func (a *AgentDoor) Authorize(ctx context.Context, k credstore.Key, req *http.Request) error {
 	if originOf(req.URL) != k.Origin {
 		return errors.New("a credential goes to the origin that issued it only")
@@ -180,7 +182,7 @@ func (a *AgentDoor) bearer(ctx context.Context, k credstore.Key) (credstore.Secr
 	if err != nil {
 		return credstore.Secret{}, err
 	}
-	if token.StateAt(a.now()) == credstore.StateActive {
+	if a.spread.fresh(token.Info, a.now()) {
 		return token.Secret, nil
 	}
 	instead := token
@@ -215,11 +217,29 @@ func (a *AgentDoor) Renew(ctx context.Context, k credstore.Key) error {
 		return err
 	}
 	refused := token.Secret
+	if unasked(ctx) {
+		refused = credstore.Secret{} // one that is good enough is not replaced
+	}
 	if p, ok := ctx.Value(presentedKey{}).(*presented); ok && !p.secret.IsZero() {
 		refused = p.secret
 	}
 	_, err = a.renew(ctx, k, refused)
 	return err
+}
+
+// Due implements [Renewer].
+func (a *AgentDoor) Due(_ context.Context, i credstore.Info, stored []credstore.Info) time.Time {
+	if i.State != credstore.StateActive {
+		return time.Time{}
+	}
+	stored = append([]credstore.Info{a.remembered(i.Key).token.Info}, stored...)
+	n := slices.IndexFunc(stored, func(t credstore.Info) bool {
+		return t.Key == behind(i.Key, credstore.KindToken) && t.Attrs[agentDoorAgentID] == i.Attrs[agentDoorAgentID]
+	})
+	if n < 0 {
+		return time.Time{} // it is had when it is needed
+	}
+	return a.spread.due(stored[n])
 }
 
 // renew gets a JWT in the place of one that has expired or was refused. Of
@@ -238,7 +258,7 @@ func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Se
 	if err != nil {
 		return credstore.Secret{}, err
 	}
-	if now.StateAt(a.now()) == credstore.StateActive && !same(now, credstore.Credential{Secret: old}) {
+	if a.spread.fresh(now.Info, a.now()) && !same(now, credstore.Credential{Secret: old}) {
 		return now.Secret, nil
 	}
 	fresh, err := a.signIn(ctx, c, c.Attrs[agentDoorAgentID], agentDoorAuthPath(c.Info))

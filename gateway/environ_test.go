@@ -74,13 +74,14 @@ func TestEnvironLeavesOutWhatIsEnlists(t *testing.T) {
 
 func TestEnvironRefusesWhatDoesNotWork(t *testing.T) {
 	k := lonaKey("http://127.0.0.1:1", "my-agent")
+	fixed := credstore.Key{Protocol: "lithtrix", Origin: "http://127.0.0.1:1", Agent: "my-agent", Kind: "api_key"}
 	secret := credstore.NewSecret("Secret-Key-0123456789")
 	tests := []struct {
 		name string
 		cred credstore.Credential
 		want string
 	}{
-		{"expired", credstore.Credential{Info: credstore.Info{Key: k, ExpiresAt: start.Add(-time.Second)}, Secret: secret}, "expired: rotate it"},
+		{"expired", credstore.Credential{Info: credstore.Info{Key: fixed, ExpiresAt: start.Add(-time.Second)}, Secret: secret}, "expired: rotate it"},
 		{"revoked", credstore.Credential{Info: credstore.Info{Key: k, State: credstore.StateRevoked}, Secret: secret}, "revoked: register"},
 		{"pending", credstore.Credential{Info: credstore.Info{Key: k, State: credstore.StatePending}}, "pending: register"},
 	}
@@ -88,7 +89,7 @@ func TestEnvironRefusesWhatDoesNotWork(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, setup{})
 			f.put(t, tt.cred)
-			got, err := f.Lifecycle.Environ(t.Context(), k, nil)
+			got, err := f.Lifecycle.Environ(t.Context(), tt.cred.Key, nil)
 			var refused *gateway.RefusedError
 			if got != nil || !errors.As(err, &refused) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %q (%v), want a refusal with %q", got, err, tt.want)

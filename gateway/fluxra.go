@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -96,6 +97,7 @@ type Fluxra struct {
 	now    func() time.Time
 	log    *slog.Logger
 	begun  begun
+	spread *spread
 	// unstored also has the access tokens that no store could keep.
 	unstored unstored
 }
@@ -106,7 +108,7 @@ func newFluxra(o Options, http *caller) (*Fluxra, error) {
 		return nil, err
 	}
 	return &Fluxra{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger, spread: o.spread,
 		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
 	}, nil
 }
@@ -424,8 +426,28 @@ func (f *Fluxra) Renew(ctx context.Context, k credstore.Key) error {
 	if p, ok := ctx.Value(presentedKey{}).(*presented); ok && !p.secret.IsZero() {
 		token.Secret = p.secret
 	}
-	_, err = f.renewed(ctx, k, bearer(token.Secret))
+	refused := bearer(token.Secret)
+	if unasked(ctx) {
+		refused = "" // one that is good enough is not replaced
+	}
+	_, err = f.renewed(ctx, k, refused)
 	return err
+}
+
+// Due implements [Renewer].
+func (f *Fluxra) Due(_ context.Context, i credstore.Info, stored []credstore.Info) time.Time {
+	if i.State != credstore.StateActive {
+		return time.Time{}
+	}
+	k := ofKind(i.Key, credstore.KindAccess)
+	if c, ok := f.unstored.waiting(k); ok {
+		stored = append([]credstore.Info{c.Info}, stored...)
+	}
+	n := slices.IndexFunc(stored, func(t credstore.Info) bool { return t.Key == k && t.Attrs[fluxraKeyID] == i.KeyID })
+	if n < 0 {
+		return time.Time{} // it is had when it is needed
+	}
+	return f.spread.due(stored[n])
 }
 
 func bearer(token credstore.Secret) string { return "Bearer " + token.Reveal() }

@@ -82,7 +82,7 @@ func (f *Fluxra) token(ctx context.Context, held credstore.Credential) (credstor
 // fresh reports whether an access token need not be renewed. refused is the
 // header that the service refused; "": none.
 func (f *Fluxra) fresh(token credstore.Credential, refused string) bool {
-	return f.alive(token, refused) && token.StateAt(f.now()) == credstore.StateActive
+	return f.alive(token, refused) && f.spread.fresh(token.Info, f.now())
 }
 
 // alive reports whether a service can be expected to accept an access token.
@@ -136,7 +136,7 @@ func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, 
 				return next, nil
 			case !errors.As(err, &e), ctx.Err() != nil:
 				return next, err
-			case e.Status == http.StatusTooManyRequests, e.Status == 0 && !e.Sent:
+			case e.Status == http.StatusTooManyRequests, e.Status == 0 && !e.Sent, unasked(ctx) && !unauthorized(err):
 				f.log.WarnContext(ctx, "an access token could not be refreshed yet", "origin", held.Origin, "agent", held.Agent, "code", e.Code, "status", e.Status)
 				return token, nil
 			}

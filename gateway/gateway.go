@@ -11,6 +11,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -57,12 +58,18 @@ type Revoker interface {
 	Revoke(ctx context.Context, k credstore.Key) error
 }
 
-// Renewer is a Protocol whose credentials can be made usable again after the
-// service refused one, without registering anew.
+// Renewer is a Protocol whose credentials are renewed without anybody asking for
+// it: when they are used, before what is sent expires, and once after the service
+// refused one.
 type Renewer interface {
 	Protocol
-	// Renew takes the credential's lock and renews what Authorize sends.
+	// Renew takes the credential's lock and renews what Authorize sends. Where
+	// somebody else has done so meanwhile, or there is no need, it does nothing.
 	Renew(ctx context.Context, k credstore.Key) error
+	// Due returns from when on what Authorize sends with a credential is to be
+	// renewed; the zero time: it does not expire, or is not renewed by itself. It
+	// asks nobody: stored is what the store lists, with what stands behind i.
+	Due(ctx context.Context, i credstore.Info, stored []credstore.Info) time.Time
 }
 
 // Dependent is a Protocol that stores more behind a handle than the credential

@@ -164,7 +164,7 @@ func (l *Lifecycle) onlyUsable(stored []credstore.Info, protocol string) (credst
 			Candidates: l.handles(usable),
 		}
 	case len(stored) > 0:
-		return credstore.Info{}, &ResolveError{Why: "No stored credential" + of + " is usable any more: register the agent again.", Candidates: l.handles(stored)}
+		return credstore.Info{}, &ResolveError{Why: "No stored credential" + of + " is usable any more: name one that is renewed when it is used, or register the agent again.", Candidates: l.handles(stored)}
 	}
 	return credstore.Info{}, &ResolveError{Why: "No credential" + of + " is stored: register an agent first."}
 }

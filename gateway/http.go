@@ -109,6 +109,14 @@ func (c *caller) begin(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(ctx, c.deadline)
 }
 
+// once bounds an operation that nobody waits for: it has no time for pauses, so
+// that what fails is not tried a second time.
+func (c *caller) once(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx = context.WithValue(ctx, endKey{}, c.now())
+	ctx = context.WithValue(ctx, presentedKey{}, new(presented))
+	return context.WithTimeout(ctx, c.deadline)
+}
+
 // left returns how much time an operation has.
 func (c *caller) left(ctx context.Context) time.Duration {
 	end, ok := ctx.Value(endKey{}).(time.Time)

@@ -21,13 +21,20 @@ type Lifecycle struct {
 	files     *files // for what is too long to be returned; nil: none are written
 
 	healing healing
+	spread  *spread
+	rests   rests
+	idleFor func(context.Context, time.Duration) error
 }
 
 func newLifecycle(o Options, http *caller, protocols []Protocol) *Lifecycle {
-	return &Lifecycle{
+	l := &Lifecycle{
 		store: o.Store, http: http, protocols: protocols, steward: o.steward, now: o.Now, log: o.Logger,
-		files: newFiles(o),
+		files: newFiles(o), spread: o.spread, idleFor: o.Idle,
 	}
+	if l.idleFor == nil {
+		l.idleFor = sleep
+	}
+	return l
 }
 
 // List returns what is stored, sorted by protocol, origin, agent, kind and

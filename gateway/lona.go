@@ -73,11 +73,15 @@ type Lona struct {
 	now     func() time.Time
 	log     *slog.Logger
 	begun   begun
+	spread  *spread
+	rests   rests
 
 	mu sync.Mutex
 	// unstored has the tokens that the store would not take. A gateway may ask
 	// for an agent's last token when it registers again.
 	unstored map[credstore.Key]credstore.Secret
+	// refused has when a token was replaced because the service refused it.
+	refused map[credstore.Key]time.Time
 }
 
 func newLona(o Options, http *caller) (*Lona, error) {
@@ -88,8 +92,8 @@ func newLona(o Options, http *caller) (*Lona, error) {
 	http.scrub.learn(options.secret, options.apiKey)
 	return &Lona{
 		lonaOptions: options, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger,
-		begun:    begun{o.Store, http.scrub, o.Now, o.Logger},
-		unstored: make(map[credstore.Key]credstore.Secret),
+		begun: begun{o.Store, http.scrub, o.Now, o.Logger}, spread: o.spread,
+		unstored: make(map[credstore.Key]credstore.Secret), refused: make(map[credstore.Key]time.Time),
 	}, nil
 }
 
@@ -109,7 +113,7 @@ func (l *Lona) key(agentID string) credstore.Key {
 	return credstore.Key{Protocol: wire.LonaName, Origin: l.origin, Agent: agentID, Kind: credstore.KindToken}
 }
 
-// Authorize implements [Protocol].
+// Authorize implements [Protocol]. It renews the token first, where that is due.
 func (l *Lona) Authorize(ctx context.Context, k credstore.Key, req *http.Request) error {
 	if originOf(req.URL) != k.Origin {
 		return errors.New("a credential goes to the origin that issued it only")
@@ -118,16 +122,27 @@ func (l *Lona) Authorize(ctx context.Context, k credstore.Key, req *http.Request
 	if err != nil {
 		return err
 	}
+	if c, err = l.current(ctx, c); err != nil {
+		return err
+	}
+	if p, ok := ctx.Value(presentedKey{}).(*presented); ok {
+		p.secret = c.Secret
+	}
+	return l.present(c, req)
+}
+
+// present adds a token to a request.
+func (l *Lona) present(c credstore.Credential, req *http.Request) error {
 	if c.State == credstore.StatePending || c.Secret.IsZero() {
 		return &RefusedError{
-			Why:  "There is no token of the agent " + k.Agent + ": its registration did not come to an end. It must be registered again.",
+			Why:  "There is no token of the agent " + c.Agent + ": its registration did not come to an end. It must be registered again.",
 			Tool: lonaRegisterTool,
 		}
 	}
-	user := cmp.Or(c.Attrs[lonaUserID], k.Agent)
+	user := cmp.Or(c.Attrs[lonaUserID], c.Agent)
 	if !presentable(c.Secret.Reveal(), 1) || !lonaUser(user) {
 		return &credstore.Error{
-			Op: "use", Place: "the token of " + k.Agent, Kind: credstore.ErrDamaged,
+			Op: "use", Place: "the token of " + c.Agent, Kind: credstore.ErrDamaged,
 			Remedy: "register the agent again",
 		}
 	}
@@ -148,39 +163,6 @@ func (l *Lona) Environ(ctx context.Context, k credstore.Key) ([]Variable, error)
 		variable("LONA_AGENT_ID", k.Agent),
 		variable("LONA_GATEWAY_URL", k.Origin),
 	}, nil
-}
-
-// Strategies returns the list of strategies as the service sent it, with
-// every secret masked.
-func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
-	ctx, cancel := l.http.begin(ctx)
-	defer cancel()
-	op := call{protocol: wire.LonaName, origin: k.Origin, op: "list the strategies"}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.Origin+wire.LonaStrategiesPath, nil)
-	if err != nil {
-		return nil, op.fail(CodeInvalidInput, errNotAnOrigin)
-	}
-	if err := l.Authorize(ctx, k, req); err != nil {
-		return nil, err
-	}
-	answer, err := l.http.exchange(ctx, op, message{method: req.Method, url: req.URL, header: req.Header}, nil, true)
-	if err != nil {
-		return nil, err
-	}
-	text, err := l.http.scrub.Scrub(ctx, string(answer.body))
-	if err != nil {
-		return nil, op.fail(CodeWithheld, err)
-	}
-	answer.body = []byte(text)
-	var out wire.LonaData[json.RawMessage]
-	if err := l.http.decode(op, answer, &out); err != nil {
-		return nil, err
-	}
-	if out.Data == nil {
-		return nil, op.unreadable(answer, `the answer has no "data"`)
-	}
-	// What was taken out may have hidden a secret.
-	return json.RawMessage(l.http.scrub.current().mask(string(visibleJSON(out.Data)))), nil
 }
 
 // Register gets the agent a token and stores it. Registering again rotates
@@ -214,18 +196,35 @@ func again(c credstore.Credential) LonaRegistration {
 
 // register is Register for a key at any origin, whatever it is for. With
 // keepUsable a usable token is not rotated.
-func (l *Lona) register(ctx context.Context, act Action, k credstore.Key, r LonaRegistration, keepUsable bool) (done Registration, err error) {
+func (l *Lona) register(ctx context.Context, act Action, k credstore.Key, r LonaRegistration, keepUsable bool) (Registration, error) {
 	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register"}
 	if err := r.check(); err != nil {
 		return Registration{}, op.fail(CodeInvalidInput, err)
 	}
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
-
 	before, err := l.stored(ctx, k)
 	if err != nil {
 		return Registration{}, err
 	}
+	return l.replace(ctx, lonaChange{act: act, key: k, with: r, before: before, keepUsable: keepUsable})
+}
+
+// lonaChange is a token to be had in the place of another.
+type lonaChange struct {
+	act        Action
+	key        credstore.Key
+	with       LonaRegistration
+	before     credstore.Credential // what was held when that was decided
+	keepUsable bool
+	// may returns why nothing is done after all, once it is certain that nobody
+	// else has done it. nil: nothing is against it.
+	may func(context.Context, credstore.Credential) error
+}
+
+// replace registers an agent, unless somebody else was faster.
+func (l *Lona) replace(ctx context.Context, c lonaChange) (done Registration, err error) {
+	k, r := c.key, c.with
 	unlock, err := l.store.Lock(ctx, k)
 	if err != nil {
 		return Registration{}, err
@@ -235,8 +234,13 @@ func (l *Lona) register(ctx context.Context, act Action, k credstore.Key, r Lona
 	if err != nil {
 		return Registration{}, err
 	}
-	if held.UsableAt(l.now()) && (keepUsable || !same(before, held)) {
+	if held.UsableAt(l.now()) && (c.keepUsable || !same(c.before, held)) {
 		return Registration{Info: held.Info, Reused: true}, nil
+	}
+	if c.may != nil {
+		if err := c.may(ctx, held); err != nil {
+			return Registration{}, err
+		}
 	}
 
 	r.Source = cmp.Or(r.Source, lonaDefaultSource)
@@ -245,7 +249,7 @@ func (l *Lona) register(ctx context.Context, act Action, k credstore.Key, r Lona
 	if err := l.begun.begin(ctx, k, held, attrs, lonaUserID, lonaAdopted); err != nil {
 		return Registration{}, err
 	}
-	ctx, begun, err := l.steward.begin(ctx, act, k)
+	ctx, begun, err := l.steward.begin(ctx, c.act, k)
 	if err != nil {
 		l.begun.withdraw(ctx, k, held, err)
 		return Registration{}, err
@@ -265,6 +269,7 @@ func (l *Lona) forgotten(k credstore.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.unstored, k)
+	delete(l.refused, k)
 }
 
 // stored returns what is stored under k, or nothing of it.

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"net/http"
 
 	"github.com/enlist-mcp/enlist/credstore"
@@ -20,7 +19,7 @@ func (l *Lona) Heal(ctx context.Context, u Unfinished) error {
 	}
 	works := u.Phase == PhaseReceived
 	if !works && before.UsableAt(l.now()) {
-		if works, err = l.accepted(ctx, u.Key); err != nil {
+		if works, err = l.accepted(ctx, before); err != nil {
 			return err
 		}
 	}
@@ -46,19 +45,18 @@ func (l *Lona) Heal(ctx context.Context, u Unfinished) error {
 	return l.steward.journal.settle(ctx, u.Key)
 }
 
-// accepted reports whether the service accepts the token that is stored.
-func (l *Lona) accepted(ctx context.Context, k credstore.Key) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.Origin+wire.LonaStrategiesPath, nil)
+// accepted reports whether the service accepts a token.
+func (l *Lona) accepted(ctx context.Context, c credstore.Credential) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Origin+wire.LonaStrategiesPath, nil)
 	if err != nil {
 		return false, err
 	}
-	if err := l.Authorize(ctx, k, req); err != nil {
+	if err := l.present(c, req); err != nil {
 		return false, err
 	}
-	op := call{protocol: wire.LonaName, origin: k.Origin, op: "see whether the token works"}
+	op := call{protocol: wire.LonaName, origin: c.Origin, op: "see whether the token works"}
 	_, err = l.http.exchange(ctx, op, message{method: req.Method, url: req.URL, header: req.Header}, nil, true)
-	var e *Error
-	if errors.As(err, &e) && e.Status == http.StatusUnauthorized {
+	if unauthorized(err) {
 		return false, nil
 	}
 	return err == nil, err

@@ -72,6 +72,12 @@ func (l *Lona) Start(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// lonaMark tells tokens apart, and of one says nothing.
+func lonaMark(token credstore.Secret) string {
+	sum := sha256.Sum256([]byte(token.Reveal()))
+	return hex.EncodeToString(sum[:8])
+}
+
 // adopt takes LONA_API_KEY over into the store. A setting stays while tokens
 // are rotated, so one that was taken over before is older than what is stored
 // and does not come back; and nothing that is usable is replaced.
@@ -93,8 +99,7 @@ func (l *Lona) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256([]byte(l.apiKey.Reveal()))
-	mark := hex.EncodeToString(sum[:8]) // tells tokens apart, and of one says nothing
+	mark := lonaMark(l.apiKey)
 	attrs := maps.Clone(held.Attrs)
 	if attrs == nil {
 		attrs = make(map[string]string)

@@ -43,6 +43,11 @@ type Options struct {
 	Now func() time.Time
 	// Sleep waits between two tries, or less long when ctx ends. nil: a timer.
 	Sleep func(ctx context.Context, d time.Duration) error
+	// Idle waits between two looks of [Lifecycle.Keep]. nil: a timer.
+	Idle func(ctx context.Context, d time.Duration) error
+	// Random returns a number in [0, 1): it spreads renewals over time. nil: one
+	// that nobody can foresee.
+	Random func() float64
 	// Logger gets what is done, never what is said. nil: nothing is logged.
 	Logger *slog.Logger
 	// Version goes into the User-Agent; "": "dev".
@@ -52,6 +57,8 @@ type Options struct {
 	chosen map[string]bool
 	// steward stands around what is done with credentials.
 	steward *steward
+	// spread says when they are renewed.
+	spread *spread
 }
 
 // Client is the client half of every protocol over one store. Its protocols,
@@ -86,6 +93,7 @@ func New(o Options) (*Client, error) {
 	scrubber := newScrubber(o.Store)
 	o.Store = scrubber.watch()
 	o.steward = newSteward(o, scrubber)
+	o.spread = newSpread(o.Random)
 	m := &making{options: o, http: newCaller(o, scrubber)}
 	c := &Client{
 		AgentDoor: made(m, newAgentDoor),

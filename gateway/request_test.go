@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
@@ -482,6 +483,10 @@ func (b *bearer) Renew(ctx context.Context, k credstore.Key) error {
 	}
 	c.Secret = credstore.NewSecret("renewed-0123456789")
 	return b.store.Put(ctx, c)
+}
+
+func (b *bearer) Due(_ context.Context, i credstore.Info, _ []credstore.Info) time.Time {
+	return i.ExpiresAt
 }
 
 func (b *bearer) Revoke(ctx context.Context, k credstore.Key) error {

@@ -193,6 +193,8 @@ type setup struct {
 	timeout   time.Duration
 	deadline  time.Duration
 	now       func() time.Time
+	idle      func(context.Context, time.Duration) error
+	random    func() float64 // nil: 0, so that renewals are due at 80 %
 }
 
 func newFixture(t *testing.T, s setup) *fixture {
@@ -211,6 +213,9 @@ func tryFixture(s setup) (*fixture, error) {
 	if s.store == nil {
 		s.store = credstore.NewMemory(s.now)
 	}
+	if s.random == nil {
+		s.random = func() float64 { return 0 }
+	}
 	f := &fixture{store: s.store, log: new(bytes.Buffer)}
 	var err error
 	f.Client, err = gateway.New(gateway.Options{
@@ -222,6 +227,7 @@ func tryFixture(s setup) (*fixture, error) {
 			f.slept = append(f.slept, d)
 			return ctx.Err()
 		},
+		Idle: s.idle, Random: s.random,
 		Logger:  slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Version: "1.2.3",
 	})

@@ -39,7 +39,7 @@ func (l *Lifecycle) Standings(ctx context.Context) ([]Standing, error) {
 	}
 	all := make([]Standing, 0, len(infos))
 	for _, i := range infos {
-		s := l.standing(i)
+		s := l.standing(ctx, i, infos)
 		if n := slices.IndexFunc(open, func(u Unfinished) bool { return u.Key == i.Key }); n >= 0 {
 			l.unfinishedStanding(ctx, &s, open[n])
 		}
@@ -50,7 +50,14 @@ func (l *Lifecycle) Standings(ctx context.Context) ([]Standing, error) {
 
 // Standing returns how one credential stands.
 func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) Standing {
-	s := l.standing(i)
+	var stored []credstore.Info
+	if now := i.StateAt(l.now()); now == credstore.StateExpiring || now == credstore.StateExpired {
+		var err error
+		if stored, err = l.store.List(ctx, i.Protocol); err != nil {
+			l.log.WarnContext(ctx, "what stands behind a credential cannot be listed", "error", l.http.scrub.Own(err.Error()))
+		}
+	}
+	s := l.standing(ctx, i, stored)
 	open, err := l.steward.journal.unfinished(ctx, i.Key)
 	if err != nil {
 		l.log.WarnContext(ctx, "what is unfinished cannot be read", "error", l.http.scrub.Own(err.Error()))
@@ -61,27 +68,33 @@ func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) Standing {
 	return s
 }
 
-// standing says how a credential stands by what is stored of it.
-func (l *Lifecycle) standing(i credstore.Info) Standing {
+// standing says how a credential stands by what is stored of it and behind it.
+func (l *Lifecycle) standing(ctx context.Context, i credstore.Info, stored []credstore.Info) Standing {
 	now := l.now()
 	s := Standing{Info: i, Now: i.StateAt(now)}
 	p, _ := l.protocol(i.Key)
-	_, renews := p.(Renewer)
+	r, renews := p.(Renewer)
+	byItself := renews && !r.Due(ctx, i, stored).IsZero()
 	_, rotates := p.(Rotator)
 	switch s.Now {
 	case credstore.StateActive:
 	case credstore.StateExpiring:
 		s.Reason = "It expires on " + day(i.ExpiresAt) + "."
 		switch {
-		case renews:
+		case byItself:
 			s.Remedy = "Nothing need be done: it is renewed when it is used."
+		case renews && rotates:
+			s.Remedy = "It is not renewed by itself here: rotate it before then."
 		case rotates:
 			s.Remedy = "Rotate it before then."
 		}
 	case credstore.StateExpired:
 		s.Reason = "It expired on " + day(i.ExpiresAt) + "."
 		s.Remedy = "Register the agent again."
-		if rotates {
+		switch {
+		case byItself:
+			s.Remedy = "Name it and use it: it is renewed then, if the service agrees."
+		case rotates:
 			s.Remedy = "Rotate it, or register the agent again."
 		}
 	case credstore.StateRevoked:

@@ -71,11 +71,13 @@ type Server struct {
 	work *work
 
 	start      sync.Once
-	background sync.WaitGroup // what Start started
+	background sync.WaitGroup // what Start started, and ends by itself
+	keeping    sync.WaitGroup // what it started that ends with us
 
 	mu      sync.Mutex
 	started chan struct{}           // closed when what Start started has ended; nil: nothing was
 	stop    context.CancelFunc      // ends what Start started
+	rest    context.CancelFunc      // has nothing more renewed
 	ends    []func(context.Context) // end what the handlers serve
 }
 
@@ -90,7 +92,7 @@ func New(c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{client: c.Client, now: c.Now, log: c.Logger, work: newWork(), stop: func() {}}
+	s := &Server{client: c.Client, now: c.Now, log: c.Logger, work: newWork(), stop: func() {}, rest: func() {}}
 	s.redact = newRedactor(c.Client, s.bug)
 	s.settle = newSettler()
 
@@ -131,13 +133,18 @@ func (s *Server) MCP() *mcpserver.MCPServer { return s.mcp }
 // tool call does, for a while: it may be about the very credential. What came of
 // it list_credentials shows, and the log says why nothing did. It ends early
 // when ctx ends.
+//
+// From then on until the program ends it also renews what is stored before it
+// expires.
 func (s *Server) Start(ctx context.Context) {
 	s.start.Do(func() {
+		keeping, rest := context.WithCancel(ctx)
 		ctx, cancel := context.WithCancel(ctx)
 		started := make(chan struct{})
 		s.mu.Lock()
-		s.started, s.stop = started, cancel
+		s.started, s.stop, s.rest = started, cancel, rest
 		s.mu.Unlock()
+		s.keeping.Go(func() { s.keep(keeping) })
 		end := s.work.begin()
 		s.background.Go(func() {
 			defer end()
@@ -153,6 +160,24 @@ func (s *Server) Start(ctx context.Context) {
 			}
 		})
 	})
+}
+
+// keep renews what is stored until ctx ends.
+func (s *Server) keep(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(ctx, p, "where", "renewal")
+		}
+	}()
+	s.client.Lifecycle.Keep(ctx)
+}
+
+// letRest has nothing more renewed. What is under way goes on for some seconds.
+func (s *Server) letRest() {
+	s.mu.Lock()
+	rest := s.rest
+	s.mu.Unlock()
+	rest()
 }
 
 // handle gives one message to mcp-go and returns its answer, nil for none.

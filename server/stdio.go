@@ -71,10 +71,12 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 	}
 	go c.write(context.WithoutCancel(ctx))
 	err := c.read(reading, ctx, in)
+	s.letRest()
 
 	go func() {
 		c.calls.Wait()
 		s.background.Wait()
+		s.keeping.Wait()
 		cancel() // what is left waits for nothing but this
 		c.others.Wait()
 		close(c.responses)

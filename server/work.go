@@ -65,6 +65,7 @@ func (w *work) settle() {
 // those under way and the start-up registration have ended, or ctx has, and
 // then ends every open stream. It returns an error when something was cut off.
 func (s *Server) Drain(ctx context.Context) error {
+	s.letRest()
 	var err error
 	select {
 	case <-s.work.finish():
@@ -80,5 +81,6 @@ func (s *Server) Drain(ctx context.Context) error {
 		end(context.WithoutCancel(ctx))
 	}
 	s.background.Wait()
+	s.keeping.Wait()
 	return err
 }

@@ -127,7 +127,7 @@ func listCredentials(d Deps) server.ServerTool {
 		case len(all) == 0:
 			out.NextStep = "Register: call " + registerTools() + "."
 		case usable == 0:
-			out.NextStep = "None is usable: call rotate_credential, or " + registerTools() + " with the same agent."
+			out.NextStep = "None is usable: do what the reason says; if that fails, call rotate_credential, or " + registerTools() + " with the same agent."
 		default:
 			out.NextStep = "Use a credential whose state is active or expiring: with its service's tools, or with send_request."
 		}
@@ -140,7 +140,7 @@ func rotateCredential(d Deps) server.ServerTool {
 		name:  "rotate_credential",
 		title: "Rotate a credential",
 		description: "Gets a new key for a credential, stores it and ends the old one; the handle stays. " +
-			"Use it when the service refuses the credential, or it expires soon, or its key may have leaked.",
+			"Use it when the service refuses the credential, its key may have leaked, or list_credentials says so; what expires is usually renewed without it.",
 		readOnly:    false,
 		destructive: true,  // the old key ends, also for other programs that use it
 		idempotent:  false, // each call issues another key

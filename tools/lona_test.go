@@ -304,7 +304,7 @@ func TestSendRequestShowsWhatCame(t *testing.T) {
 	if got := send("GET", "/picture", nil); got.Body != nil || !strings.Contains(got.Binary, "image/png") {
 		t.Errorf("picture: got %+v", got)
 	}
-	if got := send("GET", "/gone", nil); got.Status != 401 || !strings.Contains(got.NextStep, "rotate_credential") {
+	if got := send("GET", "/gone", nil); got.Status != 401 || !strings.Contains(got.NextStep, "may need more") || !strings.Contains(got.NextStep, "rotate_credential") {
 		t.Errorf("401: got %+v", got)
 	}
 }

@@ -78,13 +78,23 @@ func sendRequest(d Deps) server.ServerTool {
 			out.NextStep = r.Unfiled + " Ask for less of it at a time, if the service can."
 		}
 		if r.Status == http.StatusUnauthorized {
-			out.NextStep = "The service refused the credential: call rotate_credential, then repeat the request."
-			if !d.rotates(info.Protocol) {
-				out.NextStep = "The service refused the credential, though it is renewed where it can be: this route may need more than was granted. Tell the person if every route refuses it."
-			}
+			out.NextStep = d.refusedStep(info.Protocol)
 		}
 		return out, nil
 	})
+}
+
+// refusedStep is the next step after a service refused a credential, which was
+// renewed by then where that could be.
+func (d Deps) refusedStep(protocol string) string {
+	const granted = "The service refused the credential, though it is renewed where it can be: this route may need more than was granted. "
+	switch {
+	case d.renews(protocol) && d.rotates(protocol):
+		return granted + "If every route refuses it, call rotate_credential, then repeat the request."
+	case d.rotates(protocol):
+		return "The service refused the credential: call rotate_credential, then repeat the request."
+	}
+	return granted + "Tell the person if every route refuses it."
 }
 
 // body returns the body of an answer as a model is shown it: JSON as such,

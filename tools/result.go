@@ -161,6 +161,14 @@ func (d Deps) rotates(name string) bool {
 	})
 }
 
+// renews reports whether a protocol renews a credential by itself.
+func (d Deps) renews(name string) bool {
+	return slices.ContainsFunc(d.Client.All(), func(p gateway.Protocol) bool {
+		_, ok := p.(gateway.Renewer)
+		return ok && p.Wire().Name == name
+	})
+}
+
 // usedNow reports whether an origin is the one that a protocol's own tools go to.
 func (d Deps) usedNow(name, origin string) bool {
 	return slices.ContainsFunc(d.Client.All(), func(p gateway.Protocol) bool {
