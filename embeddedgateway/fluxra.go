@@ -62,7 +62,7 @@ func (*fluxra) name() string { return wire.FluxraName }
 func (f *fluxra) routes() []route {
 	const agent = wire.FluxraAgentsPath + "/{agent_id}"
 	return []route{
-		post(wire.FluxraRegisterPath, http.StatusCreated, f.register, limit{"register", 10, time.Hour}),
+		post(wire.FluxraRegisterPath, http.StatusCreated, f.register, limit{"register", 10, time.Hour}).first(wellNamed),
 		get(wire.FluxraVerifyEmailPath, f.verifyLink),
 		post(wire.FluxraVerifyEmailPath, http.StatusOK, f.verifyEmail),
 		post(wire.FluxraResendPath, http.StatusOK, f.resend),
@@ -190,67 +190,6 @@ func fluxraAddress(given string) (address string, ok bool) {
 // trail.
 func (f *fluxra) emailHash(address string) [32]byte {
 	return f.vault.mac(wire.FluxraName, "email", address)
-}
-
-// register makes an agent and its recovery key. Names are not unique.
-func (f *fluxra) register(ctx context.Context, c *call, in fluxraRegister) (wire.FluxraRegistered, error) {
-	var none wire.FluxraRegistered
-	agentID, err := f.newAgentID()
-	if err != nil {
-		return none, err
-	}
-	key, cred, err := f.newRecoveryKey()
-	if err != nil {
-		return none, err
-	}
-	var v *verification
-	if address, ok := fluxraAddress(in.Email); ok {
-		if v, err = f.newVerification(address, agentID, in.AgentName); err != nil {
-			return none, err
-		}
-	}
-	c.agent, c.keyID = agentID, cred.KeyID
-	var agent store.Agent
-	var sent bool
-	err = c.store.Tx(ctx, func(tx *store.Tx) (err error) {
-		agent, err = enrolFluxra(tx, c, store.Agent{
-			Protocol: wire.FluxraName, Name: agentID, DisplayName: in.AgentName, Attrs: fluxraAttrs(in.Metadata),
-		}, cred)
-		if err != nil || v == nil {
-			return err
-		}
-		sent, err = v.sendFirst(tx, c, agentID)
-		return err
-	})
-	if err != nil {
-		return none, err
-	}
-	out := wire.FluxraRegistered{
-		AgentID: agentID, AgentName: in.AgentName, RecoveryKey: key,
-		CreatedAt: wire.SecondTime(agent.CreatedAt), Warning: wire.FluxraWarning,
-	}
-	if v != nil {
-		f.mail.wake()
-		out.EmailVerificationSent = new(sent && f.mail.delivers()) // in an outbox it reaches nobody by itself
-		out.EmailVerificationExpiresAt = new(wire.SecondTime(v.ticket.ExpiresAt))
-	}
-	return out, nil
-}
-
-// enrolFluxra stores a new agent and its recovery key.
-func enrolFluxra(tx *store.Tx, c *call, a store.Agent, cred store.Credential) (store.Agent, error) {
-	agent, created, err := tx.EnsureAgent(a)
-	if err == nil && !created {
-		err = errors.New("an agent_id was drawn twice")
-	}
-	if err != nil {
-		return agent, err
-	}
-	cred.AgentID = agent.ID
-	if _, err := tx.Issue(cred, 0); err != nil {
-		return agent, err
-	}
-	return agent, tx.Audit(c.event("agent_registered"))
 }
 
 func (f *fluxra) newAgentID() (string, error) {

@@ -19,6 +19,16 @@
 // only. What must be read again (mail that waits, the keys that tokens are
 // signed with) is encrypted under the server key, which is not in the database. None is ever logged, audited or put into an error, neither those that
 // the gateway issued nor what a client sent in the place of one.
+//
+// # Answers that are lost
+//
+// A secret that is returned once may never arrive. So where a client has nothing
+// else to show who it is by (registering at Lona, Lithtrix and Fluxra, rotating at
+// Lithtrix) it may name its attempt in the header Idempotency-Key. The same key
+// for the same agent within 24 hours, as long as nothing else was issued to the
+// agent, ends the secret that was lost and issues another; stored of the key is a
+// MAC. It is Enlist's choice: without the header everything is as the services
+// publish it.
 package embeddedgateway
 
 import (

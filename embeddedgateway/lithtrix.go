@@ -26,6 +26,7 @@ const (
 // lithtrix is the server half of Lithtrix's protocol.
 type lithtrix struct {
 	mint  minter
+	vault *vault
 	terms bool // agree_to_terms must be true
 	rate  *keyLimit
 	turns *keyLimit // of rotations, by agent: each makes a key with a count of its own
@@ -34,6 +35,7 @@ type lithtrix struct {
 func newLithtrix(d deps) protocol {
 	return &lithtrix{
 		mint:  d.mint,
+		vault: d.vault,
 		terms: d.env.boolean(lithtrixTermsVar, false),
 		rate:  newKeyLimit(60, time.Minute, d.Now),
 		turns: newKeyLimit(60, time.Minute, d.Now),
@@ -96,25 +98,33 @@ func (b lithtrixBody) check() error {
 
 // register issues the first key of an agent. A pair of agent_name and
 // owner_identifier registers once, whoever asks: there is no proof that the
-// second one is the first one again, but its key, and that rotates.
+// second one is the first one again, but its key, and that rotates; or the
+// Idempotency-Key of the registration, if nothing was issued since.
 func (l *lithtrix) register(ctx context.Context, c *call, in lithtrixBody) (wire.LithtrixKey, error) {
+	var none wire.LithtrixKey
 	c.agent = in.AgentName + "/" + in.OwnerIdentifier
 	if l.terms && (in.AgreeToTerms == nil || !*in.AgreeToTerms) {
-		return wire.LithtrixKey{}, invalid("agree_to_terms must be true: read the terms of the service, and send it if you agree")
+		return none, invalid("agree_to_terms must be true: read the terms of the service, and send it if you agree")
+	}
+	try, err := attemptOf(c, l.vault, "register")
+	if err != nil {
+		return none, err
 	}
 	if err := c.spend(ctx, limit{"register", 10, time.Hour}); err != nil {
-		return wire.LithtrixKey{}, err
+		return none, err
 	}
 	agentID, err := l.mint.uuid()
 	if err != nil {
-		return wire.LithtrixKey{}, err
+		return none, err
 	}
 	key, cred, err := l.newKey()
 	if err != nil {
-		return wire.LithtrixKey{}, err
+		return none, err
 	}
-	err = c.store.Tx(ctx, func(tx *store.Tx) error {
-		agent, created, err := tx.EnsureAgent(store.Agent{
+	var agent store.Agent
+	err = c.store.Tx(ctx, func(tx *store.Tx) (err error) {
+		var repeated bool
+		agent, repeated, err = enrolLithtrix(tx, try, store.Agent{
 			Protocol:    wire.LithtrixName,
 			Name:        c.agent,
 			DisplayName: in.AgentName,
@@ -123,16 +133,38 @@ func (l *lithtrix) register(ctx context.Context, c *call, in lithtrixBody) (wire
 		if err != nil {
 			return err
 		}
-		if !created { // this undoes the transaction: the agent keeps its agent_id
-			return conflict(wire.LithtrixAgentExists, "an agent with this agent_name and owner_identifier is registered: "+
-				"get a new key with POST /v1/keys/rotate and the present one, or choose another agent_name")
+		event := c.event("key_issued")
+		if repeated {
+			event.Detail = attemptRepeated
 		}
-		return l.issue(tx, c, agent.ID, cred, "key_issued")
+		return l.issue(tx, agent, cred, event, try, "")
 	})
 	if err != nil {
-		return wire.LithtrixKey{}, err
+		return none, err
 	}
-	return wire.LithtrixKey{APIKey: key, AgentID: agentID, Message: wire.LithtrixKeepKey}, nil
+	return wire.LithtrixKey{APIKey: key, AgentID: agent.Attrs[lithtrixAgentID], Message: wire.LithtrixKeepKey}, nil
+}
+
+// enrolLithtrix stores a new agent, or finds the one whose registration is
+// repeated. Any other that is known is refused, which undoes the transaction: it
+// keeps what was stored of it.
+func enrolLithtrix(tx *store.Tx, try attempt, a store.Agent) (agent store.Agent, repeated bool, err error) {
+	switch known, err := tx.Agent(a.Protocol, a.Name); {
+	case err == nil:
+		a.Attrs = known.Attrs
+	case !errors.Is(err, store.ErrNotFound):
+		return agent, false, err
+	}
+	agent, created, err := tx.EnsureAgent(a)
+	if err != nil {
+		return agent, false, err
+	}
+	_, repeated, err = try.repeats(tx, agent, lithtrixKey, wire.LithtrixKeyReused)
+	if err == nil && !created && !repeated {
+		err = conflict(wire.LithtrixAgentExists, "an agent with this agent_name and owner_identifier is registered: "+
+			"get a new key with POST /v1/keys/rotate and the present one, or choose another agent_name")
+	}
+	return agent, repeated, err
 }
 
 // newKey makes a key and what is stored of it.
@@ -149,22 +181,32 @@ func (l *lithtrix) newKey() (string, store.Credential, error) {
 	return key, store.Credential{Protocol: wire.LithtrixName, Kind: lithtrixKey, KeyID: keyID, Hash: digest(key)}, nil
 }
 
-// issue stores a key of an agent.
-func (l *lithtrix) issue(tx *store.Tx, c *call, agentID int64, cred store.Credential, name string) error {
-	cred.AgentID = agentID
-	issued, err := tx.Issue(cred, 0)
+// issue stores a key of an agent in the place of all that it has, and remembers
+// the attempt that it is the answer to. replaced is the key_id of the key that
+// was presented, if one was.
+func (l *lithtrix) issue(tx *store.Tx, agent store.Agent, cred store.Credential, event store.Event, try attempt, replaced string) error {
+	cred.AgentID = agent.ID
+	issued, _, err := rotate(tx, cred)
 	if err != nil {
 		return err
 	}
-	event := c.event(name)
 	event.KeyID = issued.KeyID
-	return tx.Audit(event)
+	if err := tx.Audit(event); err != nil {
+		return err
+	}
+	return try.remember(tx, agent.Name, map[string]string{attemptIssued: issued.KeyID, attemptReplaced: replaced})
 }
 
 // rotate issues a key in the place of the one that is presented, which is dead
-// when the answer goes out. Of several that present the same one, one wins.
+// when the answer goes out. Of several that present the same one, one wins; but
+// the same attempt again gets a key in the place of the one that it was answered
+// with.
 func (l *lithtrix) rotate(ctx context.Context, c *call) (wire.LithtrixKey, error) {
-	old, agent, err := l.who(ctx, c)
+	try, err := attemptOf(c, l.vault, "rotate")
+	if err != nil {
+		return wire.LithtrixKey{}, err
+	}
+	old, agent, err := l.who(ctx, c, func(old store.Credential) (bool, error) { return l.replaced(ctx, c, try, old) })
 	if err != nil {
 		return wire.LithtrixKey{}, err
 	}
@@ -176,14 +218,27 @@ func (l *lithtrix) rotate(ctx context.Context, c *call) (wire.LithtrixKey, error
 		return wire.LithtrixKey{}, err
 	}
 	err = c.store.Tx(ctx, func(tx *store.Tx) error {
+		agent, _, err := tx.EnsureAgent(agent) // this locks it
+		if err != nil {
+			return err
+		}
 		lives, err := tx.Revoke(old.ID)
 		if err != nil {
 			return err
 		}
-		if !lives {
+		before, repeated, err := try.repeats(tx, agent, lithtrixKey, wire.LithtrixKeyReused)
+		if err != nil {
+			return err
+		}
+		event := c.event("key_rotated")
+		switch {
+		case lives:
+		case repeated && before.Data[attemptReplaced] == old.KeyID:
+			event.Detail = attemptRepeated
+		default:
 			return lithtrixRefused()
 		}
-		return l.issue(tx, c, old.AgentID, cred, "key_rotated")
+		return l.issue(tx, agent, cred, event, try, old.KeyID)
 	})
 	if err != nil {
 		return wire.LithtrixKey{}, err
@@ -191,15 +246,41 @@ func (l *lithtrix) rotate(ctx context.Context, c *call) (wire.LithtrixKey, error
 	return wire.LithtrixKey{APIKey: key, AgentID: agent.Attrs[lithtrixAgentID], Message: wire.LithtrixKeepKey}, nil
 }
 
+// replaced reports whether a key that has ended did so by the same attempt to
+// rotate it. It is looked up first, so that nobody uses up an agent's turns with
+// an old key; the transaction judges.
+func (*lithtrix) replaced(ctx context.Context, c *call, try attempt, old store.Credential) (bool, error) {
+	if !try.named {
+		return false, nil
+	}
+	t, err := c.store.Ticket(ctx, try.protocol, try.kind, try.hash)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return t.Subject == old.AgentName && t.Data[attemptReplaced] == old.KeyID, err
+}
+
 // who returns the key that a request presents and the agent that has it, and
-// counts the request against the key's limit.
-func (l *lithtrix) who(ctx context.Context, c *call) (store.Credential, store.Agent, error) {
-	cred, err := authenticate(ctx, c.store, wire.LithtrixName, c.bearer())
+// counts the request against the key's limit. ended, where it is given, may let
+// a key pass that has ended.
+func (l *lithtrix) who(ctx context.Context, c *call, ended func(store.Credential) (bool, error)) (store.Credential, store.Agent, error) {
+	cred, err := recognise(ctx, c.store, wire.LithtrixName, c.bearer())
 	if errors.Is(err, store.ErrNotFound) || err == nil && cred.Kind != lithtrixKey {
 		return cred, store.Agent{}, lithtrixRefused()
 	}
 	if err != nil {
 		return cred, store.Agent{}, err
+	}
+	if !cred.RevokedAt.IsZero() {
+		pass := false
+		if ended != nil {
+			if pass, err = ended(cred); err != nil {
+				return cred, store.Agent{}, err
+			}
+		}
+		if !pass {
+			return cred, store.Agent{}, lithtrixRefused()
+		}
 	}
 	c.agent, c.keyID = cred.AgentName, cred.KeyID
 	if err := l.rate.hit(cred.ID); err != nil {
@@ -215,7 +296,7 @@ func lithtrixRefused() *problem {
 
 // me answers who the key belongs to.
 func (l *lithtrix) me(ctx context.Context, c *call) (wire.LithtrixMe, error) {
-	_, agent, err := l.who(ctx, c)
+	_, agent, err := l.who(ctx, c, nil)
 	if err != nil {
 		return wire.LithtrixMe{}, err
 	}
@@ -243,7 +324,7 @@ func (*lithtrix) capabilities(context.Context, *call) (wire.LithtrixCapabilities
 // billing answers what the account has used: nothing, because what the service
 // charges for is not served here.
 func (l *lithtrix) billing(ctx context.Context, c *call) (wire.LithtrixBilling, error) {
-	if _, _, err := l.who(ctx, c); err != nil {
+	if _, _, err := l.who(ctx, c, nil); err != nil {
 		return wire.LithtrixBilling{}, err
 	}
 	return wire.LithtrixBilling{Tier: wire.LithtrixFreeTier, CallLimit: wire.LithtrixFreeCalls}, nil

@@ -35,6 +35,7 @@ const (
 // lona is the server half of Lona's protocol.
 type lona struct {
 	mint        minter
+	vault       *vault
 	strategies  []wire.LonaStrategy
 	secrets     secretSet // of trusted partners; empty: that way is closed
 	invites     bool
@@ -50,6 +51,7 @@ func newLona(d deps) protocol {
 	}
 	l := &lona{
 		mint:        d.mint,
+		vault:       d.vault,
 		strategies:  d.LonaStrategies,
 		secrets:     newSecretSet(d.env.list(lonaSecretVar)),
 		invites:     d.env.boolean(lonaInvitesVar, true),
@@ -168,6 +170,10 @@ func (l *lona) invite(ctx context.Context, c *call, in lonaInviteBody) (wire.Lon
 func (l *lona) register(ctx context.Context, c *call, in lonaRegisterBody) (wire.LonaData[wire.LonaRegistered], error) {
 	var none wire.LonaData[wire.LonaRegistered]
 	c.agent = in.AgentID
+	try, err := attemptOf(c, l.vault, "register")
+	if err != nil {
+		return none, err
+	}
 	invited, err := l.admit(ctx, c, in)
 	if err != nil {
 		return none, err
@@ -184,13 +190,20 @@ func (l *lona) register(ctx context.Context, c *call, in lonaRegisterBody) (wire
 		if err != nil {
 			return err
 		}
-		if invited && l.rebind == lonaProof {
+		_, repeated, err := try.repeats(tx, agent, lonaToken, wire.LonaKeyReused)
+		if err != nil {
+			return err
+		}
+		if invited && l.rebind == lonaProof && !repeated {
 			if err := mayRebind(tx, agent, proof); err != nil {
 				return err
 			}
 		}
-		issued, err = l.replace(tx, c, agent, cred, in.ExpiresInDays, invited)
-		return err
+		issued, err = l.replace(tx, agent, cred, in.ExpiresInDays, lonaEvent(c, invited, repeated))
+		if err != nil {
+			return err
+		}
+		return try.remember(tx, agent.Name, map[string]string{attemptIssued: issued.KeyID})
 	})
 	if err != nil {
 		return none, err
@@ -272,7 +285,8 @@ func (l *lona) enter(tx *store.Tx, in lonaRegisterBody, invited bool, invite [32
 }
 
 // mayRebind refuses an invite for an agent that ever had a token, unless the
-// client also has the last one: anybody can get an invite for any agent_id. The
+// client also has the last one: anybody can get an invite for any agent_id. (Who
+// repeats the attempt that was answered with the last one need not have it.) The
 // refusal undoes the transaction, so the invite stays good.
 func mayRebind(tx *store.Tx, agent store.Agent, proof [32]byte) error {
 	had, err := tx.HasCredential(agent.ID, lonaToken)
@@ -291,8 +305,21 @@ func mayRebind(tx *store.Tx, agent store.Agent, proof [32]byte) error {
 		"this agent_id is registered: send its last token in X-API-Key too, register with a registration secret, or choose another agent_id")
 }
 
+// lonaEvent is what the audit trail says of a registration.
+func lonaEvent(c *call, invited, repeated bool) store.Event {
+	event := c.event("token_issued")
+	event.Detail = "by registration secret"
+	if invited {
+		event.Detail = "by invite"
+	}
+	if repeated {
+		event.Detail += "; " + attemptRepeated
+	}
+	return event
+}
+
 // replace ends the agent's token and issues the new one.
-func (l *lona) replace(tx *store.Tx, c *call, agent store.Agent, cred store.Credential, days *int, invited bool) (store.Credential, error) {
+func (l *lona) replace(tx *store.Tx, agent store.Agent, cred store.Credential, days *int, event store.Event) (store.Credential, error) {
 	life := l.days
 	if days != nil {
 		life = *days
@@ -303,14 +330,10 @@ func (l *lona) replace(tx *store.Tx, c *call, agent store.Agent, cred store.Cred
 	if err != nil {
 		return issued, err
 	}
-	event := c.event("token_issued")
 	if ended > 0 {
 		event.Name = "token_rotated"
 	}
-	event.KeyID, event.Detail = issued.KeyID, "by registration secret"
-	if invited {
-		event.Detail = "by invite"
-	}
+	event.KeyID = issued.KeyID
 	return issued, tx.Audit(event)
 }
 

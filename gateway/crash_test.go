@@ -303,5 +303,6 @@ func crashCases() []crashCase {
 	return []crashCase{
 		lonaCrash(),
 		lonaSecretCrash(),
+		lithtrixCrash(),
 	}
 }

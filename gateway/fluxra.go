@@ -140,9 +140,11 @@ func (f *Fluxra) createdNow() time.Time { return f.now().UTC().Truncate(time.Mil
 // stores each before it asks for the next. What is stored of it already is not
 // asked for again: a registration that was broken off goes on where it stopped.
 //
-// Names are not unique at the service, and registering is not idempotent: when
-// the answer is lost, an account may stay behind that nobody has a key of. The
-// credential is pending then, and registering again makes another account.
+// Names are not unique at the service, and registering is idempotent only where
+// it honours the idempotency key, which a service need not say. So it is not
+// tried again by itself: when the answer is lost the credential is pending, and
+// registering again gets the account of the lost answer, or else another one,
+// and the first stays behind without anybody who has a key of it.
 func (f *Fluxra) Register(ctx context.Context, r FluxraRegistration) (FluxraRegistered, error) {
 	op := call{protocol: wire.FluxraName, origin: f.origin, op: "register", acts: true}
 	if err := r.check(); err != nil {
@@ -271,17 +273,18 @@ func (f *Fluxra) keep(ctx context.Context, c credstore.Credential) (credstore.Cr
 // credential says that it was begun, and shows that the store can be written.
 func (f *Fluxra) open(ctx context.Context, op call, k credstore.Key, r FluxraRegistration, held credstore.Credential) (credstore.Credential, error) {
 	attrs := map[string]string{fluxraEmail: r.Email}
-	if err := f.begun.begin(ctx, k, held, attrs, fluxraNeeded()...); err != nil {
+	from, err := f.begun.seeded(ctx, k, held, attrs, fluxraNeeded()...)
+	if err != nil {
 		return credstore.Credential{}, err
 	}
 	if held.State == credstore.StatePending {
-		f.log.WarnContext(ctx, "registering again: an account of the registration before may be left at the service", "origin", k.Origin, "agent", k.Agent)
+		f.log.WarnContext(ctx, "registering again: an account of the registration before may be left at the service, unless it knows that this is the same attempt", "origin", k.Origin, "agent", k.Agent)
 	}
 	body := wire.FluxraRegisterRequest{AgentName: r.AgentName, Email: r.Email}
 	if r.Metadata != (wire.FluxraMetadata{}) {
 		body.Metadata = &r.Metadata
 	}
-	a, fields, err := f.post(ctx, op, wire.FluxraRegisterPath, "", body, false)
+	a, fields, err := f.ask(ctx, op, from, body)
 	if err != nil {
 		f.begun.withdraw(ctx, k, held, err)
 		return credstore.Credential{}, err
@@ -303,6 +306,22 @@ func (f *Fluxra) open(ctx context.Context, op call, k credstore.Key, r FluxraReg
 		recovery.Attrs[fluxraMailEnds] = ends.Format(time.RFC3339)
 	}
 	return f.keep(ctx, recovery)
+}
+
+// ask registers. Another name or another email is another attempt.
+func (f *Fluxra) ask(ctx context.Context, op call, from credstore.Credential, body wire.FluxraRegisterRequest) (answer, map[string]json.RawMessage, error) {
+	u, err := url.Parse(op.origin + wire.FluxraRegisterPath)
+	if err != nil {
+		return answer{}, nil, op.fail(CodeInvalidInput, errNotAnOrigin)
+	}
+	header := f.http.attempt(op, from, body.AgentName, strings.ToLower(body.Email))
+	a, err := f.http.exchange(ctx, op, message{method: http.MethodPost, url: u, header: header}, body, false)
+	if err != nil {
+		return a, nil, err
+	}
+	var fields map[string]json.RawMessage
+	err = f.http.decode(op, a, &fields)
+	return a, fields, err
 }
 
 // recoveryKey reads a recovery key and whose it is out of an answer.
@@ -465,7 +484,7 @@ func (f *Fluxra) Environ(ctx context.Context, k credstore.Key) ([]Variable, erro
 	return []Variable{
 		variable("FLUXRA_ACCESS_TOKEN", header.Get(wire.FluxraHeader)),
 		variable("FLUXRA_AGENT_ID", held.Attrs[fluxraAgentID]),
-		{Name: "FLUXRA_API_KEY", Value: held.Secret},
+		{Name: "FLUXRA_API_KEY", Value: issuedSecret(held)},
 		variable(fluxraOriginVar, k.Origin),
 	}, nil
 }

@@ -127,7 +127,7 @@ func (f *Fluxra) renewed(ctx context.Context, k credstore.Key, refused string) (
 // better than none.
 func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, refused string) (credstore.Credential, error) {
 	alive := f.alive(token, refused)
-	if presentable(held.Secret.Reveal(), minSecret) {
+	if presentable(issuedSecret(held).Reveal(), minSecret) {
 		if alive {
 			next, err := f.refresh(ctx, held, token)
 			var e *Error
@@ -305,7 +305,7 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 	}
 	setAttr(next.Attrs, fluxraAsked, held.Attrs[fluxraAsked])
 	next.Attrs[fluxraUnproven] = "yes"
-	if old := f.keyID(ctx, held); !held.Secret.IsZero() && held.State != credstore.StateRevoked && old != next.KeyID {
+	if old := f.keyID(ctx, held); !issuedSecret(held).IsZero() && held.State != credstore.StateRevoked && old != next.KeyID {
 		setAttr(next.Attrs, fluxraReplaces, join(held.Attrs[fluxraReplaces], old))
 	}
 	var scopes []string

@@ -407,7 +407,7 @@ func (s *damager) Get(ctx context.Context, k credstore.Key) (credstore.Credentia
 }
 
 func (s *damager) Put(ctx context.Context, c credstore.Credential) error {
-	if c.Kind == s.kind && !c.Secret.IsZero() {
+	if c.Kind == s.kind && fromService(c) {
 		s.kind = ""
 	}
 	return s.Store.Put(ctx, c)

@@ -199,7 +199,7 @@ type refuser struct {
 }
 
 func (s *refuser) Put(ctx context.Context, c credstore.Credential) error {
-	if c.Kind == s.kind && !c.Secret.IsZero() {
+	if c.Kind == s.kind && fromService(c) {
 		return errStopped
 	}
 	return s.Store.Put(ctx, c)

@@ -73,6 +73,22 @@ func (l *Lifecycle) heal(ctx context.Context, k credstore.Key) {
 	}
 }
 
+// healed is heal before a rotation. It returns the credential if it is another and
+// usable one by then: what was begun came to an end with it, or somebody was at it.
+func (l *Lifecycle) healed(ctx context.Context, k credstore.Key) (credstore.Info, bool) {
+	open, err := l.steward.journal.unfinished(ctx, k)
+	if err != nil || len(open) == 0 {
+		return credstore.Info{}, false
+	}
+	before, err := l.store.Get(ctx, k)
+	if err != nil {
+		return credstore.Info{}, false
+	}
+	l.heal(ctx, k)
+	now, err := l.store.Get(ctx, k)
+	return now.Info, err == nil && now.UsableAt(l.now()) && !same(before, now)
+}
+
 // finish finishes the operation of a credential, unless there is none, it is
 // under way, or it was tried a moment ago.
 func (l *Lifecycle) finish(ctx context.Context, k credstore.Key) error {

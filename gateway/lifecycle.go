@@ -67,7 +67,9 @@ func (l *Lifecycle) rotate(ctx context.Context, k credstore.Key) (credstore.Info
 		}
 		return credstore.Info{}, &UnsupportedError{Protocol: k.Protocol, Op: "rotate", Instead: instead}
 	}
-	l.heal(ctx, k)
+	if info, ok := l.healed(ctx, k); ok {
+		return info, nil
+	}
 	return r.Rotate(ctx, k)
 }
 

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,7 +22,11 @@ import (
 const (
 	lithtrixOwner   = "owner_identifier" // with the agent_name: who is registered
 	lithtrixAgentID = "agent_id"         // the service's own name for the agent
+	lithtrixTerms   = "agree_to_terms"   // beside no key yet: what the person decided
 )
+
+// lithtrixRegisterTool is the tool that registers an agent.
+const lithtrixRegisterTool = "lithtrix_register_agent"
 
 // lithtrixMinKey is the length of the shortest key that is taken: ltx_ and as
 // much as the documentation's own example has.
@@ -55,12 +59,13 @@ func (r LithtrixRegistration) check() error {
 
 // Lithtrix is the client half of Lithtrix.
 type Lithtrix struct {
-	origin string
-	http   *caller
-	store  credstore.Store
-	now    func() time.Time
-	log    *slog.Logger
-	begun  begun
+	origin  string
+	http    *caller
+	store   credstore.Store
+	steward *steward
+	now     func() time.Time
+	log     *slog.Logger
+	begun   begun
 
 	// unstored has the keys that the store would not take.
 	unstored
@@ -72,7 +77,7 @@ func newLithtrix(o Options, http *caller) (*Lithtrix, error) {
 		return nil, err
 	}
 	return &Lithtrix{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		origin: origin, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger,
 		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
 	}, nil
 }
@@ -94,6 +99,9 @@ func (l *Lithtrix) Authorize(ctx context.Context, k credstore.Key, req *http.Req
 	c, err := l.store.Get(ctx, k)
 	if err != nil {
 		return err
+	}
+	if c.State == credstore.StatePending {
+		return unregisteredLithtrix(k)
 	}
 	if !presentable(c.Secret.Reveal(), 1) {
 		return &credstore.Error{
@@ -117,24 +125,47 @@ func (l *Lithtrix) Environ(ctx context.Context, k credstore.Key) ([]Variable, er
 	}, nil
 }
 
+// unregisteredLithtrix refuses to use what is stored of a registration without
+// a key.
+func unregisteredLithtrix(k credstore.Key) error {
+	return &RefusedError{
+		Why:  "There is no key of the agent " + k.Agent + ": its registration did not come to an end. It must be registered again with the same arguments.",
+		Tool: lithtrixRegisterTool,
+	}
+}
+
 // Register gets the agent a key and stores it. A pair of agent_name and
 // owner_identifier registers once: a usable key of it that is stored is
 // returned, whatever its label, before anything is asked for.
 func (l *Lithtrix) Register(ctx context.Context, r LithtrixRegistration) (Registration, error) {
-	op := call{protocol: wire.LithtrixName, origin: l.origin, op: "register", acts: true}
+	act := Act{Action: ActRegister, Key: credstore.Key{
+		Protocol: wire.LithtrixName, Origin: l.origin, Agent: r.AgentName, Kind: credstore.KindToken,
+	}}
+	if r.Label != "" && slug(r.Label) != r.AgentName {
+		act.Key.Label = slug(r.Label)
+	}
+	return does(ctx, l.steward, act, func(ctx context.Context) (Registration, error) {
+		return l.register(ctx, act.Action, act.Key, r)
+	})
+}
+
+// register is Register for a key at any origin, whatever it is for.
+func (l *Lithtrix) register(ctx context.Context, act Action, k credstore.Key, r LithtrixRegistration) (Registration, error) {
+	op := call{protocol: wire.LithtrixName, origin: k.Origin, op: "register", acts: true}
 	if err := r.check(); err != nil {
 		return Registration{}, op.fail(CodeInvalidInput, err)
 	}
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
-	k, unlock, err := l.reserve(ctx, r)
+	// The lock of the handle, too, so that two identities do not get the same one.
+	unlock, err := lockHandle(ctx, l.store, k)
 	if err != nil {
 		return Registration{}, err
 	}
 	defer unlock()
 
 	if c, ok := l.waiting(k); ok && c.Attrs[lithtrixOwner] == r.OwnerIdentifier {
-		info, err := l.keep(ctx, c)
+		info, err := l.keepWaiting(ctx, c)
 		return Registration{Info: info}, err
 	}
 	if held, ok, err := l.registered(ctx, k, r); err != nil || ok {
@@ -143,16 +174,31 @@ func (l *Lithtrix) Register(ctx context.Context, r LithtrixRegistration) (Regist
 	if err := l.taken(ctx, k, r); err != nil {
 		return Registration{}, err
 	}
+	return l.enrol(ctx, act, op, k, r)
+}
+
+// enrol asks for a key and stores it. The caller holds the lock.
+func (l *Lithtrix) enrol(ctx context.Context, act Action, op call, k credstore.Key, r LithtrixRegistration) (done Registration, err error) {
 	before, err := l.store.Get(ctx, k)
 	if err != nil && !errors.Is(err, credstore.ErrNotFound) {
 		return Registration{}, err
 	}
-	attrs := map[string]string{lithtrixOwner: r.OwnerIdentifier}
-	if err := l.begun.begin(ctx, k, before, attrs, lithtrixOwner, lithtrixAgentID); err != nil {
+	attrs := r.attrs()
+	if before.State == credstore.StatePending {
+		before.Attrs = attrs // what the person decides now counts
+	}
+	from, err := l.begun.seeded(ctx, k, before, attrs, lithtrixOwner, lithtrixAgentID, lithtrixTerms)
+	if err != nil {
 		return Registration{}, err
 	}
+	ctx, begun, err := l.steward.begin(ctx, act, k)
+	if err != nil {
+		l.begun.withdraw(ctx, k, before, err)
+		return Registration{}, err
+	}
+	defer func() { begun.end(ctx, err) }()
 	body := wire.LithtrixRegisterRequest{AgentName: r.AgentName, OwnerIdentifier: r.OwnerIdentifier, AgreeToTerms: r.AgreeToTerms}
-	c, err := l.ask(ctx, op, k, body)
+	c, err := l.ask(ctx, op, from, body)
 	if err != nil {
 		l.begun.withdraw(ctx, k, before, err)
 	}
@@ -172,15 +218,13 @@ func (l *Lithtrix) Register(ctx context.Context, r LithtrixRegistration) (Regist
 	return Registration{Info: info}, err
 }
 
-// reserve takes the locks of a registration: that of its handle, so that two
-// identities do not get the same one, and that of the credential.
-func (l *Lithtrix) reserve(ctx context.Context, r LithtrixRegistration) (k credstore.Key, unlock func(), err error) {
-	k = credstore.Key{Protocol: wire.LithtrixName, Origin: l.origin, Agent: r.AgentName, Kind: credstore.KindToken}
-	if r.Label != "" && slug(r.Label) != r.AgentName {
-		k.Label = slug(r.Label)
+// attrs is what is kept of a registration until there is a key.
+func (r LithtrixRegistration) attrs() map[string]string {
+	attrs := map[string]string{lithtrixOwner: r.OwnerIdentifier}
+	if r.AgreeToTerms != nil {
+		attrs[lithtrixTerms] = strconv.FormatBool(*r.AgreeToTerms)
 	}
-	unlock, err = lockHandle(ctx, l.store, k)
-	return k, unlock, err
+	return attrs
 }
 
 // registered returns the usable credential of an identity, whatever its label.
@@ -206,7 +250,7 @@ func (l *Lithtrix) taken(ctx context.Context, k credstore.Key, r LithtrixRegistr
 	if len(others) == 0 {
 		return nil
 	}
-	op := call{protocol: wire.LithtrixName, origin: l.origin, op: "register"}
+	op := call{protocol: wire.LithtrixName, origin: k.Origin, op: "register"}
 	return op.fail(CodeInvalidInput, fmt.Errorf(
 		"label: the handle %s belongs to another stored agent (another agent_name or owner_identifier): give a label that no handle has, and this one is called by it", bareHandle(k)))
 }
@@ -215,14 +259,14 @@ func sameLithtrix(i credstore.Info, r LithtrixRegistration) bool {
 	return i.Agent == r.AgentName && i.Attrs[lithtrixOwner] == r.OwnerIdentifier
 }
 
-// stored returns what is stored of the protocol at this origin. What is stored
+// stored returns what is stored of the protocol at the origin of k. What is stored
 // under k is there even if the store's list is lost.
 func (l *Lithtrix) stored(ctx context.Context, k credstore.Key) ([]credstore.Info, error) {
 	all, err := l.store.List(ctx, wire.LithtrixName)
 	if err != nil {
 		return nil, err
 	}
-	all = filter(all, func(i credstore.Info) bool { return i.Origin == l.origin && i.Kind == k.Kind && i.Key != k })
+	all = filter(all, func(i credstore.Info) bool { return i.Origin == k.Origin && i.Kind == k.Kind && i.Key != k })
 	c, err := l.store.Get(ctx, k)
 	switch {
 	case err == nil:
@@ -236,18 +280,20 @@ func (l *Lithtrix) stored(ctx context.Context, k credstore.Key) ([]credstore.Inf
 	return all, nil
 }
 
-// ask registers. An answer that was lost on its way is found out about by
-// asking once more, which is no risk: a pair registers once, so a 409 then says
-// that the key was in the answer.
-func (l *Lithtrix) ask(ctx context.Context, op call, k credstore.Key, body wire.LithtrixRegisterRequest) (credstore.Credential, error) {
-	c, err := l.issue(ctx, op, k, wire.LithtrixRegisterPath, nil, body)
+// ask registers. An answer that was lost on its way is made up for by asking
+// once more, which is no risk: a service that knows the idempotency key issues
+// another key in the place of the lost one, and at any other a pair registers
+// once, so that a 409 then says that the key was in the answer.
+func (l *Lithtrix) ask(ctx context.Context, op call, from credstore.Credential, body wire.LithtrixRegisterRequest) (credstore.Credential, error) {
+	k, header := from.Key, l.http.attempt(op, from)
+	c, err := l.issue(ctx, op, k, wire.LithtrixRegisterPath, header, body)
 	var lost *Error
 	if !errors.As(err, &lost) || !lost.mayHaveIssued() || !l.http.pause(ctx, max(firstPause, lost.RetryAfter)) {
 		return c, err
 	}
 	l.log.WarnContext(ctx, "the answer to a registration was lost; asking once more",
 		"protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "code", lost.Code, "status", lost.Status)
-	c, err = l.issue(ctx, op, k, wire.LithtrixRegisterPath, nil, body)
+	c, err = l.issue(ctx, op, k, wire.LithtrixRegisterPath, header, body)
 	var second *Error
 	if errors.As(err, &second) {
 		second.Sent = true // the first one may have
@@ -300,78 +346,24 @@ func (l *Lithtrix) keep(ctx context.Context, c credstore.Credential) (credstore.
 	return stored.Info, nil
 }
 
-// Rotate implements [Rotator].
-func (l *Lithtrix) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
-	ctx, cancel := l.http.begin(ctx)
-	defer cancel()
-	before, err := l.store.Get(ctx, k)
-	if err != nil {
-		return credstore.Info{}, err
+// keepWaiting is keep for a key that the store did not take before, which ends
+// the operation that it was issued in.
+func (l *Lithtrix) keepWaiting(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
+	info, err := l.keep(ctx, c)
+	if err == nil {
+		l.settle(ctx, c.Key)
 	}
-	unlock, err := l.store.Lock(ctx, k)
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	defer unlock()
-	if c, ok := l.waiting(k); ok {
-		return l.keep(ctx, c)
-	}
-	held, err := l.store.Get(ctx, k)
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	if held.UsableAt(l.now()) && !same(before, held) {
-		return held.Info, nil
-	}
-	op := call{protocol: wire.LithtrixName, origin: k.Origin, op: "rotate the key", acts: true}
-	header := http.Header{wire.LithtrixHeader: {"Bearer " + held.Secret.Reveal()}}
-	c, err := l.issue(ctx, op, k, wire.LithtrixRotatePath, header, nil)
-	var lost *Error
-	if errors.As(err, &lost) && lost.Sent {
-		return credstore.Info{}, l.findOut(ctx, held, lost)
-	}
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	for name, value := range held.Attrs {
-		c.Attrs[name] = cmp.Or(c.Attrs[name], value)
-	}
-	return l.keep(ctx, c)
+	return info, err
 }
 
-// findOut asks once, with the old key, whether a rotation whose answer was lost
-// has happened. Where it has, the old key is dead and the new one was in the
-// answer; where it has not, the old key is as good as before.
-func (l *Lithtrix) findOut(ctx context.Context, held credstore.Credential, lost *Error) error {
-	// Even when whoever asked has given up: to know is worth one request.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(l.http.timeout, storeTime))
+// settle takes an operation out of the journal that there is nothing left to do
+// of. The caller holds the lock.
+func (l *Lithtrix) settle(ctx context.Context, k credstore.Key) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
-	op := call{protocol: held.Protocol, origin: held.Origin, op: "find out whether the key was rotated"}
-	u, err := url.Parse(op.origin + wire.LithtrixMePath)
-	if err != nil {
-		return lost
+	if err := l.steward.journal.settle(ctx, k); err != nil {
+		l.log.WarnContext(ctx, "what was finished stays in the journal", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "error", l.http.scrub.Own(err.Error()))
 	}
-	a, err := l.http.send(ctx, op, message{method: http.MethodGet, url: u, header: http.Header{
-		wire.LithtrixHeader: {"Bearer " + held.Secret.Reveal()},
-	}}, maxAnswer)
-	if err != nil {
-		return lost // not found out: Sent says so
-	}
-	var me wire.LithtrixMe
-	if a.status == http.StatusOK && json.Unmarshal(a.body, &me) == nil && me.AgentName == held.Agent {
-		lost.Sent = false
-		return lost
-	}
-	if code, _ := refusal(a.body); a.status != http.StatusUnauthorized || code != wire.LithtrixInvalidKey {
-		return lost
-	}
-	held.State = credstore.StateRevoked
-	if _, err := keep(ctx, l.store, held, lithtrixOwner, lithtrixAgentID); err != nil {
-		l.log.WarnContext(ctx, "a key that has ended could not be marked", "protocol", held.Protocol, "origin", held.Origin, "agent", held.Agent, "error", err)
-	}
-	dead := op.fail(CodeKeyLost, fmt.Errorf("the rotation failed with %w", lost))
-	dead.Op, dead.Sent = "rotate the key", true
-	return dead
 }
 
 // Discover implements [Discoverer]: a service says itself what it is capable of.

@@ -246,7 +246,8 @@ func (l *Lona) replace(ctx context.Context, c lonaChange) (done Registration, er
 	r.Source = cmp.Or(r.Source, lonaDefaultSource)
 	r.UserID = cmp.Or(r.UserID, held.Attrs[lonaUserID], r.AgentID)
 	attrs := map[string]string{lonaUserID: r.UserID, lonaAgentName: r.AgentName, lonaSource: r.Source}
-	if err := l.begun.begin(ctx, k, held, attrs, lonaUserID, lonaAdopted); err != nil {
+	from, err := l.begun.seeded(ctx, k, held, attrs, lonaUserID, lonaAdopted)
+	if err != nil {
 		return Registration{}, err
 	}
 	ctx, begun, err := l.steward.begin(ctx, c.act, k)
@@ -255,7 +256,7 @@ func (l *Lona) replace(ctx context.Context, c lonaChange) (done Registration, er
 		return Registration{}, err
 	}
 	defer func() { begun.end(ctx, err) }()
-	issued, err := l.issue(ctx, k, r, held)
+	issued, err := l.issue(ctx, k, r, from)
 	if err != nil {
 		l.begun.withdraw(ctx, k, held, err)
 		return Registration{}, err
@@ -294,7 +295,8 @@ type lonaIssued struct {
 }
 
 // issue gets a token. An answer that was lost on its way is made up for by
-// one more round: registering again ends the token that nobody got.
+// one more round: registering again ends the token that nobody got. A service
+// that wants that token as a proof may take the idempotency key instead.
 func (l *Lona) issue(ctx context.Context, k credstore.Key, r LonaRegistration, held credstore.Credential) (lonaIssued, error) {
 	issued, err := l.round(ctx, k, r, held)
 	var lost *Error
@@ -322,7 +324,8 @@ func (l *Lona) round(ctx context.Context, k credstore.Key, r LonaRegistration, h
 	body := wire.LonaRegisterRequest{
 		AgentID: r.AgentID, AgentName: r.AgentName, Source: r.Source, ExpiresInDays: r.ExpiresInDays,
 	}
-	header := make(http.Header)
+	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register", acts: true}
+	header := l.http.attempt(op, held)
 	// The secret is for the gateway that the user configured, whatever
 	// gateway else a credential is from.
 	if !l.secret.IsZero() && k.Origin == l.origin {
@@ -337,7 +340,6 @@ func (l *Lona) round(ctx context.Context, k credstore.Key, r LonaRegistration, h
 			header.Set(wire.LonaKeyHeader, proof.Reveal())
 		}
 	}
-	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register", acts: true}
 	answer, err := l.post(ctx, op, wire.LonaRegisterPath, header, body, false)
 	if err != nil {
 		return lonaIssued{}, err
@@ -363,7 +365,7 @@ func (l *Lona) proof(k credstore.Key, held credstore.Credential) credstore.Secre
 	if unstored, ok := l.unstored[k]; ok {
 		return unstored
 	}
-	if held.State == credstore.StateRevoked || !presentable(held.Secret.Reveal(), minSecret) {
+	if held.State == credstore.StateRevoked || isSeed(held.Secret) || !presentable(held.Secret.Reveal(), minSecret) {
 		return credstore.Secret{}
 	}
 	return held.Secret

@@ -10,6 +10,9 @@ import (
 // lonaCrash is Lona by invites.
 func lonaCrash() crashCase {
 	return crashCase{
+		// The stricter of the two policies: who may have lost an answer cannot
+		// send the token in it.
+		gw:   []gatewaytest.Option{gatewaytest.Env(map[string]string{"AGENT_INVITE_REBIND": "proof"})},
 		name: "lona", setting: "LONA_GATEWAY_URL", path: strategiesPath, kind: "token", live: 1,
 		register: func(ctx context.Context, f *fixture, _ *gatewaytest.Gateway, agent string) (credstore.Info, error) {
 			r, err := f.Lona.Register(ctx, named(agent))

@@ -174,10 +174,10 @@ func (s *Scrubber) learnAll(ctx context.Context, list []credstore.Info) error {
 		if err != nil {
 			return fmt.Errorf("read the stored secret of %s/%s to mask it: %w", i.Protocol, i.Agent, err)
 		}
-		if c.Secret.IsZero() {
-			continue // pending: what comes in its place may look the same
-		}
 		s.learn(c.Secret)
+		if c.State == credstore.StatePending || c.Secret.IsZero() {
+			continue // what comes in its place may look the same
+		}
 		s.mu.Lock()
 		s.loaded[i.Key] = now
 		s.mu.Unlock()

@@ -22,6 +22,12 @@ type failing struct {
 	before               func() // a Put with a secret
 }
 
+// fromService reports whether a credential has a secret that a service issued. A
+// pending one may have a seed instead.
+func fromService(c credstore.Credential) bool {
+	return !c.Secret.IsZero() && !strings.HasPrefix(c.Secret.Reveal(), "enlist-begun-")
+}
+
 func (f *failing) Get(ctx context.Context, k credstore.Key) (credstore.Credential, error) {
 	if f.get != nil {
 		return credstore.Credential{}, f.get
@@ -33,7 +39,7 @@ func (f *failing) Put(ctx context.Context, c credstore.Credential) error {
 	if f.put != nil {
 		return f.put
 	}
-	if !c.Secret.IsZero() {
+	if fromService(c) {
 		f.puts++
 		if f.before != nil {
 			f.before()
@@ -154,7 +160,7 @@ type cancelling struct {
 }
 
 func (c *cancelling) Put(ctx context.Context, cred credstore.Credential) error {
-	if !cred.Secret.IsZero() {
+	if fromService(cred) {
 		c.cancel()
 	}
 	return c.Store.Put(ctx, cred)

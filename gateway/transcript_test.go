@@ -20,6 +20,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // exchange is one literal exchange of a service's own documentation. It is
@@ -112,6 +113,12 @@ func compare(t *testing.T, r *http.Request, x exchange) {
 	for _, name := range []string{"Accept", "Accept-Encoding", "Content-Length", "User-Agent"} {
 		header.Del(name) // every client sends these as it likes
 	}
+	for _, key := range header.Values("Idempotency-Key") {
+		if _, ok := wire.ParseIdempotencyKey(key); !ok {
+			t.Errorf("got the Idempotency-Key %s, want a string in quotes", key)
+		}
+	}
+	header.Del("Idempotency-Key") // Enlist's own, and another each time
 	if got, want := header, x.request.Header; !reflect.DeepEqual(got, want) {
 		t.Errorf("got the headers %v, want %v", got, want)
 	}

@@ -147,7 +147,7 @@ func rotateCredential(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        unchanged,
 		lost:        "The credential is stored as it was, but the service may have replaced it already.",
-		again: "Call rotate_credential again in a minute: it ends the key that was lost. " +
+		again: "Call rotate_credential again in a minute, within a day: it ends the key that was lost. " +
 			"If the service refuses that with agent_exists, it wants the key that never arrived: " + anotherAgent,
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Credential, error) {

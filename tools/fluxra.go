@@ -47,6 +47,7 @@ func fluxra() protocol {
 			wire.FluxraNotFound:  "Call list_credentials to see whether this is the right agent; else ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
 			wire.FluxraCodeUsed: "This code was used already: by a call before whose answer was lost, or by somebody else, who then has the account's recovery key. " +
 				"Call " + fluxraRecover + " with email alone for another code, and ask the person whether they used this one.",
+			wire.FluxraKeyReused:   "Make the same call again. If that fails too, call forget_credential for this agent, then " + fluxraRegister + ".",
 			wire.FluxraRateLimited: "Wait an hour, then make the same call again.",
 			wire.FluxraInternal:    again,
 			wire.FluxraUnavailable: again,
@@ -54,8 +55,8 @@ func fluxra() protocol {
 				" with a label of its own for another account.",
 		},
 		lost: map[string]string{
-			"register": "Tell the person that an account may be left at the service that nobody has a key of; names are not unique there, so it is in nobody's way. " +
-				"Then call " + fluxraRegister + " again with the same arguments: it makes another account.",
+			"register": "Call " + fluxraRegister + " again with the same arguments in a minute, within a day: a service that knows it is the same call gives this account new keys; " +
+				"any other makes another account. Tell the person that one may then be left there that nobody has a key of; names are not unique, so it is in nobody's way.",
 			"make an API key":     "Make the same call again in a minute: it makes another key and ends the one that was lost.",
 			"verify the email":    "Call " + fluxraVerify + " again with the same token. If that is INVALID_TOKEN, the email is most likely verified.",
 			"recover the account": "The code may be used up, and the new recovery key lost with the answer. Call " + fluxraRecover + " with email alone for another code.",

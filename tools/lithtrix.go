@@ -20,6 +20,7 @@ func lithtrix() protocol {
 		advice: map[string]string{
 			wire.LithtrixAgentExists: "This agent_name and owner_identifier are registered, and no usable key of theirs is stored here. There are two ways out: " +
 				"call " + register + " with another agent_name; or, if the person has a backup of the lost key, they restore it into Enlist's credential store and you call rotate_credential.",
+			wire.LithtrixKeyReused: "Make the same call again. If that fails too, call " + register + " with another agent_name.",
 			wire.LithtrixInvalidKey: "The stored key is not good any more, and rotating would need one that is. There are two ways out: " +
 				"if the person has a backup of the present key, they restore it into Enlist's credential store; else call " + register + " with another agent_name.",
 			wire.LithtrixInvalid: "Read service_said for what is wrong, then call " + register + " again with it put right. " +
@@ -57,8 +58,8 @@ func lithtrixRegisterAgent(d Deps) server.ServerTool {
 		idempotent:  true,  // a pair has one key, whoever asks how often
 		openWorld:   true,
 		kept:        "Nothing new. A key that was stored before is still stored.",
-		lost: "Nothing new. The service may have issued a key that never arrived; " +
-			"then this agent_name and owner_identifier are registered, and their key is lost.",
+		lost: "Nothing new. The service may have issued a key that never arrived. The same call within a day gets another in its place " +
+			"where the service knows that it is the same; else this agent_name and owner_identifier are registered, and their key is lost.",
 	}
 	return tool(d, s, func(ctx context.Context, in LithtrixRegisterInput) (LithtrixRegistered, error) {
 		done, err := d.Client.Lithtrix.Register(ctx, gateway.LithtrixRegistration{

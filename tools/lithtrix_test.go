@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,6 +154,16 @@ func TestEveryFaultOfLithtrixSaysWhatNext(t *testing.T) {
 		}
 	}
 	broken := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	// A service that does not know the attempt refuses the dead key.
+	brokenOnce := func(then http.HandlerFunc) http.HandlerFunc {
+		var asked atomic.Bool
+		return func(w http.ResponseWriter, r *http.Request) {
+			if !asked.Swap(true) {
+				broken(w, r)
+			}
+			then(w, r)
+		}
+	}
 	me := func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"agent_id":"x","agent_name":"my-agent","owner_identifier":"you@example.com","tier":"free"}`)
 	}
@@ -167,7 +178,7 @@ func TestEveryFaultOfLithtrixSaysWhatNext(t *testing.T) {
 		{"register: 500", "lithtrix_register_agent", refuse(500, "OOPS"), nil, "OOPS", "their key is lost", []string{"again in a minute"}},
 		{"register: known", "lithtrix_register_agent", refuse(409, "AGENT_ALREADY_EXISTS"), nil, "AGENT_ALREADY_EXISTS", "Nothing new", []string{"another agent_name", "rotate_credential"}},
 		{"register: a page", "lithtrix_register_agent", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>"+hostileWords) }, nil, gateway.CodeBadAnswer, "their key is lost", []string{"LITHTRIX_API_URL"}},
-		{"rotate: lost, done", "rotate_credential", broken, refuse(401, "INVALID_API_KEY"), gateway.CodeKeyLost, "marked as revoked", []string{"Tell the person", "another agent_name"}},
+		{"rotate: lost, done", "rotate_credential", brokenOnce(refuse(401, "INVALID_API_KEY")), refuse(401, "INVALID_API_KEY"), gateway.CodeKeyLost, "marked as revoked", []string{"Tell the person", "another agent_name"}},
 		{"rotate: lost, not done", "rotate_credential", broken, me, gateway.CodeUnreachable, "as it was.", []string{"again in a minute"}},
 		{"rotate: lost, not found out", "rotate_credential", broken, broken, gateway.CodeUnreachable, "may have replaced it", []string{"rotate_credential again in a minute"}},
 		{"rotate: dead already", "rotate_credential", refuse(401, "INVALID_API_KEY"), me, "INVALID_API_KEY", "as it was.", []string{"backup", "another agent_name"}},

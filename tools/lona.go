@@ -31,8 +31,9 @@ func lona() protocol {
 			wire.LonaInvitesDisabled: "Ask the person to set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment: the service gives out no invites now. " +
 				"Do not ask for the secret itself.",
 			wire.LonaAgentExists: "This agent_id is taken and the token that would prove it yours is not stored here: " +
-				"it is somebody else's, or the answer with the token was lost. Call " + register + " with another agent_id, or ask the person to set " +
+				"it is somebody else's, or the answer with the token was lost and the service gives no other for it. Call " + register + " with another agent_id, or ask the person to set " +
 				"LONA_AGENT_REGISTRATION_SECRET in Enlist's environment. Do not ask for the secret itself.",
+			wire.LonaKeyReused: "Call " + register + " again with the same arguments. If that fails too, call forget_credential for this agent_id, then " + register + ".",
 			wire.LonaRateLimited: "Wait an hour, then call " + register + " again: an address gets three invites an hour. " +
 				"A person can set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment, which has no such limit.",
 			wire.LonaUnauthorized: "Call rotate_credential. If that fails too, call " + register + " with the same agent_id.",
@@ -73,8 +74,8 @@ func lonaRegisterAgent(d Deps) server.ServerTool {
 		openWorld:  true,
 		kept:       "Nothing new. A token that was stored for this agent before is still stored.",
 		lost:       "No new token; where there was none, the credential is listed as pending. The service may have issued a token that never arrived, and ended the one that is stored, if any.",
-		again: "Call lona_register_agent again with the same arguments in a minute: it ends the token that was lost. " +
-			"If the service refuses that with agent_exists, it wants the token that never arrived: " + anotherAgent,
+		again: "Call lona_register_agent again with the same arguments in a minute, within a day: it ends the token that was lost. " +
+			"A service that refuses that with agent_exists wants the token that never arrived: " + anotherAgent,
 	}
 	return tool(d, s, func(ctx context.Context, in LonaRegisterInput) (LonaRegistered, error) {
 		done, err := d.Client.Lona.Register(ctx, gateway.LonaRegistration{
