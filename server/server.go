@@ -9,6 +9,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -53,6 +54,9 @@ type Config struct {
 	// StoredIn names where secrets are kept, as credstore.Store.Backend does,
 	// for the results of tools. nil: they do not say.
 	StoredIn func(context.Context) (string, error)
+	// AskTime is for how long a question to a person waits for its answer;
+	// 0: 5 minutes.
+	AskTime time.Duration
 	// Logger gets what happens, never what is said. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -67,6 +71,10 @@ type Server struct {
 	settle *settler
 
 	work *work
+
+	askTime  time.Duration
+	stopping chan struct{} // closed when nobody is asked any more
+	stopAsks func()
 
 	start      sync.Once
 	background sync.WaitGroup // what Start started
@@ -91,6 +99,9 @@ func New(c Config) (*Server, error) {
 	s := &Server{client: c.Client, now: c.Now, log: c.Logger, work: newWork(), stop: func() {}}
 	s.redact = newRedactor(c.Client, s.bug)
 	s.settle = newSettler()
+	s.askTime = cmp.Or(c.AskTime, askTime)
+	s.stopping = make(chan struct{})
+	s.stopAsks = sync.OnceFunc(func() { close(s.stopping) })
 
 	hooks := &mcpserver.Hooks{}
 	hooks.AddAfterCallTool(s.explainValidation)
@@ -111,6 +122,7 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithRecovery(),
 		mcpserver.WithToolHandlerMiddleware(s.recovered),
 		mcpserver.WithToolHandlerMiddleware(called(c.Caller)),
+		mcpserver.WithToolHandlerMiddleware(s.asking),
 		mcpserver.WithToolHandlerMiddleware(bounded),
 		mcpserver.WithToolHandlerMiddleware(s.afterStart),
 		mcpserver.WithToolHandlerMiddleware(s.redact.results),

@@ -66,6 +66,7 @@ func (w *work) settle() {
 // then ends every open stream. It returns an error when something was cut off.
 func (s *Server) Drain(ctx context.Context) error {
 	var err error
+	s.stopAsks() // nobody is waited for who thinks
 	select {
 	case <-s.work.finish():
 	case <-ctx.Done():

@@ -45,13 +45,15 @@ const (
 	CodeStoreDamaged     = "store_damaged"
 	CodeStoreTooSmall    = "store_too_small"
 	CodeLocalFailure     = "local_failure" // Enlist itself, not the service, is the reason
+	CodePolicy           = "policy"        // the person's policy does not allow it
 )
 
 // isOwnCode reports whether a code is one of those above.
 func isOwnCode(code string) bool {
 	switch code {
 	case CodeInvalidArguments, CodeInternal, CodeNoCredential, CodeWhichCredential, CodeRefused, CodeUnsupported,
-		CodeNotStored, CodeStoreUnavailable, CodeStoreDamaged, CodeStoreTooSmall, CodeLocalFailure:
+		CodeNotStored, CodeStoreUnavailable, CodeStoreDamaged, CodeStoreTooSmall, CodeLocalFailure,
+		CodePolicy, gateway.ApprovalNeeded, gateway.ApprovalDeclined, gateway.ApprovalUnanswered:
 		return true
 	}
 	return false
@@ -87,6 +89,9 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 		half        *gateway.HalfRotatedError
 	)
 	ctx = context.WithoutCancel(ctx) // words are cleaned even when the time is up
+	if f, ok := explainPolicy(s, err); ok {
+		return f
+	}
 	switch {
 	case errors.As(err, &half):
 		return d.explainHalfRotated(ctx, s, half)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway"
 )
 
 // spec describes a tool. All four hints are written out for each tool, because
@@ -54,8 +56,12 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 			if err := bind(req, &in); err != nil {
 				return failed(badArguments(s.name, "The arguments cannot be read: "+unreadable(err)+".")), nil
 			}
-			out, err := handle(ctx, in)
+			out, err := handle(answered(ctx, req), in)
 			if err != nil {
+				var ask *gateway.ApprovalError
+				if errors.As(err, &ask) && !ask.Final {
+					return question(ask), nil
+				}
 				return failed(d.explain(ctx, s, err)), nil
 			}
 			return mcp.NewToolResultStructuredOnly(out), nil
