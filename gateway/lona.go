@@ -153,6 +153,11 @@ func (l *Lona) Environ(ctx context.Context, k credstore.Key) ([]Variable, error)
 // Strategies returns the list of strategies as the service sent it, with
 // every secret masked.
 func (l *Lona) Strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
+	act := Act{Action: ActRead, Key: k, Method: http.MethodGet, Path: wire.LonaStrategiesPath}
+	return does(ctx, l.steward, act, func(ctx context.Context) (json.RawMessage, error) { return l.strategies(ctx, k) })
+}
+
+func (l *Lona) strategies(ctx context.Context, k credstore.Key) (json.RawMessage, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	op := call{protocol: wire.LonaName, origin: k.Origin, op: "list the strategies"}
