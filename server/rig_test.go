@@ -40,8 +40,9 @@ const (
 // rig is a server, and a record of all that it wrote.
 type rig struct {
 	*server.Server
-	t     *testing.T
-	store *hanging
+	t      *testing.T
+	store  *hanging
+	client *gateway.Client
 
 	mu   sync.Mutex
 	text strings.Builder
@@ -88,6 +89,12 @@ func (r *rig) written() string {
 // newRig returns a server with a stored credential for the service at origin.
 func newRig(t *testing.T, origin string, env ...string) *rig {
 	t.Helper()
+	return newRigWith(t, server.Config{}, origin, env...)
+}
+
+// newRigWith is newRig with settings of the server.
+func newRigWith(t *testing.T, config server.Config, origin string, env ...string) *rig {
+	t.Helper()
 	now := func() time.Time { return time.Date(2026, 2, 6, 12, 0, 0, 0, time.UTC) }
 	r := &rig{t: t, store: &hanging{Store: credstore.NewMemory(now)}}
 	vars := map[string]string{"LONA_GATEWAY_URL": origin, "LONA_AGENT_REGISTRATION_SECRET": settingSecret}
@@ -113,7 +120,9 @@ func newRig(t *testing.T, origin string, env ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Server, err = server.New(server.Config{Client: c, Version: "1.2.3", Now: now, Logger: logger})
+	config.Client, config.Version, config.Now, config.Logger = c, "1.2.3", now, logger
+	r.client = c
+	r.Server, err = server.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
