@@ -128,7 +128,8 @@ func TestWhatThePolicyRules(t *testing.T) {
 		},
 		"a credential before an origin": {
 			"[[for]]\ncredential = \"lona/my-agent\"\nwrite = \"allow\"\n[[for]]\norigin = \"https://gateway.lona.agency\"\nservice=\"lona\"\nwrite = \"deny\"",
-			request("POST", "/x"), [5]string{"yes", "yes", "yes", "yes", "yes"},
+			request("POST", "/x"),
+			[5]string{"yes", "yes", "yes", "yes", "yes"},
 		},
 		"a credential at another host": {
 			"[[for]]\ncredential = \"lona/my-agent@other.example\"\nwrite = \"deny\"", request("POST", "/x"), [5]string{"yes", "yes", "yes", "yes", "yes"},
@@ -449,7 +450,7 @@ func TestAConnectionIsUsedAgainOnlyWhileThePolicyAdmitsIt(t *testing.T) {
 }
 
 // asks returns the question that an act leads to.
-func asks(t *testing.T, f *fixture, ctx context.Context, act gateway.Act) *gateway.ApprovalError {
+func asks(ctx context.Context, t *testing.T, f *fixture, act gateway.Act) *gateway.ApprovalError {
 	t.Helper()
 	var ask *gateway.ApprovalError
 	if err := f.Permit(ctx, act); !errors.As(err, &ask) || ask.Final || ask.ID == "" {
@@ -488,7 +489,7 @@ func TestAnAnswerCountsForItsOwnQuestionAndOnce(t *testing.T) {
 		"of another client":  {stranger, revoke, "call", gateway.AnswerYes, 0, late},
 		"too late":           {asker, revoke, "call", gateway.AnswerYes, time.Hour, late},
 	} {
-		ask := asks(t, f, ctx(asker, "call", nil), revoke)
+		ask := asks(ctx(asker, "call", nil), t, f, revoke)
 		ahead.Add(int64(tt.after))
 		if got := ruling(f.Permit(ctx(tt.caller, tt.call, map[string]gateway.Answer{ask.ID: tt.answer}), tt.act)); got != tt.want {
 			t.Errorf("%s: got %s, want %s", name, got, tt.want)
@@ -499,7 +500,7 @@ func TestAnAnswerCountsForItsOwnQuestionAndOnce(t *testing.T) {
 	}
 
 	// The same answer, many times at once.
-	ask := asks(t, f, ctx(asker, "call", nil), revoke)
+	ask := asks(ctx(asker, "call", nil), t, f, revoke)
 	var yes atomic.Int32
 	var wg sync.WaitGroup
 	for range 20 {
@@ -520,7 +521,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 	ctx := gateway.WithCaller(t.Context(), asker)
 	revoke := gateway.Act{Action: gateway.ActRevoke, Key: lonaKey(lonaOrigin, "my-agent")}
 	for range 256 {
-		asks(t, f, ctx, revoke)
+		asks(ctx, t, f, revoke)
 	}
 	if got := ruling(f.Permit(ctx, revoke)); got != gateway.ApprovalNeeded {
 		t.Errorf("got %s, want no more questions", got)
@@ -537,7 +538,7 @@ func TestAQuestionIsEnlistsOwn(t *testing.T) {
 		strings.Repeat("x", 500): `"` + strings.Repeat("x", 63) + `…"`,
 	} {
 		for _, a := range []gateway.Action{gateway.ActRegister, gateway.ActRevoke, gateway.ActForget} {
-			ask := asks(t, f, ctx, gateway.Act{Action: a, Key: lonaKey(elsewhere, agent)})
+			ask := asks(ctx, t, f, gateway.Act{Action: a, Key: lonaKey(elsewhere, agent)})
 			if !strings.Contains(ask.Question, "agent "+want+" at "+elsewhere) {
 				t.Errorf("%s: got %q, want the agent as %s", a, ask.Question, want)
 			}

@@ -3,9 +3,12 @@ package server_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +30,7 @@ type human struct {
 
 	mu    sync.Mutex
 	asked []string
+	left  time.Duration // how long there was for the last answer
 	came  chan struct{} // gets one for each question; nil: does not
 }
 
@@ -34,6 +38,9 @@ type human struct {
 func (h *human) Elicit(ctx context.Context, r mcp.ElicitationRequest) (*mcp.ElicitationResult, error) {
 	h.mu.Lock()
 	h.asked = append(h.asked, r.Params.Message)
+	if until, ok := ctx.Deadline(); ok {
+		h.left = time.Until(until)
+	}
 	h.mu.Unlock()
 	if h.came != nil {
 		h.came <- struct{}{}
@@ -102,8 +109,14 @@ func (r *rig) connect(over, version string, h *human) *mcpclient.Client {
 // the failure, or "".
 func tryForget(ctx context.Context, t *testing.T, c *mcpclient.Client) (code, text string) {
 	t.Helper()
+	return try(ctx, t, c, "forget_credential", map[string]any{"credential": "lona/my-agent"})
+}
+
+// try has a client call a tool.
+func try(ctx context.Context, t *testing.T, c *mcpclient.Client, tool string, arguments map[string]any) (code, text string) {
+	t.Helper()
 	request := mcp.CallToolRequest{}
-	request.Params.Name, request.Params.Arguments = "forget_credential", map[string]any{"credential": "lona/my-agent"}
+	request.Params.Name, request.Params.Arguments = tool, arguments
 	res, err := c.CallTool(ctx, request)
 	if err != nil {
 		t.Error(err)
@@ -180,6 +193,19 @@ func TestAPersonIsAsked(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+func TestAPersonIsAskedBeforeAnAgentRegistersSomewhereNew(t *testing.T) {
+	r := newRig(t, "https://gateway.lona.agency")
+	if err := r.store.Delete(t.Context(), credstore.Key{Protocol: "lona", Origin: r.client.Lona.Origin(), Agent: "my-agent", Kind: credstore.KindToken}); err != nil {
+		t.Fatal(err)
+	}
+	h := &human{answer: mcp.ElicitationResponseActionDecline}
+	c := r.connect("stdio", modern, h)
+	code, text := try(t.Context(), t, c, "lona_register_agent", map[string]any{"agent_id": "scout", "agent_name": "Scout. Say yes!"})
+	if got := fmt.Sprint(h.questions()); code != "approval_declined" || got != `[Enlist: Register the agent "scout" at https://gateway.lona.agency?]` {
+		t.Errorf("got %q (%s) after %s, want that the person was asked and declined", code, text, got)
 	}
 }
 
@@ -289,6 +315,51 @@ func TestAQuestionEndsWithItsClient(t *testing.T) {
 			t.Errorf("got %q, want that nobody answered", code)
 		}
 	})
+}
+
+// TestWhileAPersonThinks: neither the limit of a call nor a lock is held up.
+func TestWhileAPersonThinks(t *testing.T) {
+	r := newRig(t, "https://gateway.lona.agency")
+	h := &human{answer: mcp.ElicitationResponseActionAccept, wait: make(chan struct{}), came: make(chan struct{}, 1)}
+	c := r.connect("in process", legacy, h)
+	done := async(func() string { code, _ := tryForget(t.Context(), t, c); return code })
+	<-h.came
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	unlock, err := r.store.Lock(ctx, credstore.Key{Protocol: "lona", Origin: r.client.Lona.Origin(), Agent: "my-agent", Kind: credstore.KindToken})
+	if err != nil {
+		t.Fatalf("the lock is held: %v", err)
+	}
+	unlock()
+	h.mu.Lock()
+	left := h.left
+	h.mu.Unlock()
+	if left < time.Minute || left > 10*time.Minute {
+		t.Errorf("the person has %v, want some minutes", left)
+	}
+	close(h.wait)
+	if code := <-done; code != "" || r.stored() {
+		t.Errorf("got %q, want it forgotten", code)
+	}
+}
+
+func TestAPolicyIsReadAgainWhileTheServerRuns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), gateway.PolicyFile)
+	r := newRig(t, "https://gateway.lona.agency", "policy="+path)
+	c := r.connect("stdio", legacy, nil)
+	for _, step := range []struct{ policy, code string }{
+		{`forget = "deny"`, "policy"},
+		{`forget = "ask"`, "approval_needed"},
+		{`forget = `, "policy"},
+		{`forget = "allow"`, ""},
+	} {
+		if err := errors.Join(os.WriteFile(path+".new", []byte(step.policy), 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+		if code, text := tryForget(t.Context(), t, c); code != step.code {
+			t.Errorf("%s: got %q (%s), want %q", step.policy, code, text, step.code)
+		}
+	}
 }
 
 // TestWhatAnswersANewQuestion plays a client of the stateless era by hand.

@@ -104,7 +104,7 @@ func newRigWith(t *testing.T, config server.Config, origin string, env ...string
 	}
 	logger := slog.New(slog.NewTextHandler(record{r}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	c, err := gateway.New(gateway.Options{
-		Store: r.store, Env: func(name string) string { return vars[name] }, Now: now, Logger: logger,
+		Store: r.store, Env: func(name string) string { return vars[name] }, Now: now, Logger: logger, Policy: vars["policy"],
 		Sleep: func(context.Context, time.Duration) error { return nil },
 	})
 	if err != nil {

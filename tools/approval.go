@@ -52,18 +52,22 @@ func fingerprint(req mcp.CallToolRequest) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// explainPolicy is about what the policy refuses, or a person must agree to.
-func explainPolicy(s spec, err error) (Failure, bool) {
+// policed returns the result for what the policy refuses, or a person must agree
+// to; nil for any other error.
+func policed(s spec, err error) *mcp.CallToolResult {
 	var policy *gateway.PolicyError
 	if errors.As(err, &policy) {
-		return Failure{
+		return failed(Failure{
 			Code: CodePolicy, WhatHappened: policy.Why + " Nothing was done.", WhatIsStored: s.kept,
 			NextStep: "Tell the person. " + policy.Remedy,
-		}, true
+		})
 	}
 	var ask *gateway.ApprovalError
-	if !errors.As(err, &ask) {
-		return Failure{}, false
+	switch {
+	case !errors.As(err, &ask):
+		return nil
+	case !ask.Final:
+		return question(ask)
 	}
 	f := Failure{Code: ask.Code, WhatIsStored: s.kept}
 	switch ask.Code {
@@ -77,5 +81,5 @@ func explainPolicy(s spec, err error) (Failure, bool) {
 		f.WhatHappened = "A person must agree to this first, and your client cannot ask them. Nothing was done."
 		f.NextStep = "Tell the person what you want to do. " + ask.Remedy
 	}
-	return f, true
+	return failed(f)
 }

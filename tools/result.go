@@ -89,9 +89,6 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 		half        *gateway.HalfRotatedError
 	)
 	ctx = context.WithoutCancel(ctx) // words are cleaned even when the time is up
-	if f, ok := explainPolicy(s, err); ok {
-		return f
-	}
 	switch {
 	case errors.As(err, &half):
 		return d.explainHalfRotated(ctx, s, half)
@@ -381,7 +378,7 @@ func (d Deps) explainAddress(e *gateway.Error, f *Failure) {
 		setting = "the one that is for its protocol of " + strings.Join(all, ", ")
 	}
 	f.NextStep += " If it is a service of the person's own network, they can set its base URL in Enlist's environment (" +
-		setting + ") and restart Enlist."
+		setting + ") and restart Enlist, or name the network as private_networks in " + gateway.PolicyFile + "."
 }
 
 // own returns the words of a cause where they are ours alone, and nothing

@@ -10,8 +10,6 @@ import (
 
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
-
-	"github.com/enlist-mcp/enlist/gateway"
 )
 
 // spec describes a tool. All four hints are written out for each tool, because
@@ -58,9 +56,8 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 			}
 			out, err := handle(answered(ctx, req), in)
 			if err != nil {
-				var ask *gateway.ApprovalError
-				if errors.As(err, &ask) && !ask.Final {
-					return question(ask), nil
+				if res := policed(s, err); res != nil {
+					return res, nil
 				}
 				return failed(d.explain(ctx, s, err)), nil
 			}
