@@ -272,33 +272,36 @@ func (p *policy) question(act Act) string {
 	agent, at := p.agent(act.Key), act.Key.Origin
 	switch act.Action {
 	case ActRegister:
-		return fmt.Sprintf("Register the agent %s at %s?", agent, at)
+		return fmt.Sprintf("Register %s at %s?", agent, at)
 	case ActRotate:
-		return fmt.Sprintf("Replace the key of the agent %s at %s? The old one ends.", agent, at)
+		return fmt.Sprintf("Replace the key of %s at %s? The old one ends.", agent, at)
 	case ActRevoke:
-		return fmt.Sprintf("End the credential of the agent %s at %s for good?", agent, at)
+		return fmt.Sprintf("End the credential of %s at %s for good?", agent, at)
 	case ActForget:
-		return fmt.Sprintf("Delete the credential of the agent %s at %s from this machine for good? The service is not told.", agent, at)
+		return fmt.Sprintf("Delete the credential of %s at %s from this machine for good? The service is not told.", agent, at)
 	case ActWrite:
-		return fmt.Sprintf("Send a %s request, which may change something, as the agent %s to %s?", act.Method, agent, at)
+		return fmt.Sprintf("Send a %s request, which may change something, as %s to %s?", act.Method, agent, at)
 	}
-	return fmt.Sprintf("Do this as the agent %s at %s: %s?", agent, at, act.Action)
+	return fmt.Sprintf("Do this as %s at %s: %s?", agent, at, act.Action)
 }
 
 // maxAgent is how much of an agent's name a question repeats, in bytes.
 const maxAgent = 64
 
-// agent returns the name of an agent as it can stand in a question.
+// agent names an agent as it can stand in a question.
 func (p *policy) agent(k credstore.Key) string {
 	name := k.Agent
 	if k.Label != "" {
 		name = k.Label
 	}
+	if name == "" {
+		return "an agent"
+	}
 	quoted := strconv.QuoteToASCII(p.scrub.Own(name))
 	if len(quoted) > maxAgent {
 		quoted = quoted[:maxAgent] + `…"`
 	}
-	return quoted
+	return "the agent " + quoted
 }
 
 // remedy says how a person can allow an act where nobody can be asked.

@@ -37,6 +37,13 @@ func (s *Server) asking(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerFun
 			for id, question := range res.InputRequests {
 				answers[id] = mcp.NewElicitationInputResponse(s.elicit(ctx, question))
 			}
+			if ctx.Err() != nil {
+				// The tool hears of it all the same: what was asked for is off.
+				for id := range answers {
+					answers[id] = mcp.NewElicitationInputResponse(unanswered())
+				}
+				ctx = context.WithoutCancel(ctx)
+			}
 			again := req
 			again.Params.InputResponses, again.Params.RequestState = answers, res.RequestState
 			res, err = next(ctx, again)
@@ -51,9 +58,8 @@ func (s *Server) asking(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerFun
 // elicit asks the person. That there is no answer, for whatever reason, is one:
 // the question was cancelled.
 func (s *Server) elicit(ctx context.Context, question mcp.InputRequest) mcp.ElicitationResult {
-	cancelled := mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionCancel}}
 	if question.Elicitation == nil {
-		return cancelled
+		return unanswered()
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.askTime)
 	defer cancel()
@@ -69,9 +75,13 @@ func (s *Server) elicit(ctx context.Context, question mcp.InputRequest) mcp.Elic
 	})
 	if err != nil || answer == nil {
 		s.log.WarnContext(ctx, "a question to the person was not answered", "error", s.redact.text(errorText(err)))
-		return cancelled
+		return unanswered()
 	}
 	return *answer
+}
+
+func unanswered() mcp.ElicitationResult {
+	return mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionCancel}}
 }
 
 func errorText(err error) string {

@@ -296,8 +296,13 @@ func TestAQuestionEndsWithItsClient(t *testing.T) {
 		// An answer after that is to nothing.
 		c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%v,"result":{"action":"accept","content":{}}}`, question.ID), message(4, "ping", ""))
 		c.next()
-		if !r.stored() {
-			t.Error("it was forgotten")
+		if err := c.in.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for c.lines.Scan() { // to the end, so that all that is under way has ended
+		}
+		if got := r.outcomes(); !r.stored() || got != "t 1 refused:approval_unanswered" {
+			t.Errorf("audit: got %q, stored %v; want a refusal", got, r.stored())
 		}
 	})
 	t.Run("when the server stops", func(t *testing.T) {
