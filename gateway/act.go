@@ -62,6 +62,8 @@ const (
 type Caller struct {
 	Kind          CallerKind
 	Name, Version string
+	// Asks says that the client can put a question to a person.
+	Asks bool
 }
 
 // callerKey is the context key of a [Caller].
@@ -93,7 +95,7 @@ type steward struct {
 
 func newSteward(o Options, scrub *Scrubber) *steward {
 	return &steward{
-		policy: newPolicy(o), journal: newJournal(o.Home, o.Now),
+		policy: newPolicy(o, scrub), journal: newJournal(o.Home, o.Now),
 		scrub: scrub, now: o.Now, log: o.Logger,
 	}
 }
@@ -112,7 +114,11 @@ func (s *steward) begin(ctx context.Context, act Action, k credstore.Key) (conte
 // does does something with a credential, if the policy lets it. It comes before
 // the lock and the deadline of what is done: a person may have to be asked.
 func does[T any](ctx context.Context, s *steward, act Act, f func(context.Context) (T, error)) (T, error) {
-	out, err := *new(T), s.policy.permit(ctx, act)
+	var out T
+	approved, err := s.policy.permit(ctx, act)
+	if approved {
+		s.record(ctx, act, Event{Outcome: OutcomeApproved})
+	}
 	if err == nil {
 		out, err = f(ctx)
 	}
@@ -131,17 +137,21 @@ func (s *steward) note(ctx context.Context, act Act, status int, err error) {
 	if errors.As(err, &ask) && !ask.Final {
 		return // it will be asked for once more, with the answer
 	}
-	caller := callerOf(ctx)
-	e := Event{
-		Time: s.now(), Client: s.clean(caller.Name), Version: s.clean(caller.Version),
-		Action: act.Action, Protocol: act.Key.Protocol, Origin: act.Key.Origin, Agent: s.clean(act.Key.Agent),
-		Kind: string(act.Key.Kind), Label: s.clean(act.Key.Label),
-		Method: act.Method, Path: s.clean(act.Path), Status: status,
-	}
+	e := Event{Status: status}
 	e.Outcome, e.Code = outcome(err)
 	if status >= http.StatusBadRequest {
 		e.Outcome = OutcomeFailed
 	}
+	s.record(ctx, act, e)
+}
+
+// record adds an event that has an outcome, with what is known of its act.
+func (s *steward) record(ctx context.Context, act Act, e Event) {
+	caller := callerOf(ctx)
+	e.Time, e.Client, e.Version = s.now(), s.clean(caller.Name), s.clean(caller.Version)
+	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(act.Path)
+	e.Protocol, e.Origin, e.Agent = act.Key.Protocol, act.Key.Origin, s.clean(act.Key.Agent)
+	e.Kind, e.Label = string(act.Key.Kind), s.clean(act.Key.Label)
 	if err := s.journal.append(context.WithoutCancel(ctx), e); err != nil {
 		s.log.WarnContext(ctx, "the audit trail could not be written", "action", string(act.Action),
 			"protocol", act.Key.Protocol, "agent", act.Key.Agent, "error", s.scrub.Own(err.Error()))
@@ -174,8 +184,10 @@ func outcome(err error) (outcome, code string) {
 	switch {
 	case err == nil:
 		return OutcomeDone, ""
-	case errors.As(err, &policy), errors.As(err, &ask):
+	case errors.As(err, &policy):
 		return OutcomeRefused, "policy"
+	case errors.As(err, &ask):
+		return OutcomeRefused, ask.Code
 	case errors.As(err, &refused), errors.As(err, &missing):
 		return OutcomeRefused, ""
 	case errors.As(err, &failed):

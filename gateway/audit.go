@@ -32,6 +32,9 @@ const (
 	OutcomeFailed  = "failed"  // nothing was changed
 	OutcomeRefused = "refused" // by Enlist, before anything was sent
 	OutcomeUnknown = "unknown" // the service may have done it
+	// OutcomeApproved: a person was asked, and agreed. What came of it is an event
+	// of its own.
+	OutcomeApproved = "approved"
 )
 
 // append adds an event. It outlives the process when it returns; the end of the

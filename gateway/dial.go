@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -41,6 +43,10 @@ func NewTransport(dial func(ctx context.Context, network, addr string) (net.Conn
 // is used again was judged as it would be now.
 type chosenKey struct{}
 
+// networksKey is the context key of the private networks that the policy lets
+// requests go to.
+type networksKey struct{}
+
 // dialer makes connections to the addresses that [judge] lets pass.
 type dialer struct {
 	resolver *net.Resolver // nil: the system's
@@ -58,8 +64,19 @@ func (d *dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 		return nil, err
 	}
 	chosen, _ := ctx.Value(chosenKey{}).(bool)
+	networks, _ := ctx.Value(networksKey{}).([]netip.Prefix)
 	host = strings.ToLower(host)
-	nd := &net.Dialer{Timeout: dialTimeout, Resolver: d.resolver, Control: d.control(host, chosen)}
+	a := admission{host, chosen, networks}
+	nd := &net.Dialer{Timeout: dialTimeout, Resolver: d.resolver, Control: d.control(a)}
+	conn, err := d.dial(ctx, nd, network, addr, host, port)
+	if err == nil && a.byPolicy(conn.RemoteAddr()) {
+		return &admittedConn{conn, host}, nil
+	}
+	return conn, err
+}
+
+// dial makes the connection.
+func (d *dialer) dial(ctx context.Context, nd *net.Dialer, network, addr, host, port string) (net.Conn, error) {
 	if host != "localhost" && !strings.HasSuffix(host, ".localhost") {
 		return nd.DialContext(ctx, network, addr)
 	}
@@ -75,18 +92,64 @@ func (d *dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 // control judges an address after the name was resolved, when the connection to
 // just that address is about to be made. An answer of the resolver that was
 // judged earlier says nothing: the next one may be another.
-func (d *dialer) control(host string, chosen bool) func(network, address string, _ syscall.RawConn) error {
+func (d *dialer) control(a admission) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {
-			return &AddressError{Host: host, Kind: "an address that cannot be judged"}
+			return &AddressError{Host: a.host, Kind: "an address that cannot be judged"}
 		}
-		if refused := judge(host, to.Addr(), chosen); refused != nil {
+		if refused := a.judge(to.Addr()); refused != nil {
 			return refused
 		}
 		if d.connecting != nil {
 			return d.connecting(to)
 		}
 		return nil
+	}
+}
+
+// admission is what lets a host be at an address that is not public: that a
+// person has set it, or a network of the policy.
+type admission struct {
+	host     string
+	chosen   bool
+	networks []netip.Prefix
+}
+
+// judge returns why no connection may be made to an address, or nil.
+func (a admission) judge(addr netip.Addr) *AddressError {
+	refused := judge(a.host, addr, a.chosen)
+	if refused != nil && refused.Choosable && addr.Zone() == "" &&
+		slices.ContainsFunc(a.networks, func(n netip.Prefix) bool { return n.Contains(addr.Unmap()) }) {
+		return nil
+	}
+	return refused
+}
+
+// byPolicy reports whether only the policy lets a connection be made.
+func (a admission) byPolicy(to net.Addr) bool {
+	tcp, ok := to.(*net.TCPAddr)
+	return ok && judge(a.host, tcp.AddrPort().Addr(), a.chosen) != nil
+}
+
+// admittedConn is a connection that is there because of the policy.
+type admittedConn struct {
+	net.Conn
+	host string
+}
+
+// recheck closes a connection that was made earlier if the policy does not
+// admit it any more. Nothing was sent over it yet, so that the request goes over
+// a new one, if that can be made.
+func recheck(conn net.Conn, networks []netip.Prefix) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	c, ok := conn.(*admittedConn)
+	if !ok {
+		return
+	}
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); !ok || (admission{c.host, false, networks}).judge(tcp.AddrPort().Addr()) != nil {
+		_ = c.Close()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
@@ -100,6 +101,10 @@ func (c *Client) Discover(ctx context.Context, at string) (Found, error) {
 	if err != nil {
 		return Found{}, call{op: opLook}.fail(CodeInvalidInput, err)
 	}
+	if err := l.steward.policy.discovers(origin); err != nil {
+		l.steward.note(ctx, Act{Action: ActRead, Key: credstore.Key{Origin: origin}, Method: http.MethodGet}, 0, err)
+		return Found{}, err
+	}
 	// Before anything is sent: words that cannot be looked through would all
 	// have to be withheld.
 	if err := l.http.scrub.load(ctx); err != nil {
@@ -108,7 +113,7 @@ func (c *Client) Discover(ctx context.Context, at string) (Found, error) {
 	s := newSite(ctx, l.http, origin, c.protocols)
 	var discoverers []Discoverer
 	for _, p := range c.protocols {
-		if d, ok := p.(Discoverer); ok {
+		if d, ok := p.(Discoverer); ok && l.steward.policy.knows(p.Wire().Name) {
 			discoverers = append(discoverers, d)
 		}
 	}

@@ -33,6 +33,22 @@ func Reserved(routes []wire.Route, method, path string) bool {
 	return ok
 }
 
+// Permit asks the policy for an act, and returns the answer.
+func (c *Client) Permit(ctx context.Context, act Act) error {
+	_, err := c.Lifecycle.steward.policy.permit(ctx, act)
+	return err
+}
+
+// WithNetworks is a context in which the policy lets requests go to networks.
+func WithNetworks(ctx context.Context, networks ...netip.Prefix) context.Context {
+	return context.WithValue(ctx, networksKey{}, networks)
+}
+
+// Recheck judges a connection to a host that the policy admitted once more.
+func Recheck(conn net.Conn, host string, networks ...netip.Prefix) {
+	recheck(&admittedConn{conn, host}, networks)
+}
+
 // Judge returns why a host at an address is refused, or nil.
 func Judge(host string, addr netip.Addr, chosen bool) *AddressError { return judge(host, addr, chosen) }
 

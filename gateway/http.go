@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"sync/atomic"
@@ -36,12 +37,15 @@ type caller struct {
 	log      *slog.Logger
 	// chosen has the origins that a person has set. Only they may be private.
 	chosen map[string]bool
+	// networks returns the private networks that the policy lets requests go to.
+	networks func() []netip.Prefix
 }
 
 func newCaller(o Options, s *Scrubber) *caller {
 	c := &caller{
 		scrub: s, timeout: o.Timeout, deadline: o.Deadline,
 		now: o.Now, sleep: o.Sleep, log: o.Logger, chosen: o.chosen,
+		networks: o.steward.policy.networks,
 	}
 	if c.timeout <= 0 {
 		c.timeout = defaultTimeout
@@ -176,12 +180,15 @@ func (c *caller) send(parent context.Context, k call, m message, limit int) (ans
 	if !secure(origin) {
 		return answer{}, k.fail(CodeInsecure, errPlainHTTP)
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(parent, chosenKey{}, c.chosen[origin]), c.timeout)
+	networks := c.networks()
+	ctx := context.WithValue(context.WithValue(parent, chosenKey{}, c.chosen[origin]), networksKey{}, networks)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 
 	var connecting, wrote atomic.Bool
 	r := c.rest.R().SetContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:      func(string) { connecting.Store(true) },
+		GotConn:      func(i httptrace.GotConnInfo) { recheck(i.Conn, networks) },
 		WroteHeaders: func() { wrote.Store(true) },
 	}))
 	if m.header != nil {

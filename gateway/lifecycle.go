@@ -99,22 +99,29 @@ func (l *Lifecycle) rotateInPlace(ctx context.Context, k credstore.Key) (credsto
 
 // Revoke ends a credential at the service and marks it in the store.
 func (l *Lifecycle) Revoke(ctx context.Context, k credstore.Key) error {
-	_, err := does(ctx, l.steward, Act{Action: ActRevoke, Key: k}, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, l.revoke(ctx, k)
+	act := Act{Action: ActRevoke, Key: k}
+	r, err := l.revoker(k)
+	if err != nil { // nobody need be asked for what cannot be done
+		l.steward.note(ctx, act, 0, err)
+		return err
+	}
+	_, err = does(ctx, l.steward, act, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := l.http.begin(ctx)
+		defer cancel()
+		l.heal(ctx, k)
+		return struct{}{}, r.Revoke(ctx, k)
 	})
 	return err
 }
 
-func (l *Lifecycle) revoke(ctx context.Context, k credstore.Key) error {
-	ctx, cancel := l.http.begin(ctx)
-	defer cancel()
+// revoker returns the protocol of a credential if it can end one.
+func (l *Lifecycle) revoker(k credstore.Key) (Revoker, error) {
 	p, err := l.protocol(k)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if r, ok := p.(Revoker); ok {
-		l.heal(ctx, k)
-		return r.Revoke(ctx, k)
+		return r, nil
 	}
 	instead := "Forgetting it removes it from this machine; at the service it ends when it expires."
 	if _, ok := p.(Renewer); ok {
@@ -123,7 +130,7 @@ func (l *Lifecycle) revoke(ctx context.Context, k credstore.Key) error {
 	if _, ok := p.(Rotator); ok {
 		instead = "Rotating it ends it at the service and stores its successor; forgetting it removes it from this machine only, and the service accepts it until it expires, if it does."
 	}
-	return &UnsupportedError{Protocol: k.Protocol, Op: "revoke", Instead: instead}
+	return nil, &UnsupportedError{Protocol: k.Protocol, Op: "revoke", Instead: instead}
 }
 
 // Forget removes a credential and what is kept behind it from the store and

@@ -35,7 +35,7 @@ func (l *Lona) isDue(ctx context.Context, i credstore.Info) bool {
 func (l *Lona) permitted(ctx context.Context, k credstore.Key) error {
 	ctx = bySelf(ctx)
 	for _, action := range []Action{ActRegister, ActRotate} {
-		if err := l.steward.policy.permit(ctx, Act{Action: action, Key: k}); err != nil {
+		if _, err := l.steward.policy.permit(ctx, Act{Action: action, Key: k}); err != nil {
 			return err
 		}
 	}

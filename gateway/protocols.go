@@ -28,6 +28,8 @@ type Options struct {
 	// the store, such as answers that are too long to be returned. "": the journal
 	// is in memory, there is no policy file, and such answers are cut.
 	Home string
+	// Policy is the path of the policy file; "": the one in Home.
+	Policy string
 	// Env reads the user's settings; each protocol knows its own names. nil: none are set.
 	Env func(name string) string
 	// Origins sets the base URL of a protocol, by its name, whatever Env says:
@@ -110,6 +112,7 @@ func New(o Options) (*Client, error) {
 	c.protocols = m.protocols
 	slices.SortFunc(c.protocols, func(a, b Protocol) int { return strings.Compare(a.Wire().Name, b.Wire().Name) })
 	c.Lifecycle = newLifecycle(o, m.http, c.protocols)
+	o.steward.policy.handle = c.Lifecycle.Handle
 	return c, nil
 }
 

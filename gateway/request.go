@@ -276,7 +276,7 @@ func (l *Lifecycle) once(ctx context.Context, k credstore.Key, p Protocol, op ca
 			return a, m.header, err
 		}
 		next, ok := follow(m, a, to, routes)
-		if !ok || hop == maxHops {
+		if !ok || hop == maxHops || l.steward.policy.leads(k, next.method, next.url.EscapedPath()) != nil {
 			return a, m.header, nil
 		}
 		a.drop()

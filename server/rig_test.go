@@ -40,9 +40,10 @@ const (
 // rig is a server, and a record of all that it wrote.
 type rig struct {
 	*server.Server
-	t     *testing.T
-	store *hanging
-	ticks chan time.Time // of the clock that slow answers are reported by
+	t      *testing.T
+	store  *hanging
+	client *gateway.Client
+	ticks  chan time.Time // of the clock that slow answers are reported by
 
 	mu   sync.Mutex
 	text strings.Builder
@@ -89,6 +90,12 @@ func (r *rig) written() string {
 // newRig returns a server with a stored credential for the service at origin.
 func newRig(t *testing.T, origin string, env ...string) *rig {
 	t.Helper()
+	return newRigWith(t, server.Config{}, origin, env...)
+}
+
+// newRigWith is newRig with settings of the server.
+func newRigWith(t *testing.T, config server.Config, origin string, env ...string) *rig {
+	t.Helper()
 	now := func() time.Time { return time.Date(2026, 2, 6, 12, 0, 0, 0, time.UTC) }
 	r := &rig{t: t, store: &hanging{Store: credstore.NewMemory(now)}, ticks: make(chan time.Time)}
 	vars := map[string]string{"LONA_GATEWAY_URL": origin, "LONA_AGENT_REGISTRATION_SECRET": settingSecret}
@@ -98,7 +105,7 @@ func newRig(t *testing.T, origin string, env ...string) *rig {
 	}
 	logger := slog.New(slog.NewTextHandler(record{r}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	c, err := gateway.New(gateway.Options{
-		Store: r.store, Env: func(name string) string { return vars[name] }, Now: now, Logger: logger,
+		Store: r.store, Env: func(name string) string { return vars[name] }, Now: now, Logger: logger, Policy: vars["policy"],
 		Sleep: func(context.Context, time.Duration) error { return nil },
 	})
 	if err != nil {
@@ -114,10 +121,10 @@ func newRig(t *testing.T, origin string, env ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Server, err = server.New(server.Config{
-		Client: c, Version: "1.2.3", Now: now, Logger: logger,
-		Tick: func() (<-chan time.Time, func()) { return r.ticks, func() {} },
-	})
+	config.Client, config.Version, config.Now, config.Logger = c, "1.2.3", now, logger
+	config.Tick = func() (<-chan time.Time, func()) { return r.ticks, func() {} }
+	r.client = c
+	r.Server, err = server.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

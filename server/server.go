@@ -9,6 +9,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -55,6 +56,9 @@ type Config struct {
 	StoredIn func(context.Context) (string, error)
 	// Tick is as in tools.Deps; nil: slow answers are reported every second.
 	Tick func() (ticks <-chan time.Time, stop func())
+	// AskTime is for how long a question to a person waits for its answer;
+	// 0: 5 minutes.
+	AskTime time.Duration
 	// Logger gets what happens, never what is said. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -69,6 +73,10 @@ type Server struct {
 	settle *settler
 
 	work *work
+
+	askTime  time.Duration
+	stopping chan struct{} // closed when nobody is asked any more
+	stopAsks func()
 
 	start      sync.Once
 	background sync.WaitGroup // what Start started, and ends by itself
@@ -95,6 +103,9 @@ func New(c Config) (*Server, error) {
 	s := &Server{client: c.Client, now: c.Now, log: c.Logger, work: newWork(), stop: func() {}, rest: func() {}}
 	s.redact = newRedactor(c.Client, s.bug)
 	s.settle = newSettler()
+	s.askTime = cmp.Or(c.AskTime, askTime)
+	s.stopping = make(chan struct{})
+	s.stopAsks = sync.OnceFunc(func() { close(s.stopping) })
 
 	hooks := &mcpserver.Hooks{}
 	hooks.AddAfterCallTool(s.explainValidation)
@@ -115,6 +126,7 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithRecovery(),
 		mcpserver.WithToolHandlerMiddleware(s.recovered),
 		mcpserver.WithToolHandlerMiddleware(called(c.Caller)),
+		mcpserver.WithToolHandlerMiddleware(s.asking),
 		mcpserver.WithToolHandlerMiddleware(bounded),
 		mcpserver.WithToolHandlerMiddleware(s.afterStart),
 		mcpserver.WithToolHandlerMiddleware(s.redact.results),

@@ -45,7 +45,7 @@ const (
 // end of the input, may answer before it sends the progress of the same call,
 // reads lines of any length, and keeps its session in a package variable.
 func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
-	session := &stdioSession{id: rand.Text(), notifications: make(chan mcp.JSONRPCNotification, 128)}
+	session := &stdioSession{id: rand.Text(), notifications: make(chan mcp.JSONRPCNotification, 128), inquiry: newInquiry()}
 	if err := s.mcp.RegisterSession(ctx, session); err != nil {
 		return fmt.Errorf("serve stdio: %w", err)
 	}
@@ -69,9 +69,11 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 		written:   make(chan error, 1),
 		slots:     make(chan struct{}, maxCalls),
 	}
+	session.inquiry.send = c.answer
 	go c.write(context.WithoutCancel(ctx))
 	err := c.read(reading, ctx, in)
 	s.letRest()
+	close(session.inquiry.gone)
 
 	go func() {
 		c.calls.Wait()
@@ -97,6 +99,8 @@ type stdioSession struct {
 	id            string
 	notifications chan mcp.JSONRPCNotification
 	initialized   atomic.Bool
+	client
+	inquiry *inquiry
 }
 
 var _ mcpserver.ClientSession = (*stdioSession)(nil)
@@ -207,7 +211,7 @@ func (c *stdioConn) handle(ctx context.Context, line []byte) {
 	}
 	switch {
 	case head.Method == "" && (head.Result != nil || head.Error != nil):
-		// An answer, and nothing was asked.
+		c.session.inquiry.answered(head.ID, head.Result)
 	case head.Method == string(mcp.MethodToolsCall) && head.ID != nil:
 		select {
 		case c.slots <- struct{}{}:
@@ -215,8 +219,9 @@ func (c *stdioConn) handle(ctx context.Context, line []byte) {
 			return
 		}
 		c.calls.Go(func() {
-			defer func() { <-c.slots }()
-			c.answer(ctx, c.server.handle(ctx, head.ID, line))
+			p := &place{slots: c.slots, taken: true}
+			defer p.leave()
+			c.answer(ctx, c.server.handle(context.WithValue(ctx, placeKey{}, p), head.ID, line))
 		})
 	case head.Method == string(mcp.MethodSubscriptionsListen) && head.ID != nil:
 		c.others.Go(func() { c.answer(ctx, c.server.handle(ctx, head.ID, line)) })

@@ -67,6 +67,7 @@ func (w *work) settle() {
 func (s *Server) Drain(ctx context.Context) error {
 	s.letRest()
 	var err error
+	s.stopAsks() // nobody is waited for who thinks
 	select {
 	case <-s.work.finish():
 	case <-ctx.Done():

@@ -45,13 +45,15 @@ const (
 	CodeStoreDamaged     = "store_damaged"
 	CodeStoreTooSmall    = "store_too_small"
 	CodeLocalFailure     = "local_failure" // Enlist itself, not the service, is the reason
+	CodePolicy           = "policy"        // the person's policy does not allow it
 )
 
 // isOwnCode reports whether a code is one of those above.
 func isOwnCode(code string) bool {
 	switch code {
 	case CodeInvalidArguments, CodeInternal, CodeNoCredential, CodeWhichCredential, CodeRefused, CodeUnsupported,
-		CodeNotStored, CodeStoreUnavailable, CodeStoreDamaged, CodeStoreTooSmall, CodeLocalFailure:
+		CodeNotStored, CodeStoreUnavailable, CodeStoreDamaged, CodeStoreTooSmall, CodeLocalFailure,
+		CodePolicy, gateway.ApprovalNeeded, gateway.ApprovalDeclined, gateway.ApprovalUnanswered:
 		return true
 	}
 	return false
@@ -384,7 +386,7 @@ func (d Deps) explainAddress(e *gateway.Error, f *Failure) {
 		setting = "the one that is for its protocol of " + strings.Join(all, ", ")
 	}
 	f.NextStep += " If it is a service of the person's own network, they can set its base URL in Enlist's environment (" +
-		setting + ") and restart Enlist."
+		setting + ") and restart Enlist, or name the network as private_networks in " + gateway.PolicyFile + "."
 }
 
 // own returns the words of a cause where they are ours alone, and nothing

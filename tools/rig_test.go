@@ -24,7 +24,7 @@ import (
 	"github.com/enlist-mcp/enlist/tools"
 )
 
-// rig is a model at the tools of a real server, in one process.
+// rig is a script at the tools of a real server, in one process.
 type rig struct {
 	t      *testing.T
 	caller *mcpclient.Client
@@ -76,7 +76,8 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Config{Client: r.client, Now: r.clock.Now, StoredIn: r.store.Backend, Logger: logger})
+	// What a person must agree to has tests of its own.
+	s, err := server.New(server.Config{Client: r.client, Caller: gateway.CallerScript, Now: r.clock.Now, StoredIn: r.store.Backend, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,8 +54,11 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 			if err := bind(req, &in); err != nil {
 				return failed(badArguments(s.name, "The arguments cannot be read: "+unreadable(err)+".")), nil
 			}
-			out, err := handle(d.withProgress(ctx, req), in)
+			out, err := handle(d.withProgress(answered(ctx, req), req), in)
 			if err != nil {
+				if res := policed(s, err); res != nil {
+					return res, nil
+				}
 				return failed(d.explain(ctx, s, err)), nil
 			}
 			return mcp.NewToolResultStructuredOnly(out), nil

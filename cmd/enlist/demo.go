@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	mcpclient "github.com/mark3labs/mcp-go/client"
 	"github.com/mark3labs/mcp-go/client/transport"
@@ -105,6 +106,9 @@ type demo struct {
 	gateway *embeddedgateway.Gateway
 	origin  string
 	caller  *mcpclient.Client
+
+	mu    sync.Mutex
+	asked []string // what the person was asked
 }
 
 // connect starts the MCP server on a pair of pipes and connects a client, just
@@ -138,7 +142,8 @@ func (d *demo) connect(ctx context.Context, p *program) (hangUp func() error, er
 		err := s.ServeStdio(ctx, serverIn, serverOut)
 		ended <- errors.Join(err, serverOut.Close())
 	}()
-	d.caller = mcpclient.NewClient(transport.NewIO(io.TeeReader(clientIn, &d.model), clientOut, io.NopCloser(strings.NewReader(""))))
+	d.caller = mcpclient.NewClient(transport.NewIO(io.TeeReader(clientIn, &d.model), clientOut, io.NopCloser(strings.NewReader(""))),
+		mcpclient.WithElicitationHandler(d))
 	hangUp = func() error { return errors.Join(d.caller.Close(), clientOut.Close(), <-ended) }
 	if err := d.caller.Start(ctx); err != nil {
 		return nil, errors.Join(err, hangUp())
@@ -147,6 +152,25 @@ func (d *demo) connect(ctx context.Context, p *program) (hangUp func() error, er
 		return nil, errors.Join(err, hangUp())
 	}
 	return hangUp, nil
+}
+
+// Elicit is the person of the tour, who agrees to what the client asks them.
+func (d *demo) Elicit(_ context.Context, r mcp.ElicitationRequest) (*mcp.ElicitationResult, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, r.Params.Message)
+	return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{
+		Action: mcp.ElicitationResponseActionAccept, Content: map[string]any{},
+	}}, nil
+}
+
+// questions returns what the person was asked since it was called last.
+func (d *demo) questions() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	asked := d.asked
+	d.asked = nil
+	return asked
 }
 
 // call makes one tool call, prints both sides of it and returns what the model
@@ -162,6 +186,9 @@ func (d *demo) call(ctx context.Context, s step) (map[string]any, error) {
 	result, err := d.caller.CallTool(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.tool, err)
+	}
+	for _, asked := range d.questions() {
+		d.page.question(asked)
 	}
 	saw, _ := structured(result).(map[string]any)
 	left := append([]string{"→ " + s.tool + " " + compactJSON(request.Params.Arguments)}, prettyJSON(structured(result))...)

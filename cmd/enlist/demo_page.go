@@ -61,6 +61,11 @@ func (g *page) letter(to, subject string) {
 	fmt.Fprintf(g.out, "\n   ✉ to %s: %s\n", to, subject)
 }
 
+// question says what the person was asked, who agrees to everything in the tour.
+func (g *page) question(text string) {
+	fmt.Fprintf(g.out, "\n   ? the person is asked, and agrees: %s\n", text)
+}
+
 // step prints one step of the tour, or so many lines of it; 0: all.
 func (g *page) step(title string, left, right []string, lines int) {
 	g.steps++

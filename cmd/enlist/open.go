@@ -47,6 +47,7 @@ func (p *program) openClient() (*client, error) {
 	c, err := gateway.New(gateway.Options{
 		Store:     store,
 		Home:      journalHome(options),
+		Policy:    filepath.Join(options.Home, gateway.PolicyFile),
 		Env:       p.env,
 		Origins:   origins,
 		Transport: e,

@@ -107,6 +107,7 @@ the keys out of the model's sight.
 		p.gatewayCommand(),
 		p.listCommand(),
 		p.mcpCommand(),
+		p.policyCommand(),
 		p.requestCommand(),
 		p.revokeCommand(),
 		p.rotateCommand(),

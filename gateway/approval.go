@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"sync"
+	"time"
+)
+
+const (
+	// answerTime is for how long the answer to a question counts.
+	answerTime = 5*time.Minute + 10*time.Second
+	// maxQuestions is how many questions wait for an answer at once.
+	maxQuestions = 256
+)
+
+// Answer is what a person said to the question of an [ApprovalError].
+type Answer int
+
+// The answers.
+const (
+	AnswerNone Answer = iota // nothing, or nothing yet
+	AnswerNo
+	AnswerYes
+)
+
+// answersKey is the context key of the answers to what was asked.
+type answersKey struct{}
+
+type answers struct {
+	call    string
+	answers map[string]Answer
+}
+
+// WithAnswers returns a context for a call of a tool with what a person said to
+// the questions that it led to before, by their IDs. call stands for the call
+// with all its arguments: an answer counts for a call that is the same, and once.
+func WithAnswers(ctx context.Context, call string, given map[string]Answer) context.Context {
+	return context.WithValue(ctx, answersKey{}, answers{call: call, answers: given})
+}
+
+func answersOf(ctx context.Context) answers {
+	a, _ := ctx.Value(answersKey{}).(answers)
+	return a
+}
+
+// subjectOf tells apart what may be asked for: who wants what done with which
+// credential by which call.
+func subjectOf(caller Caller, act Act, call string) [sha256.Size]byte {
+	// Its fields are texts and numbers, so that this cannot fail.
+	text, _ := json.Marshal([]any{caller, act, call})
+	return sha256.Sum256(text)
+}
+
+// questions are those that wait for an answer.
+type questions struct {
+	now func() time.Time
+
+	mu   sync.Mutex
+	open map[string]question
+}
+
+type question struct {
+	subject [sha256.Size]byte
+	until   time.Time
+}
+
+// ask returns the name of a new question; "": there are too many.
+func (q *questions) ask(subject [sha256.Size]byte) string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.now()
+	for id, old := range q.open {
+		if !now.Before(old.until) {
+			delete(q.open, id)
+		}
+	}
+	if len(q.open) >= maxQuestions {
+		return ""
+	}
+	if q.open == nil {
+		q.open = make(map[string]question)
+	}
+	id := rand.Text()
+	q.open[id] = question{subject, now.Add(answerTime)}
+	return id
+}
+
+// take reports whether an answer is to a question that was asked about just
+// this and still waits. It counts once.
+func (q *questions) take(id string, subject [sha256.Size]byte) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	asked, ok := q.open[id]
+	if !ok || asked.subject != subject {
+		return false
+	}
+	delete(q.open, id)
+	return q.now().Before(asked.until)
+}
