@@ -100,6 +100,7 @@ the keys out of the model's sight.
 	}
 	p.flags.register(root.PersistentFlags())
 	root.AddCommand(
+		p.auditCommand(),
 		p.callCommand(),
 		p.demoCommand(),
 		p.execCommand(),
