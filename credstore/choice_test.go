@@ -65,7 +65,7 @@ func TestHomeKeepsItsItemsWhereverItIs(t *testing.T) {
 	s = openOn(t, moved, on)
 	wantGet(t, s, c)
 	put(t, s, c)
-	if len(r.items) != 1 {
+	if len(r.credentials()) != 1 {
 		t.Errorf("got %v, want the one item", r.items)
 	}
 }
@@ -87,12 +87,12 @@ func TestRecordIsRead(t *testing.T) {
 			put(t, s, c)
 			wantGet(t, s, c)
 			wantFile(t, filepath.Join(o.Home, "store"), test.record)
-			for name := range r.items {
+			for name := range r.credentials() {
 				if name[0] != test.service {
 					t.Errorf("got the item %q, want it in %q", name, test.service)
 				}
 			}
-			if test.service != "" && len(r.items) != 1 {
+			if test.service != "" && len(r.credentials()) != 1 {
 				t.Errorf("got %v, want one item", r.items)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,6 +36,7 @@ type durable struct {
 	writeWait  time.Duration // how long others may keep a write waiting
 	repairWait time.Duration // how long List waits for the vault
 	warn       sync.Once
+	unmade     atomic.Bool // the index was to be made by a read, and could not be
 }
 
 // Close closes the index. The store can be used on and opens it again.
@@ -86,6 +88,10 @@ func (d *durable) Put(ctx context.Context, c Credential) error {
 	// From here on the index is brought to an end whether or not somebody
 	// still waits.
 	rest := context.WithoutCancel(ctx)
+	if err := d.enroll(ctx, v, former, existed); err != nil {
+		d.unmark(rest, c.Key, former, existed, nil) // nothing was put
+		return err
+	}
 	if err := v.put(ctx, c.Key, data); err != nil {
 		d.unmark(rest, c.Key, former, existed, err)
 		return err
@@ -127,7 +133,7 @@ func (d *durable) Delete(ctx context.Context, k Key) error {
 		d.unmark(rest, k, former, existed, err)
 		return err
 	}
-	if errDrop := d.index.remove(rest, k); errDrop != nil {
+	if errDrop := d.strike(rest, v, k); errDrop != nil {
 		d.note(ctx, errDrop)
 	}
 	if err != nil && !existed {
@@ -153,7 +159,7 @@ func (d *durable) List(ctx context.Context, protocol string) ([]Info, error) {
 		rows, err = d.index.list(ctx, protocol)
 	}
 	if err != nil {
-		return nil, err
+		return d.listWithout(ctx, v, protocol, err)
 	}
 	infos := make([]Info, 0, len(rows))
 	for _, r := range rows {
@@ -228,40 +234,111 @@ func (d *durable) unmark(ctx context.Context, k Key, former row, existed bool, c
 	}
 }
 
+// enroll has the vault's own list name what the index does, before an item is
+// put that it may not name yet. The caller holds the write lock and has marked
+// the row, so that the key is among them.
+func (d *durable) enroll(ctx context.Context, v vault, former row, existed bool) error {
+	r, ok := v.(recorder)
+	if !ok {
+		return nil
+	}
+	listed, err := d.index.listed(ctx)
+	if err != nil || listed && existed && (former.phase == settled || former.phase == changing) {
+		return err
+	}
+	rows, err := d.index.list(ctx, "")
+	if err != nil {
+		return err
+	}
+	if err := r.record(ctx, keysOf(rows), nil); err != nil || listed {
+		return err
+	}
+	return d.index.setListed(ctx)
+}
+
+// strike takes a key that the vault has no item for off its own list and out of
+// the index. Where only the list stays, it names what is not there, which harms
+// nobody. The caller holds the write lock.
+func (d *durable) strike(ctx context.Context, v vault, k Key) error {
+	var err error
+	if r, ok := v.(recorder); ok {
+		err = r.record(ctx, nil, []Key{k})
+	}
+	return errors.Join(err, d.index.remove(ctx, k))
+}
+
 // makeIndex makes the index if there is none, of what the vault says it holds.
 func (d *durable) makeIndex(ctx context.Context, v vault) error {
 	if d.index.exists() {
 		return nil
 	}
-	var infos []Info
-	if l, ok := v.(lister); ok {
-		var err error
-		if infos, err = l.all(ctx); err != nil {
-			return err
-		}
+	infos, err := d.remake(ctx, v)
+	if err != nil {
+		return err
 	}
 	return d.index.create(ctx, infos)
 }
 
-// listVault lists without an index.
-func (d *durable) listVault(ctx context.Context, v vault, protocol string) ([]Info, error) {
+// remake returns what a new index would hold.
+func (d *durable) remake(ctx context.Context, v vault) ([]Info, error) {
 	l, ok := v.(lister)
 	if !ok {
-		return []Info{}, nil
+		return nil, nil
 	}
 	infos, err := l.all(ctx)
+	if errors.Is(err, errNoItem) {
+		return nil, nil
+	}
+	return infos, err
+}
+
+// listVault lists without an index, and makes it again if nobody writes: the
+// next list need not ask the vault for every credential.
+func (d *durable) listVault(ctx context.Context, v vault, protocol string) ([]Info, error) {
+	infos, err := d.remake(ctx, v)
 	if err != nil {
 		return nil, err
 	}
+	if infos == nil {
+		return []Info{}, nil // no list was made yet
+	}
+	if unlock, ok := d.tryWrite(); ok {
+		// Whoever wrote since made the index: then this one is not made.
+		if err := d.index.create(ctx, infos); err != nil {
+			d.note(ctx, err)
+		}
+		unlock()
+	}
 	return ordered(infos, protocol), nil
+}
+
+// listWithout lists what the vault says it holds where the disk, full or
+// read-only, does not let the index be opened. Otherwise it returns the error.
+func (d *durable) listWithout(ctx context.Context, v vault, protocol string, cause error) ([]Info, error) {
+	l, ok := v.(lister)
+	if !ok || !diskTrouble(cause) {
+		return nil, cause
+	}
+	infos, err := l.all(ctx)
+	if err != nil {
+		return nil, cause
+	}
+	d.note(ctx, cause)
+	return ordered(infos, protocol), nil
+}
+
+// tryWrite takes the write lock if nobody has it, unless there is no home: a
+// read makes none.
+func (d *durable) tryWrite() (unlock func(), ok bool) {
+	if _, err := os.Stat(d.home); errors.Is(err, fs.ErrNotExist) {
+		return nil, false
+	}
+	return d.locks.try(writeLock)
 }
 
 // seen puts a credential that the vault gave into the index, if the index says
 // otherwise. A read never fails for that.
 func (d *durable) seen(ctx context.Context, v vault, info Info) {
-	if _, err := os.Stat(d.home); errors.Is(err, fs.ErrNotExist) {
-		return // a read makes no home
-	}
 	if d.index.exists() {
 		r, ok, err := d.index.find(ctx, info.Key)
 		if err != nil {
@@ -272,11 +349,18 @@ func (d *durable) seen(ctx context.Context, v vault, info Info) {
 			return
 		}
 	}
-	if unlock, ok := d.locks.try(writeLock); ok {
+	if d.unmade.Load() && !d.index.exists() {
+		return
+	}
+	if unlock, ok := d.tryWrite(); ok {
 		defer unlock()
-		if err := d.settle(ctx, v, info.Key); err != nil {
+		err := d.settle(ctx, v, info.Key)
+		if err != nil {
 			d.note(ctx, err)
 		}
+		// Where no index can be made, the vault is not asked for all that it
+		// holds at every read.
+		d.unmade.Store(err != nil && !d.index.exists())
 	}
 }
 
@@ -360,7 +444,7 @@ func (d *durable) settle(ctx context.Context, v vault, k Key) error {
 		return err
 	}
 	if r.phase == adding || r.phase == deleting {
-		return d.index.remove(ctx, k)
+		return d.strike(ctx, v, k)
 	}
 	r.State, r.phase = StateLost, settled
 	return d.index.put(ctx, r)

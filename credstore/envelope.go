@@ -58,14 +58,8 @@ func encode(c Credential) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	err := e.Encode(envelope{
-		Version:  envelopeVersion,
-		Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Kind: c.Kind, Label: c.Label,
-		State: c.State, KeyID: c.KeyID,
-		Created: stamp(c.CreatedAt), Expires: stamp(c.ExpiresAt),
-		Attrs: c.Attrs, Secret: c.Secret.Reveal(),
-	})
-	if err != nil {
+	//nolint:gosec // the envelope goes into a vault, which is where secrets are kept
+	if err := e.Encode(enclose(c)); err != nil {
 		return nil, err
 	}
 	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
@@ -73,6 +67,17 @@ func encode(c Credential) ([]byte, error) {
 		return nil, &sizeError{len(data)}
 	}
 	return data, nil
+}
+
+// enclose returns the envelope of a credential.
+func enclose(c Credential) envelope {
+	return envelope{
+		Version:  envelopeVersion,
+		Protocol: c.Protocol, Origin: c.Origin, Agent: c.Agent, Kind: c.Kind, Label: c.Label,
+		State: c.State, KeyID: c.KeyID,
+		Created: stamp(c.CreatedAt), Expires: stamp(c.ExpiresAt),
+		Attrs: c.Attrs, Secret: c.Secret.Reveal(),
+	}
 }
 
 // sizeError says how large an envelope would be.
@@ -98,7 +103,24 @@ var (
 	errNotEnvelope = errors.New("the item is not one of Enlist's")
 	errOtherKey    = errors.New("the item belongs to another credential")
 	errNewer       = errors.New("the item was written by a newer Enlist")
+	errNewerList   = fmt.Errorf("%w: the keyring's own list", errNewer)
 )
+
+// newer reports whether a newer Enlist wrote an item. It may hold what this one
+// does not understand, so nothing is put in its place and it is not deleted.
+func newer(data []byte) bool { return versionOf(data) > envelopeVersion }
+
+// versionOf returns the version of an item, or 0. It looks at nothing else: in a
+// version to come all the rest may be of another shape.
+func versionOf(data []byte) int {
+	var item struct {
+		Version int `json:"v"`
+	}
+	if json.Unmarshal(data, &item) != nil {
+		return 0
+	}
+	return item.Version
+}
 
 // decode returns the credential in an envelope, which must be that of k.
 func decode(k Key, data []byte) (Credential, error) {
@@ -115,7 +137,18 @@ func decode(k Key, data []byte) (Credential, error) {
 // decodeAny returns the credential in an envelope, whosoever it is.
 func decodeAny(data []byte) (Credential, error) {
 	var e envelope
-	if err := json.Unmarshal(data, &e); err != nil || e.Version < 1 {
+	if err := json.Unmarshal(data, &e); err != nil {
+		if newer(data) {
+			return Credential{}, errNewer
+		}
+		return Credential{}, errNotEnvelope
+	}
+	return e.credential()
+}
+
+// credential returns the credential in an envelope.
+func (e envelope) credential() (Credential, error) {
+	if e.Version < 1 {
 		return Credential{}, errNotEnvelope
 	}
 	if e.Version > envelopeVersion {

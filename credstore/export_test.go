@@ -2,7 +2,12 @@ package credstore
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
 )
 
 // What tests in package credstore_test put into a store, and look at.
@@ -81,4 +86,34 @@ func ReadKeyring(ctx context.Context, r Ring, k Key) error {
 // ProbeKeyring asks a keyring as auto does with the real waits.
 func ProbeKeyring(ctx context.Context, r Ring) error {
 	return newKeyringVault(r, "", realSystem().first).probe(ctx)
+}
+
+// Ring returns the keyring that a system has.
+func (s System) Ring() Ring { return s.ring }
+
+func KeyringNeeds(system string, state KeyringState, cause error) string {
+	return keyringNeeds(system, state, cause)
+}
+
+func StateOfKeyring(cause error) KeyringState { return keyringState(cause) }
+
+// SealArchive encrypts a text as an archive is, at no cost.
+func SealArchive(w io.Writer, passphrase, text string) error {
+	to, err := age.NewScryptRecipient(passphrase)
+	if err != nil {
+		return err
+	}
+	to.SetWorkFactor(1)
+	armored := armor.NewWriter(w)
+	sealed, err := age.Encrypt(armored, to)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(sealed, text)
+	return errors.Join(err, sealed.Close(), armored.Close())
+}
+
+// WriteArchiveQuick is WriteArchive with a passphrase that costs nothing.
+func WriteArchiveQuick(ctx context.Context, s Store, w io.Writer, passphrase Secret, keys []Key) (int, error) {
+	return writeArchive(ctx, s, w, passphrase, keys, 1)
 }

@@ -1,7 +1,10 @@
 package credstore_test
 
 import (
+	"maps"
+	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/zalando/go-keyring"
@@ -17,6 +20,18 @@ type faultyRing struct {
 	mu    sync.Mutex
 	items map[[2]string]string
 	fault func(call, service, user string) (stop bool, err error)
+}
+
+// isList reports whether an item of this name belongs to the keyring's own list.
+func isList(service string) bool { return strings.HasSuffix(service, ": list of credentials") }
+
+// credentials returns the items without those of the keyring's own list.
+func (r *faultyRing) credentials() map[[2]string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	items := maps.Clone(r.items)
+	maps.DeleteFunc(items, func(name [2]string, _ string) bool { return isList(name[0]) })
+	return items
 }
 
 func newFaultyRing() *faultyRing { return &faultyRing{items: make(map[[2]string]string)} }
@@ -141,4 +156,17 @@ func (f faultyFile) Close() error {
 		return fault
 	}
 	return err
+}
+
+// ringOf returns the faulty ring of a system.
+func ringOf(on credstore.System) *faultyRing { return on.Ring().(*faultyRing) }
+
+// inspect returns what a store says of itself.
+func inspect(t testing.TB, s credstore.Store) credstore.Report {
+	t.Helper()
+	r, err := s.(credstore.Inspector).Inspect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

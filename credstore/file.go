@@ -77,6 +77,9 @@ func (v *fileVault) put(ctx context.Context, k Key, data []byte) error {
 		return v.unavailable("write", err)
 	}
 	if item := f.find(id(k)); item != nil {
+		if former, err := item.open(key, forItem(item.ID)); err == nil && newer(former) {
+			return damagedItem("write", v, errNewer)
+		}
 		item.box = sealed
 	} else {
 		f.Items = append(f.Items, sealedItem{ID: id(k), box: sealed})
@@ -93,8 +96,12 @@ func (v *fileVault) remove(_ context.Context, k Key) error {
 		if f.Items[i].ID == id(k) {
 			// The right key is asked for, so that nobody without it, and
 			// nobody by mistake, throws away what only the key can read.
-			if _, err := v.unlock("delete", f); err != nil {
+			key, err := v.unlock("delete", f)
+			if err != nil {
 				return err
+			}
+			if former, err := f.Items[i].open(key, forItem(f.Items[i].ID)); err == nil && newer(former) {
+				return damagedItem("delete", v, errNewer)
 			}
 			f.Items = append(f.Items[:i], f.Items[i+1:]...)
 			return v.write("delete", f, raw)
@@ -116,6 +123,9 @@ func (v *fileVault) all(context.Context) ([]Info, error) {
 	infos := make([]Info, 0, len(f.Items))
 	for _, item := range f.Items {
 		c, err := item.credential(key)
+		if errors.Is(err, errNewer) {
+			return nil, damagedItem("list", v, err)
+		}
 		if err != nil {
 			return nil, v.damaged("list", err)
 		}
@@ -134,6 +144,9 @@ func (v *fileVault) read(op string) (sealed, []byte, error) {
 		return sealed{}, nil, v.unavailable(op, err)
 	}
 	f, err := parse(raw)
+	if errors.Is(err, errNewerFile) {
+		return sealed{}, nil, &Error{Op: op, Place: v.path, Kind: ErrDamaged, Cause: err, Remedy: "update Enlist"}
+	}
 	if err != nil {
 		return sealed{}, nil, v.damaged(op, err)
 	}

@@ -41,6 +41,8 @@ const (
 	maxSalt         = 64
 )
 
+var errNewerFile = errors.New("the file was written by a newer Enlist")
+
 // sealed is the encrypted file.
 type sealed struct {
 	Format  string       `json:"format"`
@@ -79,6 +81,9 @@ func parse(data []byte) (sealed, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	if err := d.Decode(&f); err != nil {
+		if newer := refuseNewer(data); newer != nil {
+			return sealed{}, newer
+		}
 		return sealed{}, fmt.Errorf("not an encrypted credential file: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -88,7 +93,7 @@ func parse(data []byte) (sealed, error) {
 		return sealed{}, errors.New("not an encrypted credential file")
 	}
 	if f.Version > fileVersion {
-		return sealed{}, fmt.Errorf("version %d was written by a newer Enlist", f.Version)
+		return sealed{}, fmt.Errorf("version %d: %w", f.Version, errNewerFile)
 	}
 	if err := f.Key.check(); err != nil {
 		return sealed{}, err
@@ -107,6 +112,19 @@ func parse(data []byte) (sealed, error) {
 		seen[item.ID] = true
 	}
 	return f, nil
+}
+
+// refuseNewer looks at the version and at nothing else: in one to come all the
+// rest may be of another shape.
+func refuseNewer(data []byte) error {
+	var head struct {
+		Format  string `json:"format"`
+		Version int    `json:"version"`
+	}
+	if json.Unmarshal(data, &head) == nil && head.Format == fileFormat && head.Version > fileVersion {
+		return fmt.Errorf("version %d: %w", head.Version, errNewerFile)
+	}
+	return nil
 }
 
 func (b box) check() error {

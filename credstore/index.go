@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite" // registers the driver, too
@@ -50,6 +51,7 @@ type index struct {
 
 const (
 	indexVersion = 1
+	indexListed  = 1 // the application id of an index whose vault has a list
 	indexTable   = `CREATE TABLE credentials (
 	protocol TEXT NOT NULL,
 	origin TEXT NOT NULL,
@@ -101,6 +103,31 @@ func (x *index) create(ctx context.Context, infos []Info) error {
 		return x.problem("write", err)
 	}
 	return nil
+}
+
+// setAside moves the index and what lies beside it away, for who wants to look
+// at it, and returns where it is now. The caller holds the write lock.
+func (x *index) setAside(now time.Time) (string, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_ = x.drop()
+	to := x.path + ".damaged-" + stampOf(now)
+	for n := 2; ; n++ {
+		if _, err := os.Stat(to); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		to = fmt.Sprintf("%s.damaged-%s-%d", x.path, stampOf(now), n)
+	}
+	// The index first: what it leaves behind create clears.
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := x.on.Rename(x.path+suffix, to+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", &Error{
+				Op: "repair", Place: x.path, Kind: ErrUnavailable, Cause: err,
+				Remedy: "end every other enlist process and try again, or move it away yourself",
+			}
+		}
+	}
+	return to, nil
 }
 
 // clear removes a database and what lies beside it: SQLite would take that for
@@ -171,6 +198,27 @@ func (x *index) find(ctx context.Context, k Key) (r row, ok bool, err error) {
 	return r, ok, err
 }
 
+// listed reports whether the vault's own list names what the index does. It is
+// in a field of the database that an older Enlist leaves alone.
+func (x *index) listed(ctx context.Context) (listed bool, err error) {
+	err = x.with(ctx, "read", func(db *sql.DB) error {
+		var id int
+		err := db.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id)
+		listed = id == indexListed
+		return err
+	})
+	return listed, err
+}
+
+// setListed notes that the vault's own list is complete. The caller holds the
+// write lock.
+func (x *index) setListed(ctx context.Context) error {
+	return x.with(ctx, "write", func(db *sql.DB) error {
+		_, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", indexListed))
+		return err
+	})
+}
+
 // put writes a row in the place of the one with its key. The caller holds the
 // write lock and has created the index.
 func (x *index) put(ctx context.Context, r row) error {
@@ -235,8 +283,15 @@ func (x *index) open(ctx context.Context, stat fs.FileInfo) error {
 	return nil
 }
 
-// errForeign: the file is a database, but not the index.
-var errForeign = errors.New("not an index of this version")
+var (
+	// errForeign: the file is a database, but not the index.
+	errForeign = errors.New("not an index of this version")
+	// errNewerIndex: it is one, and what is in it this Enlist may not understand.
+	errNewerIndex = errors.New("the index was written by a newer Enlist")
+)
+
+// maxIndexVersion tells a version to come from garbage in its place.
+const maxIndexVersion = 999
 
 // inspect looks for damage, so that it is found at once and not row by row.
 func inspect(ctx context.Context, db *sql.DB) error {
@@ -254,6 +309,9 @@ func inspect(ctx context.Context, db *sql.DB) error {
 	err := db.QueryRowContext(ctx, `SELECT sql FROM sqlite_schema`).Scan(&table)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
+	}
+	if version > indexVersion && version <= maxIndexVersion {
+		return fmt.Errorf("version %d: %w", version, errNewerIndex)
 	}
 	if version != indexVersion || table != indexTable {
 		return errForeign
@@ -289,13 +347,30 @@ func (x *index) problem(op string, err error) error {
 			remedy = "another enlist process is busy; try again"
 		}
 	}
+	if errors.Is(err, errNewerIndex) {
+		_ = x.drop()
+		return &Error{Op: op, Place: x.path, Kind: ErrDamaged, Cause: err, Remedy: "update Enlist"}
+	}
 	if damaged {
 		kind = ErrDamaged
 		// Processes that have it open must not go on with the damaged file.
 		_ = x.drop()
-		remedy = fmt.Sprintf("move %[1]s, %[1]s-wal and %[1]s-shm away; the secrets are safe, the index holds none, and a credential is listed again when it is next used", x.path)
+		remedy = fmt.Sprintf("move %[1]s, %[1]s-wal and %[1]s-shm away; the secrets are safe, the index holds none, and it is made again of what is stored with them", x.path)
 	}
 	return &Error{Op: op, Place: x.path, Kind: kind, Cause: err, Remedy: remedy}
+}
+
+// diskTrouble reports whether it is the disk that keeps the index from being
+// used: then what is in it is neither damaged nor being changed.
+func diskTrouble(err error) bool {
+	var failed *sqlite.Error
+	if errors.As(err, &failed) {
+		switch failed.Code() & 0xff {
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+			return true
+		}
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EROFS)
 }
 
 // execer is a [sql.DB] or a [sql.Tx].

@@ -64,23 +64,7 @@ func (v *keyringVault) get(ctx context.Context, k Key) ([]byte, error) {
 // former item goes back.
 func (v *keyringVault) put(ctx context.Context, k Key, data []byte) error {
 	service, user := v.name(k)
-	_, err := await(ctx, v, "write", func() (string, error) {
-		former, err := v.ring.Get(service, user)
-		existed := err == nil
-		if err != nil && !errors.Is(err, keyring.ErrNotFound) {
-			return "", err
-		}
-		if err = v.keep(service, user, string(data)); err == nil {
-			return "", nil
-		}
-		switch now, errNow := v.ring.Get(service, user); {
-		case existed && (errNow != nil || now != former):
-			err = errors.Join(err, v.keep(service, user, former))
-		case !existed && errNow == nil:
-			err = errors.Join(err, v.ring.Delete(service, user))
-		}
-		return "", err
-	})
+	_, err := await(ctx, v, "write", func() (string, error) { return "", v.replace(service, user, string(data)) })
 	return err
 }
 
@@ -99,11 +83,17 @@ func (v *keyringVault) keep(service, user, text string) error {
 func (v *keyringVault) remove(ctx context.Context, k Key) error {
 	service, user := v.name(k)
 	_, err := await(ctx, v, "delete", func() (string, error) {
+		if former, err := v.ring.Get(service, user); err == nil && newer([]byte(former)) {
+			return "", errNewer
+		}
 		if err := v.ring.Delete(service, user); err != nil {
 			return "", err
 		}
-		if _, err := v.ring.Get(service, user); !errors.Is(err, keyring.ErrNotFound) {
+		switch _, err := v.ring.Get(service, user); {
+		case err == nil:
 			return "", errNotGone
+		case !errors.Is(err, keyring.ErrNotFound):
+			return "", fmt.Errorf("%w; %w", err, errUnknown)
 		}
 		return "", nil
 	})
@@ -231,6 +221,9 @@ func (v *keyringVault) unavailable(op string, cause error) error {
 	if errors.Is(cause, keyring.ErrNotFound) {
 		return errNoItem
 	}
+	if errors.Is(cause, errNewer) {
+		return damagedItem(op, v, errNewer)
+	}
 	kind := ErrUnavailable
 	if errors.Is(cause, keyring.ErrSetDataTooBig) {
 		kind = ErrTooLarge
@@ -265,6 +258,42 @@ func keyringRemedy(system string, cause error) string {
 		return "log on at the machine itself or by Remote Desktop: the Credential Manager is closed to network logons; " + file
 	}
 	return "see whether the keyring works and is unlocked; " + file
+}
+
+// keyringState sorts what a keyring said, by the same words as keyringRemedy.
+func keyringState(cause error) KeyringState {
+	has := func(words ...string) bool { return says(cause, words...) }
+	switch {
+	case errors.Is(cause, errNoAnswer), errors.Is(cause, context.DeadlineExceeded):
+		return KeyringSlow
+	case isLocked(cause):
+		return KeyringLocked
+	case errors.Is(cause, keyring.ErrUnsupportedPlatform),
+		has("dbus-launch", "session bus", "dial unix", "connection refused", "closed by user"),
+		has("org.freedesktop.secrets", "ServiceUnknown", "NoReply"),
+		has("collection", "No such object"):
+		return KeyringMissing
+	}
+	return KeyringRefuses
+}
+
+// keyringNeeds says at more length than keyringRemedy what a system needs, for
+// who asks what is wrong and not in the middle of a call.
+func keyringNeeds(system string, state KeyringState, cause error) string {
+	remedy := keyringRemedy(system, cause)
+	switch {
+	case system == "darwin" && state == KeyringLocked:
+		return "run: security unlock-keychain ~/Library/Keychains/login.keychain-db; over SSH the login keychain is locked until then"
+	case system == "darwin" && state == KeyringSlow:
+		return "see whether a window asks to allow access to the login keychain; allow it and try again"
+	case system == "windows":
+		return "log on at the machine itself or by Remote Desktop, and see in services.msc that the Credential Manager (VaultSvc) is not disabled; or set ENLIST_STORE=file before the first registration"
+	case state == KeyringLocked, state == KeyringSlow:
+		return "log in to the desktop, or unlock the login keyring with Seahorse or KWalletManager; without a desktop: read -rs P && printf %s \"$P\" | gnome-keyring-daemon --unlock"
+	case state == KeyringMissing:
+		return remedy + "; to install one: apt install gnome-keyring (Debian, Ubuntu), dnf install gnome-keyring (Fedora), pacman -S gnome-keyring (Arch), or KWallet with KDE; without a desktop: dbus-run-session"
+	}
+	return remedy
 }
 
 // isLocked reports whether a keyring is there and locked. The numbers are those

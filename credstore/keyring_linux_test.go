@@ -194,7 +194,8 @@ func wantUnavailable(err error, words ...string) error {
 }
 
 // A disk without space fails a read of the index too: SQLite needs to write
-// beside it. The limit of a process on its files is such a disk.
+// beside it. The limit of a process on its files is such a disk. What is stored
+// is listed all the same, by what the file itself says.
 func TestListOnAFullDisk(t *testing.T) {
 	o := options(t, credstore.ModeFile)
 	s := openOn(t, o, credstore.QuickSystem())
@@ -216,6 +217,20 @@ func roleFull(ctx context.Context, o credstore.Options, _ string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.List(ctx, "")
+	infos, err := s.List(ctx, "")
+	if err != nil || len(infos) != 1 || infos[0].Agent != "my-agent" {
+		return fmt.Errorf("got %v, %w, want the one that is stored", infos, err)
+	}
+	if _, err = s.Get(ctx, infos[0].Key); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(o.Home, "credentials.enc"), filepath.Join(o.Home, "elsewhere")); err != nil {
+		return err
+	}
+	defer func() { _ = os.Rename(filepath.Join(o.Home, "elsewhere"), filepath.Join(o.Home, "credentials.enc")) }()
+	if err := os.WriteFile(filepath.Join(o.Home, "credentials.enc"), []byte("{"), 0o600); err != nil {
+		return err
+	}
+	_, err = s.List(ctx, "") // neither can be read
 	return wantUnavailable(err, "disk I/O error", "free some space on the disk of "+o.Home+", or check it")
 }

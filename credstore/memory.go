@@ -1,12 +1,10 @@
 package credstore
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -111,14 +109,6 @@ func (m *memory) fail(op string, kind, cause error) error {
 // ordered returns the infos of a protocol, or all for "", in the order of List.
 func ordered(infos []Info, protocol string) []Info {
 	infos = slices.DeleteFunc(infos, func(i Info) bool { return protocol != "" && i.Protocol != protocol })
-	slices.SortFunc(infos, func(a, b Info) int {
-		return cmp.Or(
-			strings.Compare(a.Protocol, b.Protocol),
-			strings.Compare(a.Origin, b.Origin),
-			strings.Compare(a.Agent, b.Agent),
-			strings.Compare(string(a.Kind), string(b.Kind)),
-			strings.Compare(a.Label, b.Label),
-		)
-	})
+	slices.SortFunc(infos, func(a, b Info) int { return compareKeys(a.Key, b.Key) })
 	return infos
 }

@@ -62,7 +62,7 @@ func TestAutoLeavesNothingOfItsSelfTest(t *testing.T) {
 	r := newFaultyRing()
 	s := openOn(t, options(t, credstore.ModeAuto), credstore.QuickSystem().WithRing(r))
 	put(t, s, credstoretest.Lona("my-agent"))
-	if got, want := len(r.items), 1; got != want {
+	if got, want := len(r.credentials()), 1; got != want {
 		t.Errorf("got %d items, want %d: %v", got, want, r.items)
 	}
 }
@@ -166,8 +166,8 @@ func TestTwoFirstWritersAgree(t *testing.T) {
 		t.Errorf("the keyring was asked %d times, want once", got)
 	}
 	infos, err := openOn(t, o, credstore.QuickSystem().WithRing(r)).List(t.Context(), "")
-	if err != nil || len(infos) != 8 || len(r.items) != 8 {
-		t.Errorf("got %d listed, %d in the keyring, %v, want 8", len(infos), len(r.items), err)
+	if err != nil || len(infos) != 8 || len(r.credentials()) != 8 {
+		t.Errorf("got %d listed, %d in the keyring, %v, want 8", len(infos), len(r.credentials()), err)
 	}
 }
 

@@ -22,13 +22,27 @@ type vault interface {
 // lister is a vault that can say what it holds.
 type lister interface {
 	// all returns every credential's Info, in no order. Nothing there is an
-	// empty list.
+	// empty list; errNoItem: it cannot say, because no list was made yet.
 	all(ctx context.Context) ([]Info, error)
+	// names returns whose items the vault says that it has, without looking at
+	// more of them than it must.
+	names(ctx context.Context) (names, error)
+}
+
+// recorder is a vault that must be told which keys it has items for, since it
+// cannot find out by itself.
+type recorder interface {
+	// record adds keys to the vault's own list and takes others off it. When
+	// it fails, it may have done so with some of them.
+	record(ctx context.Context, add, drop []Key) error
+	// rewrite adds keys, and writes over what of the list cannot be read.
+	rewrite(ctx context.Context, add []Key) error
 }
 
 var (
 	// errNoItem: the vault has no item for the key.
 	errNoItem = errors.New("no such item")
-	// errUnknown: the vault was asked to write and never answered.
+	// errUnknown: the vault was asked to write and never answered, or stopped
+	// answering before it said what came of it.
 	errUnknown = errors.New("whether it was done is not known yet")
 )
