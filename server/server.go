@@ -129,27 +129,40 @@ func (s *Server) MCP() *mcpserver.MCPServer { return s.mcp }
 // tool call does, for a while: it may be about the very credential. What came of
 // it list_credentials shows, and the log says why nothing did. It ends early
 // when ctx ends.
+//
+// Beside it, what a process of the past left half-done is finished. No call waits
+// for that: before a credential is used its own is finished in any case.
 func (s *Server) Start(ctx context.Context) {
 	s.start.Do(func() {
 		ctx, cancel := context.WithCancel(ctx)
-		started := make(chan struct{})
+		started, healed := make(chan struct{}), make(chan struct{})
 		s.mu.Lock()
 		s.started, s.stop = started, cancel
 		s.mu.Unlock()
-		end := s.work.begin()
+		s.startOne(ctx, started, "start-up registration failed", s.client.Start)
+		s.startOne(ctx, healed, "what was left half-done could not all be finished", s.client.Lifecycle.Heal)
 		s.background.Go(func() {
-			defer end()
-			defer close(started)
-			defer cancel()
-			defer func() {
-				if p := recover(); p != nil {
-					s.panicked(ctx, p, "where", "start")
-				}
-			}()
-			if err := s.client.Start(ctx); err != nil {
-				s.log.WarnContext(ctx, "start-up registration failed", "error", s.redact.text(err.Error()))
-			}
+			<-started
+			<-healed
+			cancel()
 		})
+	})
+}
+
+// startOne does one thing in the background and closes ended when it is done.
+func (s *Server) startOne(ctx context.Context, ended chan<- struct{}, failed string, f func(context.Context) error) {
+	end := s.work.begin()
+	s.background.Go(func() {
+		defer end()
+		defer close(ended)
+		defer func() {
+			if p := recover(); p != nil {
+				s.panicked(ctx, p, "where", "start")
+			}
+		}()
+		if err := f(ctx); err != nil {
+			s.log.WarnContext(ctx, failed, "error", s.redact.text(err.Error()))
+		}
 	})
 }
 
