@@ -103,6 +103,7 @@ the keys out of the model's sight.
 		p.auditCommand(),
 		p.callCommand(),
 		p.demoCommand(),
+		p.doctorCommand(),
 		p.execCommand(),
 		p.exportCommand(),
 		p.forgetCommand(),
