@@ -158,6 +158,14 @@ func (d *durable) choose(ctx context.Context) (vault, error) {
 		return nil, err
 	}
 	say()
+	if chosen.mode == ModeKeyring {
+		// Its namespace is new, so nothing is there, and the keyring need not be
+		// asked: should it not work, the index says that it holds nothing, and
+		// another choice can be made.
+		if err := d.index.create(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
 	return d.at(chosen), nil
 }
 

@@ -89,7 +89,7 @@ func (d *durable) Put(ctx context.Context, c Credential) error {
 	// still waits.
 	rest := context.WithoutCancel(ctx)
 	if err := d.enroll(ctx, v, former, existed); err != nil {
-		d.unmark(rest, c.Key, former, existed, nil) // nothing was put
+		d.unmark(rest, c.Key, former, existed, err)
 		return err
 	}
 	if err := v.put(ctx, c.Key, data); err != nil {
@@ -330,10 +330,15 @@ func (d *durable) listWithout(ctx context.Context, v vault, protocol string, cau
 // tryWrite takes the write lock if nobody has it, unless there is no home: a
 // read makes none.
 func (d *durable) tryWrite() (unlock func(), ok bool) {
-	if _, err := os.Stat(d.home); errors.Is(err, fs.ErrNotExist) {
+	if !d.hasHome() {
 		return nil, false
 	}
 	return d.locks.try(writeLock)
+}
+
+func (d *durable) hasHome() bool {
+	_, err := os.Stat(d.home)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // seen puts a credential that the vault gave into the index, if the index says

@@ -21,7 +21,11 @@ type (
 	Sealed  = sealed
 )
 
-const MaxEnvelope = maxEnvelope
+const (
+	MaxEnvelope   = maxEnvelope
+	WorkFactor    = workFactor
+	MaxWorkFactor = maxWorkFactor
+)
 
 // QuickSystem is the real system with a passphrase that costs nothing.
 func QuickSystem() System {

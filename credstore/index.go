@@ -336,6 +336,8 @@ func (x *index) problem(op string, err error) error {
 	damaged := errors.Is(err, errForeign)
 	var failed *sqlite.Error
 	if errors.As(err, &failed) {
+		// The disk reads, and the file ends before its content does.
+		damaged = damaged || failed.Code() == sqlite3.SQLITE_IOERR_SHORT_READ
 		switch failed.Code() & 0xff {
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_FORMAT:
 			damaged = true
@@ -366,7 +368,9 @@ func diskTrouble(err error) bool {
 	var failed *sqlite.Error
 	if errors.As(err, &failed) {
 		switch failed.Code() & 0xff {
-		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+		case sqlite3.SQLITE_IOERR:
+			return failed.Code() != sqlite3.SQLITE_IOERR_SHORT_READ
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
 			return true
 		}
 	}

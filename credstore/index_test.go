@@ -3,6 +3,7 @@ package credstore_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -196,6 +197,24 @@ func TestIndexOnAFullDiskChangesNothing(t *testing.T) {
 	infos, err := openOn(t, o, on).List(t.Context(), "")
 	if err != nil || len(infos) != 3+stored-1 {
 		t.Errorf("got %d, %v, want %d", len(infos), err, 3+stored-1)
+	}
+}
+
+func TestIndexOnAReadOnlyDiskChangesNothing(t *testing.T) {
+	o, on, _, _ := indexed(t)
+	s := openOn(t, o, on.WithPragmas("&_pragma=query_only(1)"))
+	before := fmt.Sprint(ringOf(on).items)
+	next := credstoretest.Lona("b")
+	next.Secret = credstore.NewSecret("next s3cr3t")
+	for _, err := range []error{
+		s.Put(t.Context(), next), s.Put(t.Context(), credstoretest.Lona("d")), s.Delete(t.Context(), next.Key),
+	} {
+		wantRemedy(t, err, credstore.ErrUnavailable)
+	}
+	wantListed(t, s, "a", "b", "c")
+	wantGet(t, s, credstoretest.Lona("b"))
+	if got := fmt.Sprint(ringOf(on).items); got != before {
+		t.Errorf("the keyring was changed: %s", got)
 	}
 }
 

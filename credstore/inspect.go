@@ -138,8 +138,7 @@ func (d *durable) Inspect(ctx context.Context) (Report, error) {
 	if unlock, ok := d.tryWrite(); ok {
 		unlock()
 	} else {
-		_, err := os.Stat(d.home)
-		r.Busy = err == nil
+		r.Busy = d.hasHome()
 	}
 	var rows []row
 	r.Index, rows = d.inspectIndex(ctx)

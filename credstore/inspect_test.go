@@ -333,13 +333,16 @@ func TestInspectWithALockedKeyringStillSaysWhatTheIndexKnows(t *testing.T) {
 	}
 }
 
-func TestRepairOfAnEmptyHomeDoesNothing(t *testing.T) {
-	o := options(t, credstore.ModeAuto)
-	s := openOn(t, o, credstore.QuickSystem().WithRing(newFaultyRing()))
-	if done, err := s.(credstore.Inspector).Repair(t.Context()); err != nil || done.Rebuilt || len(done.Done) != 0 {
-		t.Errorf("got %+v, %v", done, err)
+func TestRepairWithoutAHomeDoesNothing(t *testing.T) {
+	for _, mode := range []string{credstore.ModeAuto, credstore.ModeKeyring, credstore.ModeFile} {
+		o := options(t, credstore.ModeAuto)
+		o.Mode = mode
+		s := openOn(t, o, credstore.QuickSystem().WithRing(newFaultyRing()))
+		if done, err := s.(credstore.Inspector).Repair(t.Context()); err != nil || done.Rebuilt || len(done.Done) != 0 {
+			t.Errorf("%s: got %+v, %v", mode, done, err)
+		}
+		wantNoFile(t, o.Home)
 	}
-	wantNoFile(t, o.Home)
 }
 
 // A home without an index on a disk that is read-only.

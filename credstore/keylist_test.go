@@ -1,6 +1,7 @@
 package credstore_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -194,8 +195,12 @@ func TestOlderHomeHasItsListFromTheNextWriteOn(t *testing.T) {
 	t.Run("and until then a credential is listed when it is used", func(t *testing.T) {
 		o, on, path, _ := indexed(t)
 		older(t, o, ringOf(on))
-		remove(t, path)
+		write(t, path, "not a database", 0o600)
 		s := openOn(t, o, on)
+		got, err := s.(credstore.Inspector).Repair(t.Context())
+		if err != nil || got.Index == "" || len(got.Left) != 1 || got.Left[0].Kind != credstore.FlawList {
+			t.Errorf("got %+v, %v, want that nobody knows what was in it", got, err)
+		}
 		wantListed(t, s)
 		wantGet(t, s, credstoretest.Lona("b"))
 		wantListed(t, s, "b")
@@ -424,5 +429,31 @@ func TestKeyringThatIsLockedHalfWayLosesNothing(t *testing.T) {
 				freeze(t, o, r).wantWhole(t, "a", "b", "c", "d")
 			}
 		})
+	}
+}
+
+// The list that was given up may still be written: it then names what was never
+// put, and the next look takes it off again.
+func TestLateListNamesNothingInTheEnd(t *testing.T) {
+	s, r := keyringStore(t)
+	put(t, s, credstoretest.Lona("other"))
+	ctx, cancel := context.WithCancel(t.Context())
+	released := make(chan struct{})
+	r.fail(func(call, service, _ string) (bool, error) {
+		if call == "set" && isList(service) {
+			cancel()
+			<-released
+		}
+		return false, nil
+	})
+	c := credstoretest.Lona("my-agent")
+	wantRemedy(t, s.Put(ctx, c), credstore.ErrUnavailable)
+	wantListed(t, s, "other")
+	close(released)
+	_, err := s.Get(t.Context(), c.Key) // behind the list
+	wantError(t, err, credstore.ErrNotFound)
+	wantListed(t, s, "other")
+	if got := inspect(t, s).Flaws; len(got) != 0 || strings.Contains(r.list()["part 1"], "my-agent") {
+		t.Errorf("got %v, %v, want the other one alone", got, r.list())
 	}
 }

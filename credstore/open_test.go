@@ -236,6 +236,21 @@ func TestAnotherModeIsRefusedWhereTheIndexIsGone(t *testing.T) {
 	wantRemedy(t, err, credstore.ErrUnavailable)
 }
 
+// Where a keyring was asked for that does not work, the file can be asked for
+// instead: nothing was stored.
+func TestFileAfterAKeyringThatNeverWorked(t *testing.T) {
+	r := newFaultyRing()
+	r.fail(func(_, _, _ string) (bool, error) { return true, errLocked })
+	on := credstore.QuickSystem().WithRing(r)
+	o := options(t, credstore.ModeAuto)
+	o.Mode = credstore.ModeKeyring
+	c := credstoretest.Lona("my-agent")
+	wantRemedy(t, openOn(t, o, on).Put(t.Context(), c), credstore.ErrUnavailable)
+	o.Mode = credstore.ModeFile
+	put(t, openOn(t, o, on), c)
+	wantBackend(t, openOn(t, o, on), credstore.ModeFile)
+}
+
 func TestMemoryTouchesNothing(t *testing.T) {
 	o := options(t, credstore.ModeMemory)
 	s := openOn(t, o, credstore.QuickSystem())

@@ -21,7 +21,7 @@ type Repaired struct {
 func (d *durable) Repair(ctx context.Context) (Repaired, error) {
 	var done Repaired
 	v, err := d.vault(ctx, "repair")
-	if err != nil || v == nil {
+	if err != nil || v == nil || !d.hasHome() {
 		return done, err
 	}
 	unlock, err := d.beginWrite(ctx, "repair")
@@ -51,6 +51,9 @@ func (d *durable) Repair(ctx context.Context) (Repaired, error) {
 		if f.Kind != FlawList && f.Kind != FlawUnnamed {
 			done.Done = append(done.Done, f.Flaw)
 		}
+	}
+	if err == nil && done.Index != "" {
+		done.Left, err = d.unlistable(ctx, v, done.Left)
 	}
 	if err != nil {
 		return done, err
@@ -85,6 +88,24 @@ func (d *durable) reindex(ctx context.Context, v vault) (aside string, rebuilt b
 		}
 	}
 	return aside, true, d.index.create(ctx, infos)
+}
+
+// unlistable adds to what is left that a keyring without a list of its own could
+// not say what goes into the new index.
+func (d *durable) unlistable(ctx context.Context, v vault, left []Flaw) ([]Flaw, error) {
+	l, ok := v.(lister)
+	if !ok {
+		return left, nil
+	}
+	said, err := l.names(ctx)
+	if err != nil || !said.none {
+		return left, err
+	}
+	return append(left, Flaw{
+		Kind:   FlawList,
+		Detail: "the keyring has no list of its own, so it could not say what is in it",
+		Remedy: "use what you know of: it is listed again then",
+	}), nil
 }
 
 // mend puts the row of a flaw right. The caller holds the write lock.
