@@ -3,6 +3,7 @@ package server_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,9 +15,9 @@ import (
 // A registration whose answer was lost is finished when the next server starts,
 // before anybody asks for the credential.
 func TestStartFinishesWhatWasLeftHalfDone(t *testing.T) {
-	lost := true
+	var answers atomic.Bool
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if lost {
+		if !answers.Load() {
 			panic(http.ErrAbortHandler) // it has acted, and nobody hears of it
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -37,7 +38,7 @@ func TestStartFinishesWhatWasLeftHalfDone(t *testing.T) {
 	if got, err := c.Lifecycle.Standings(t.Context()); err != nil || len(got) != 1 || got[0].Now != credstore.StatePending {
 		t.Fatalf("before: got %+v (%v), want it pending", got, err)
 	}
-	lost = false
+	answers.Store(true)
 	s, err := server.New(server.Config{Client: c, Now: now})
 	if err != nil {
 		t.Fatal(err)

@@ -139,7 +139,7 @@ func (p *program) withClient(cmd *cobra.Command, f func(context.Context, *client
 			err = closeErr
 		}
 	}()
-	person := gateway.Caller{Kind: gateway.CallerPerson, Name: "enlist " + cmd.Name(), Version: version()}
+	person := gateway.Caller{Kind: gateway.CallerPerson, Name: cmd.CommandPath(), Version: version()}
 	return f(gateway.WithCaller(cmd.Context(), person), c)
 }
 
