@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/enlist-mcp/enlist/credstore"
 )
 
 // Event is an entry of the audit trail: what was done with which credential, on
@@ -36,6 +38,21 @@ const (
 	// of its own.
 	OutcomeApproved = "approved"
 )
+
+// Key returns the key of the credential that the event is about.
+func (e Event) Key() credstore.Key {
+	return credstore.Key{Protocol: e.Protocol, Origin: e.Origin, Agent: e.Agent, Kind: credstore.Kind(e.Kind), Label: e.Label}
+}
+
+// Actions lists every action that the audit trail has.
+func Actions() []Action {
+	return []Action{
+		ActExec, ActExport, ActForget, ActHeal, ActImport, ActRead, ActRegister, ActRenew, ActReveal, ActRevoke, ActRotate, ActWrite,
+	}
+}
+
+// AuditKept is how many events the audit trail keeps.
+const AuditKept = auditKept
 
 // append adds an event. It outlives the process when it returns; the end of the
 // machine can take the last requests away, and nothing else.

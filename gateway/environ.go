@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -70,6 +72,49 @@ func (l *Lifecycle) environ(ctx context.Context, k credstore.Key, base []string)
 		}
 	}
 	return out, nil
+}
+
+// Behind returns what is stored of a credential: itself first, then what stands
+// behind it, such as a recovery key.
+func (l *Lifecycle) Behind(ctx context.Context, k credstore.Key) ([]credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
+	keys := []credstore.Key{k}
+	if p, err := l.protocol(k); err == nil {
+		if d, ok := p.(Dependent); ok {
+			keys = append(keys, d.Dependents(k)...)
+		}
+	}
+	var found []credstore.Info
+	for _, k := range keys {
+		c, err := l.store.Get(ctx, k)
+		if errors.Is(err, credstore.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, c.Info)
+	}
+	return found, nil
+}
+
+// RevealTo writes the secret of a credential, or of what stands behind one, to a
+// person's terminal. It is the other way out for people: no tool may call it.
+func (l *Lifecycle) RevealTo(ctx context.Context, k credstore.Key, w io.Writer) error {
+	_, err := does(ctx, l.steward, Act{Action: ActReveal, Key: k}, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := l.http.begin(ctx)
+		defer cancel()
+		c, err := l.store.Get(ctx, k)
+		if err == nil && c.Secret.IsZero() {
+			err = &RefusedError{Why: "There is no secret to show: the registration did not come to an end."}
+		}
+		if err == nil {
+			_, err = io.WriteString(w, c.Secret.Reveal()+"\n")
+		}
+		return struct{}{}, err
+	})
+	return err
 }
 
 // renewed sees to it that a credential is usable, and for some time yet where

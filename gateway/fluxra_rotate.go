@@ -266,3 +266,16 @@ func (f *Fluxra) logout(ctx context.Context, token credstore.Credential) {
 		f.log.WarnContext(ctx, "an access token could not be ended", "origin", token.Origin, "agent", token.Agent, "error", f.http.scrub.Own(err.Error()))
 	}
 }
+
+// Try implements [Trier]: it asks for an access token with the API key, and
+// drops it. That one of before is refused would not tell: it is logged out.
+func (f *Fluxra) Try(ctx context.Context, c credstore.Credential) error {
+	op := call{protocol: wire.FluxraName, origin: c.Origin, op: "try an API key"}
+	a, fields, err := f.post(ctx, op, wire.FluxraTokenPath, basic(c.Attrs[fluxraAgentID], c.Secret),
+		wire.FluxraTokenRequest{GrantType: wire.FluxraGrant}, true)
+	if err != nil {
+		return err
+	}
+	_, err = f.secret(op, a, fields, "access_token") // it is masked from now on
+	return err
+}

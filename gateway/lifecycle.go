@@ -156,10 +156,16 @@ func (l *Lifecycle) forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 	if c, err := l.store.Get(ctx, k); err == nil {
 		mayLive = l.mayLive(c)
 	}
+	behind, err := l.forgetLocked(ctx, k)
+	return err == nil && (mayLive || behind), err
+}
+
+// forgetLocked is forget for who holds the lock of the credential. It returns
+// whether the service may still accept something that stood behind it.
+func (l *Lifecycle) forgetLocked(ctx context.Context, k credstore.Key) (behind bool, err error) {
 	// What stands behind it goes first: as long as the handle is there, the
 	// rest of a call that failed can be forgotten with it.
-	behind, err := l.forgetDependents(ctx, k)
-	if err != nil {
+	if behind, err = l.forgetDependents(ctx, k); err != nil {
 		return false, err
 	}
 	if err := l.store.Delete(ctx, k); err != nil {
@@ -174,7 +180,7 @@ func (l *Lifecycle) forget(ctx context.Context, k credstore.Key) (mayLive bool, 
 		l.log.WarnContext(ctx, "what was unfinished of a forgotten credential stays in the journal", "agent", k.Agent, "error", l.http.scrub.Own(err.Error()))
 	}
 	l.log.InfoContext(ctx, "credential forgotten", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
-	return mayLive || behind, nil
+	return behind, nil
 }
 
 // forgetter is a Protocol that has secrets in memory, such as one that the

@@ -366,3 +366,10 @@ func (l *Lumina) Wallet(ctx context.Context, name string) (Wallet, error) {
 	}
 	return Wallet{}, &RefusedError{Why: "No wallet of that name is stored for " + l.origin + ". Stored are: " + walletNames(all) + "."}
 }
+
+// Try implements [Trier]: it lists the keys of the wallet.
+func (l *Lumina) Try(ctx context.Context, c credstore.Credential) error {
+	op := call{protocol: wire.LuminaName, origin: c.Origin, op: "try a key"}
+	_, err := l.send(ctx, op, http.MethodGet, wire.LuminaKeysPath, c.Secret, nil)
+	return err
+}

@@ -148,28 +148,24 @@ func (s *Server) MCP() *mcpserver.MCPServer { return s.mcp }
 //
 // From then on until the program ends it also renews what is stored before it
 // expires.
+//
+// Beside it, what a process of the past left half-done is finished. No call waits
+// for that: before a credential is used its own is finished in any case.
 func (s *Server) Start(ctx context.Context) {
 	s.start.Do(func() {
 		keeping, rest := context.WithCancel(ctx)
 		ctx, cancel := context.WithCancel(ctx)
-		started := make(chan struct{})
+		started, healed := make(chan struct{}), make(chan struct{})
 		s.mu.Lock()
 		s.started, s.stop, s.rest = started, cancel, rest
 		s.mu.Unlock()
 		s.keeping.Go(func() { s.keep(keeping) })
-		end := s.work.begin()
+		s.startOne(ctx, started, "start-up registration failed", s.client.Start)
+		s.startOne(ctx, healed, "what was left half-done could not all be finished", s.client.Lifecycle.Heal)
 		s.background.Go(func() {
-			defer end()
-			defer close(started)
-			defer cancel()
-			defer func() {
-				if p := recover(); p != nil {
-					s.panicked(ctx, p, "where", "start")
-				}
-			}()
-			if err := s.client.Start(ctx); err != nil {
-				s.log.WarnContext(ctx, "start-up registration failed", "error", s.redact.text(err.Error()))
-			}
+			<-started
+			<-healed
+			cancel()
 		})
 	})
 }
@@ -190,6 +186,23 @@ func (s *Server) letRest() {
 	rest := s.rest
 	s.mu.Unlock()
 	rest()
+}
+
+// startOne does one thing in the background and closes ended when it is done.
+func (s *Server) startOne(ctx context.Context, ended chan<- struct{}, failed string, f func(context.Context) error) {
+	end := s.work.begin()
+	s.background.Go(func() {
+		defer end()
+		defer close(ended)
+		defer func() {
+			if p := recover(); p != nil {
+				s.panicked(ctx, p, "where", "start")
+			}
+		}()
+		if err := f(ctx); err != nil {
+			s.log.WarnContext(ctx, failed, "error", s.redact.text(err.Error()))
+		}
+	})
 }
 
 // handle gives one message to mcp-go and returns its answer, nil for none.

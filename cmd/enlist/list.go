@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -113,54 +111,6 @@ func (p *program) listCommand() *cobra.Command {
 	return cmd
 }
 
-func (p *program) showCommand() *cobra.Command {
-	var asJSON bool
-	cmd := p.credentialCommand("show", "Show what is known of a credential, without its secret",
-		"Show what is known of a credential, without its secret.",
-		func(ctx context.Context, c *client, info credstore.Info) error {
-			d, err := p.describe(ctx, c, info)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printJSON(p.stdout, d)
-			}
-			return printCredential(p.stdout, d)
-		})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-func printCredential(out io.Writer, d credential) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(w, "%s\t%s\n", name, value)
-		}
-	}
-	row("credential", d.Handle)
-	row("service", d.Origin)
-	row("agent", d.Agent)
-	row("kind", string(d.Kind))
-	row("label", d.Label)
-	row("state", string(d.State))
-	row("reason", d.Reason)
-	row("remedy", d.Remedy)
-	row("key id", d.KeyID)
-	row("created", d.CreatedAt.Format(time.RFC3339))
-	row("expires", expiry(d.ExpiresAt))
-	row("stored in", d.StoredIn)
-	names := make([]string, 0, len(d.Attrs))
-	for name := range d.Attrs {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		row(strings.ReplaceAll(name, "_", " "), d.Attrs[name])
-	}
-	return w.Flush()
-}
-
 func expiry(t *time.Time) string {
 	if t == nil {
 		return "never"
@@ -186,7 +136,7 @@ func (p *program) withClient(cmd *cobra.Command, f func(context.Context, *client
 			err = closeErr
 		}
 	}()
-	person := gateway.Caller{Kind: gateway.CallerPerson, Name: "enlist " + cmd.Name(), Version: version()}
+	person := gateway.Caller{Kind: gateway.CallerPerson, Name: cmd.CommandPath(), Version: version()}
 	return f(gateway.WithCaller(cmd.Context(), person), c)
 }
 

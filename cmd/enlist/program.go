@@ -100,11 +100,15 @@ the keys out of the model's sight.
 	}
 	p.flags.register(root.PersistentFlags())
 	root.AddCommand(
+		p.auditCommand(),
 		p.callCommand(),
 		p.demoCommand(),
+		p.doctorCommand(),
 		p.execCommand(),
+		p.exportCommand(),
 		p.forgetCommand(),
 		p.gatewayCommand(),
+		p.importCommand(),
 		p.listCommand(),
 		p.mcpCommand(),
 		p.policyCommand(),

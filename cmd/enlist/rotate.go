@@ -9,7 +9,6 @@ import (
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
-	"github.com/enlist-mcp/enlist/tools"
 )
 
 // credentialCommand returns a command about one stored credential.
@@ -85,26 +84,6 @@ func (p *program) revokeCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(p.stdout, "Revoked %s at %s.\n", c.Lifecycle.Handle(info.Key), info.Origin)
-			return nil
-		})
-}
-
-func (p *program) forgetCommand() *cobra.Command {
-	return p.credentialCommand("forget", "Delete a credential from this machine",
-		"Delete a credential from this machine. The service is not told: there it lives until it\nexpires or is revoked.",
-		func(ctx context.Context, c *client, info credstore.Info) error {
-			mayLive, err := c.Lifecycle.Forget(ctx, info.Key)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(p.stdout, "Forgot %s here.", c.Lifecycle.Handle(info.Key))
-			if mayLive {
-				fmt.Fprintf(p.stdout, " %s was not told: there it lives until %s.", info.Origin, expiryOf(info))
-			}
-			if more := tools.Forgets(info.Protocol); more != "" {
-				fmt.Fprint(p.stdout, " "+more)
-			}
-			fmt.Fprintln(p.stdout)
 			return nil
 		})
 }

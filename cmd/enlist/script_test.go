@@ -25,6 +25,11 @@ import (
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/leakscan"
 )
 
+// terminalVariable, if it is set, makes enlist use its terminal, which a script's
+// ttyin gives it, for all standard streams. What it says there is for a person's
+// eyes and is not kept for the leak scan.
+const terminalVariable = "ENLIST_TEST_TERMINAL"
+
 // inspectorVariable names the folder with the MCP Inspector's command line.
 const inspectorVariable = "ENLIST_TEST_INSPECTOR"
 
@@ -58,6 +63,13 @@ func enlist() {
 		wrapGateway: func(h http.Handler) http.Handler {
 			return gatewaytest.Record(h, record.Issued)
 		},
+	}
+	if os.Getenv(terminalVariable) != "" {
+		tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+		if err != nil {
+			panic(err)
+		}
+		p.stdin, p.stdout, p.stderr = tty, tty, tty
 	}
 	code := p.run(ctx, os.Args[1:])
 	stop()

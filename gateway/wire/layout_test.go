@@ -90,10 +90,15 @@ func TestWireIsStandardLibraryOnly(t *testing.T) {
 	}
 }
 
-// TestOnlyPeopleAreGivenSecrets keeps the way out of package gateway that hands
-// a secret to a person's program from what a model can call.
+// TestOnlyPeopleAreGivenSecrets keeps the ways out of package gateway that hand a
+// secret to a person, or to a person's program, from what a model can call.
 func TestOnlyPeopleAreGivenSecrets(t *testing.T) {
-	found := false
+	ways := map[string][]string{
+		"Environ":  {"cmd/enlist/exec.go", "cmd/enlist/main.go"}, // and os.Environ
+		"Export":   {"cmd/enlist/export.go"},
+		"RevealTo": {"cmd/enlist/show.go"},
+	}
+	found := map[string]bool{}
 	for _, file := range goFiles(t) {
 		if strings.HasSuffix(file, "_test.go") || path.Dir(file) == "gateway" {
 			continue
@@ -104,18 +109,22 @@ func TestOnlyPeopleAreGivenSecrets(t *testing.T) {
 		}
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			s, ok := n.(*ast.SelectorExpr)
-			if !ok || s.Sel.Name != "Environ" {
+			if !ok {
 				return true
 			}
-			if file != "cmd/enlist/exec.go" && file != "cmd/enlist/main.go" {
-				t.Errorf("%s uses Environ: a secret is handed to a person's own program only, by enlist exec", file)
+			if files, way := ways[s.Sel.Name]; way {
+				found[s.Sel.Name] = true
+				if !slices.Contains(files, file) {
+					t.Errorf("%s uses %s: a secret is handed to a person only, by %v", file, s.Sel.Name, files)
+				}
 			}
-			found = true
 			return true
 		})
 	}
-	if !found {
-		t.Error("nobody uses Environ: the test looks for the wrong name")
+	for way := range ways {
+		if !found[way] {
+			t.Errorf("nobody uses %s: the test looks for the wrong name", way)
+		}
 	}
 }
 

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/enlist-mcp/enlist/gateway"
+)
+
+// auditFlags are the flags of `enlist audit`.
+type auditFlags struct {
+	json       bool
+	since      string
+	credential string
+	action     string
+	limit      int
+}
+
+func (p *program) auditCommand() *cobra.Command {
+	var flags auditFlags
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show what was done with the credentials, by whom, and what came of it",
+		Long: fmt.Sprintf(`Show the audit trail, the oldest entry first: when, on whose behalf (what the client
+calls itself), what was done with which credential, and what came of it. There is no
+secret in it. The last %d entries are kept.
+
+What came of it is one of: done; failed, with nothing changed; refused, by Enlist,
+before anything was sent; unknown: the service may have done it.`, gateway.AuditKept),
+		Example: `  enlist audit --since 24h
+  enlist audit --credential lona/my-agent --action reveal --json`,
+		Args: cobra.NoArgs,
+		RunE: run(func(cmd *cobra.Command, _ []string) error {
+			since, err := p.auditSince(flags)
+			if err != nil {
+				return &usageError{err}
+			}
+			return p.withClient(cmd, func(ctx context.Context, c *client) error {
+				events, err := c.Lifecycle.Audit(ctx, since, gateway.AuditKept)
+				if err != nil {
+					return err
+				}
+				events = slices.DeleteFunc(events, func(e gateway.Event) bool { return !flags.wants(c, e) })
+				if flags.limit > 0 && len(events) > flags.limit {
+					events = events[len(events)-flags.limit:]
+				}
+				if flags.json {
+					return auditLines(p.stdout, c, events)
+				}
+				return p.auditTable(c, events)
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON, one line an entry")
+	cmd.Flags().StringVar(&flags.since, "since", "", "from this `time` on: 90m, 24h, 7d, 2026-11-01, or with a time of day")
+	cmd.Flags().StringVar(&flags.credential, "credential", "", "of this `handle` only; it may be forgotten already")
+	cmd.Flags().StringVar(&flags.action, "action", "", "of this action only, such as register or reveal")
+	cmd.Flags().IntVar(&flags.limit, "limit", 0, "the last `N` entries only")
+	return cmd
+}
+
+// auditSince checks the flags and returns from when on entries are wanted.
+func (p *program) auditSince(flags auditFlags) (time.Time, error) {
+	if flags.limit < 0 {
+		return time.Time{}, errors.New("--limit is less than nothing")
+	}
+	if flags.action != "" && !slices.Contains(gateway.Actions(), gateway.Action(flags.action)) {
+		return time.Time{}, fmt.Errorf("--action: there is no %q; there are %q", flags.action, gateway.Actions())
+	}
+	if flags.since == "" {
+		return time.Time{}, nil
+	}
+	if days, ok := strings.CutSuffix(flags.since, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n < 1e5 {
+			return p.now().AddDate(0, 0, -n), nil
+		}
+	}
+	if d, err := time.ParseDuration(flags.since); err == nil && d >= 0 {
+		return p.now().Add(-d), nil
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.Parse(layout, flags.since); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--since: %q is neither a length of time such as 24h or 7d, nor a date such as 2026-11-01 (UTC)", flags.since)
+}
+
+// wants reports whether an event is one that the flags ask for.
+func (f auditFlags) wants(c *client, e gateway.Event) bool {
+	if f.action != "" && e.Action != gateway.Action(f.action) {
+		return false
+	}
+	handle := eventHandle(c, e)
+	return f.credential == "" || handle == f.credential || strings.HasPrefix(handle, f.credential+"@")
+}
+
+// eventHandle returns the handle of the credential that an event is about, or ""
+// for none.
+func eventHandle(c *client, e gateway.Event) string {
+	if e.Protocol == "" {
+		return ""
+	}
+	return c.Lifecycle.Handle(e.Key())
+}
+
+func auditLines(out io.Writer, c *client, events []gateway.Event) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	for _, e := range events {
+		line := struct {
+			gateway.Event
+			Credential string `json:"credential,omitempty"`
+		}{e, eventHandle(c, e)}
+		if err := enc.Encode(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) auditTable(c *client, events []gateway.Event) error {
+	if len(events) == 0 {
+		fmt.Fprintln(p.stdout, "Nothing was done yet that is in the audit trail, or nothing that was asked for.")
+		return nil
+	}
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TIME\tWHO\tACTION\tCREDENTIAL\tOUTCOME")
+	for _, e := range events {
+		credential := eventHandle(c, e)
+		if credential != "" && !c.Lifecycle.HasHandle(e.Key()) {
+			credential += " (" + e.Kind + ")"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format(time.RFC3339),
+			cell(e.Client+" "+e.Version), e.Action, cell(credential), cell(auditOutcome(e)))
+	}
+	return w.Flush()
+}
+
+// auditOutcome returns what came of an act, with the request that it was.
+func auditOutcome(e gateway.Event) string {
+	said := e.Outcome
+	if e.Code != "" {
+		said += " (" + e.Code + ")"
+	}
+	if e.Method != "" {
+		said += ": " + e.Method + " " + e.Path
+		if e.Status != 0 {
+			said += " " + strconv.Itoa(e.Status)
+		}
+	}
+	return said
+}
+
+// cell is a text as it can stand in a table: without what a terminal would obey,
+// on one line.
+func cell(text string) string {
+	text = strings.Join(strings.Fields(plain(text)), " ")
+	if text == "" {
+		return "-"
+	}
+	return text
+}
