@@ -44,6 +44,8 @@ type options struct {
 	timeout time.Duration
 	// transport is the gateway client's; nil: the usual one.
 	transport http.RoundTripper
+	// caller is who calls the tools; "": a model.
+	caller gateway.CallerKind
 }
 
 // newRig returns a model that talks about Lona to the service at origin.
@@ -74,7 +76,7 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Config{Client: r.client, Now: r.clock.Now, StoredIn: r.store.Backend, Logger: logger})
+	s, err := server.New(server.Config{Client: r.client, Caller: o.caller, Now: r.clock.Now, StoredIn: r.store.Backend, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
