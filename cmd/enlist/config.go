@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -42,20 +43,27 @@ func (f *globalFlags) refuseClient() error {
 	return nil
 }
 
-// takeEnvironment returns the environment. The secrets of a gateway are taken
-// out of the process's own, so that no program that it starts inherits them.
-func takeEnvironment() func(string) string {
+// takeEnvironment returns the environment: by name, and all of it for the
+// program that exec runs. The secrets in it are taken out of the process's own,
+// so that no other program that it starts inherits them, such as the one that
+// the system's libraries start to find the keyring's bus.
+func takeEnvironment() (env func(string) string, environ func() []string) {
+	all := os.Environ()
 	taken := map[string]string{}
-	for _, name := range []string{"ENLIST_SERVER_KEY", "ENLIST_SMTP_URL"} {
+	for _, name := range []string{
+		"ENLIST_SERVER_KEY", "ENLIST_SMTP_URL", "ENLIST_PASSPHRASE",
+		"AGENT_REGISTRATION_SECRET", "LONA_AGENT_REGISTRATION_SECRET", "LONA_API_KEY",
+	} {
 		taken[name] = os.Getenv(name)
 		_ = os.Unsetenv(name)
 	}
-	return func(name string) string {
+	env = func(name string) string {
 		if value, ok := taken[name]; ok {
 			return value
 		}
 		return os.Getenv(name)
 	}
+	return env, func() []string { return slices.Clone(all) }
 }
 
 // home returns the data folder.

@@ -103,6 +103,7 @@ func TestExecPassesSignalsOn(t *testing.T) {
 	}
 	gw := gatewaytest.New(t)
 	home := t.TempDir()
+	t.Cleanup(func() { keepForScan(t, home) })
 	enlist := func(args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), "enlist", args...)
 		cmd.Env = append(os.Environ(),

@@ -22,7 +22,7 @@ func TestChildrenInheritNoSecretOfTheGateway(t *testing.T) {
 	t.Setenv("ENLIST_SERVER_KEY", "the server key")
 	t.Setenv("ENLIST_SMTP_URL", "smtp://user:password@host")
 	t.Setenv("ENLIST_LISTEN", "127.0.0.1:1")
-	env := takeEnvironment()
+	env, _ := takeEnvironment()
 	for name, want := range map[string]string{
 		"ENLIST_SERVER_KEY": "the server key", "ENLIST_SMTP_URL": "smtp://user:password@host",
 		"ENLIST_LISTEN": "127.0.0.1:1", "ENLIST_NO_SUCH_THING": "",

@@ -26,3 +26,16 @@ func TestNothingLeaked(t *testing.T) {
 		t.Error(f)
 	}
 }
+
+// keepForScan keeps what a program has left in a folder for the scan of the
+// whole suite.
+func keepForScan(t *testing.T, dir string) {
+	t.Helper()
+	record, err := leakscan.New(os.Getenv(leakscan.Variable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := record.Keep(t.Name(), dir); err != nil {
+		t.Error(err)
+	}
+}

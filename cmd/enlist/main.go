@@ -17,12 +17,13 @@ func main() {
 	// program: what was issued is still to be stored, and a folder removed.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	env, environ := takeEnvironment()
 	p := &program{
 		stdin:   os.Stdin,
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
-		env:     takeEnvironment(),
-		environ: os.Environ,
+		env:     env,
+		environ: environ,
 		now:     time.Now,
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once

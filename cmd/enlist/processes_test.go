@@ -37,6 +37,7 @@ func TestTwoProcessesRegisterOnce(t *testing.T) {
 		}
 	}))
 	home := t.TempDir()
+	t.Cleanup(func() { keepForScan(t, home) })
 	waiting := make(chan struct{}, 4)
 	results := make([]map[string]any, 2)
 	var running sync.WaitGroup

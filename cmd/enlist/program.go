@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"time"
 
@@ -37,6 +38,9 @@ type program struct {
 
 // run executes the command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
+	// What libraries write here is nobody's message, and can quote what a service
+	// sent: net/http does so with what comes behind an answer.
+	log.SetOutput(io.Discard)
 	root := p.root()
 	root.SetArgs(args)
 	root.SetIn(p.stdin)

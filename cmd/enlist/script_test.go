@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"enlist": enlist, "program": programOfAPerson})
 }
 
-// enlist is main, but that what it writes, and what its gateways issue, is
-// kept for the leak scan.
+// enlist is main, but that what it writes, what it was called with, and what its
+// gateways issue, is kept for the leak scan.
 func enlist() {
 	record, err := leakscan.New(os.Getenv(leakscan.Variable))
 	if err != nil {
@@ -52,16 +52,23 @@ func enlist() {
 	if err != nil {
 		panic(err)
 	}
+	args, err := record.Output("args") // what ps shows
+	if err != nil {
+		panic(err)
+	}
+	fmt.Fprintf(args, "%q\n", os.Args)
+	_ = args.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	env, environ := takeEnvironment()
 	p := &program{
 		stdin:   os.Stdin,
 		stdout:  io.MultiWriter(os.Stdout, stdout),
 		stderr:  io.MultiWriter(os.Stderr, stderr),
-		env:     takeEnvironment(),
-		environ: os.Environ,
+		env:     env,
+		environ: environ,
 		now:     time.Now,
 		wrapGateway: func(h http.Handler) http.Handler {
-			return gatewaytest.Record(h, record.Issued)
+			return gatewaytest.Record(crashing(h), record.Issued)
 		},
 	}
 	if os.Getenv(terminalVariable) != "" {
@@ -74,6 +81,24 @@ func enlist() {
 	code := p.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// crashVariable has the gateway inside the program crash the whole of it when a
+// path is asked for, as a mistake in any of its goroutines would.
+const crashVariable = "ENLIST_TEST_CRASH_AT"
+
+func crashing(h http.Handler) http.Handler {
+	path := os.Getenv(crashVariable)
+	if path == "" {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == path {
+			go panic("a crash for a test")
+			<-r.Context().Done()
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // TestScripts runs the sessions in testdata/script, each in a folder of its own
