@@ -39,11 +39,12 @@ const agentDoorQuiet = time.Minute
 
 // AgentDoor is the client half of AgentDoor, which any service may speak.
 type AgentDoor struct {
-	origin string // of the service that is meant where none is named; "": none
-	http   *caller
-	store  credstore.Store
-	now    func() time.Time
-	log    *slog.Logger
+	origin  string // of the service that is meant where none is named; "": none
+	http    *caller
+	store   credstore.Store
+	steward *steward
+	now     func() time.Time
+	log     *slog.Logger
 
 	mu sync.Mutex
 	// seen has what is worth knowing of a key pair until the process ends.
@@ -64,7 +65,7 @@ func newAgentDoor(o Options, http *caller) (*AgentDoor, error) {
 		return nil, err
 	}
 	return &AgentDoor{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		origin: origin, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger,
 		seen: make(map[credstore.Key]agentDoorSeen),
 	}, nil
 }
@@ -224,7 +225,7 @@ func (a *AgentDoor) Renew(ctx context.Context, k credstore.Key) error {
 
 // renew gets a JWT in the place of one that has expired or was refused. Of
 // those who come at once, one asks the service; the others get what it got.
-func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Secret) (credstore.Secret, error) {
+func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Secret) (_ credstore.Secret, err error) {
 	unlock, err := a.store.Lock(ctx, k)
 	if err != nil {
 		return credstore.Secret{}, err
@@ -241,6 +242,11 @@ func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Se
 	if now.StateAt(a.now()) == credstore.StateActive && !same(now, credstore.Credential{Secret: old}) {
 		return now.Secret, nil
 	}
+	ctx, op, err := a.steward.begin(ctx, ActRenew, k)
+	if err != nil {
+		return credstore.Secret{}, err
+	}
+	defer func() { op.end(ctx, err) }()
 	fresh, err := a.signIn(ctx, c, c.Attrs[agentDoorAgentID], agentDoorAuthPath(c.Info))
 	if isRefusal(err, wire.AgentDoorAgentNotFound) {
 		// The service has no such agent any more: only registering helps, and
@@ -309,6 +315,7 @@ func (a *AgentDoor) keepToken(ctx context.Context, k credstore.Key, t credstore.
 	})
 	switch {
 	case err == nil:
+		received(ctx)
 		a.log.InfoContext(ctx, "token stored", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "key_id", t.KeyID)
 	case !errors.Is(err, credstore.ErrTooLarge): // for those there is no remedy, and no need of one
 		a.log.WarnContext(ctx, "a token could not be stored; it is kept in memory", "origin", k.Origin, "agent", k.Agent, "error", err)

@@ -112,3 +112,19 @@ func (l *Lifecycle) idle(ctx context.Context, k credstore.Key) bool {
 	unlock()
 	return true
 }
+
+// resumed has f finish what is unfinished of a credential, under its lock, and
+// takes it out of the journal. It does nothing where somebody else was faster.
+func (s *steward) resumed(ctx context.Context, store credstore.Store, k credstore.Key, f func(context.Context, Unfinished) error) (err error) {
+	unlock, err := store.Lock(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ctx, op, u, err := s.journal.resume(ctx, k)
+	if err != nil || op == nil {
+		return err
+	}
+	defer func() { op.end(ctx, err) }()
+	return f(ctx, u)
+}

@@ -81,6 +81,7 @@ func (l *Lifecycle) rotateInPlace(ctx context.Context, k credstore.Key) (credsto
 			Protocol: k.Protocol, Op: "revoke first and rotate", Instead: "It needs none: rotate the credential as usual, where that can be.",
 		}
 	}
+	l.heal(ctx, k)
 	return r.RotateInPlace(ctx, k)
 }
 

@@ -42,6 +42,7 @@ func (l *Lifecycle) Standings(ctx context.Context) ([]Standing, error) {
 		if n := slices.IndexFunc(open, func(u Unfinished) bool { return u.Key == i.Key }); n >= 0 {
 			l.unfinishedStanding(ctx, &s, open[n])
 		}
+		l.explain(&s, infos)
 		all = append(all, s)
 	}
 	return all, nil
@@ -54,7 +55,24 @@ func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) (Standing, e
 	if err == nil && len(open) == 1 {
 		l.unfinishedStanding(ctx, &s, open[0])
 	}
+	if infos, listErr := l.List(ctx); listErr == nil {
+		l.explain(&s, infos)
+	}
 	return s, err
+}
+
+// explainer is a Protocol that knows better how some credentials stand.
+type explainer interface {
+	// explain corrects a standing. all are the credentials that are stored.
+	explain(s *Standing, all []credstore.Info)
+}
+
+// explain has a protocol say how a credential stands, unless somebody is at it.
+func (l *Lifecycle) explain(s *Standing, all []credstore.Info) {
+	p, _ := l.protocol(s.Key)
+	if e, ok := p.(explainer); ok {
+		e.explain(s, all)
+	}
 }
 
 // standing says how a credential stands by what is stored of it.
@@ -121,6 +139,8 @@ func actionNoun(a Action) string {
 	switch a {
 	case ActRegister:
 		return "a registration"
+	case ActRecover:
+		return "a recovery"
 	case ActRotate:
 		return "a rotation"
 	case ActRenew:
