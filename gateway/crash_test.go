@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -131,6 +132,9 @@ type crashCase struct {
 	// how many of an agent there may be.
 	kind string
 	live int
+	// account is the kind of credential that the gateway has one of for each
+	// registration; "": kind.
+	account string
 	// owner returns the name that the gateway has for an agent. nil: its own.
 	owner func(f *fixture, agent string) string
 	// remedy reports whether an error of registering again is one that a person
@@ -166,8 +170,8 @@ func TestAProcessThatIsStopped(t *testing.T) {
 					return
 				}
 				// Where something was left half-done, the process that finishes it is
-				// stopped at every step, too.
-				for m := 1; left; m++ {
+				// stopped, too: at every step of it in some run or other.
+				for m := 1 + n%4; left; m += 4 {
 					second := &halt{at: m}
 					run(&halt{at: n}, second)
 					if !second.stopped {
@@ -323,8 +327,11 @@ func (c crashCase) goOn(t *testing.T, f *fixture, gw *gatewaytest.Gateway, agent
 	if c.owner != nil {
 		owner = c.owner(f, agent)
 	}
-	live := c.count(t, gw, owner)
-	if live == 0 || live > c.live && (c.orphan == nil || !slices.ContainsFunc(stopped, c.orphan)) {
+	if n := c.count(t, gw, cmp.Or(c.account, c.kind), owner); c.account != "" && n != 1 && !slices.ContainsFunc(stopped, c.mayOrphan) {
+		t.Errorf("the gateway has %d registrations of the agent, want 1", n)
+	}
+	live := c.count(t, gw, c.kind, owner)
+	if live == 0 || live > c.live && !slices.ContainsFunc(stopped, c.mayOrphan) {
 		t.Errorf("the gateway has %d live credentials of the agent, want %d", live, c.live)
 	}
 	if open, err := f.Unfinished(t.Context()); err != nil || len(open) > 0 {
@@ -355,9 +362,13 @@ func (c crashCase) ended(t *testing.T, f *fixture, i credstore.Info) {
 	}
 }
 
-// count returns how many live credentials the gateway has of an agent, by the
-// name that it registered with.
-func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, agent string) int {
+// mayOrphan reports whether something may be left at the gateway by a process that
+// was stopped there.
+func (c crashCase) mayOrphan(stopped string) bool { return c.orphan != nil && c.orphan(stopped) }
+
+// count returns how many live credentials of a kind the gateway has of an agent,
+// by the name that it registered with.
+func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, kind, agent string) int {
 	t.Helper()
 	db, err := sql.Open("sqlite", gw.Database)
 	if err != nil {
@@ -368,7 +379,7 @@ func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, agent string) in
 	now := gw.Clock.Now().UnixMicro()
 	err = db.QueryRowContext(t.Context(), `SELECT count(*) FROM credentials c JOIN agents a ON a.id = c.agent_id
 		WHERE c.kind = $1 AND c.revoked_at = 0 AND (c.expires_at = 0 OR c.expires_at > $2)
-		AND (a.name = $3 OR a.display_name = $3 OR a.attrs LIKE '%"' || $3 || '"%' OR a.attrs LIKE '%"' || $3 || '\"%')`, c.kind, now, agent).Scan(&n)
+		AND (a.name = $3 OR a.display_name = $3 OR a.attrs LIKE '%"' || $3 || '"%' OR a.attrs LIKE '%"' || $3 || '\"%')`, kind, now, agent).Scan(&n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +390,9 @@ func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, agent string) in
 func crashCases() []crashCase {
 	return []crashCase{
 		agentDoorCrash(),
+		fluxraCrash(),
 		lonaCrash(),
 		lonaSecretCrash(),
+		luminaCrash(),
 	}
 }

@@ -90,12 +90,13 @@ type FluxraRegistered struct {
 // and sent with requests; and the recovery key, which is used for nothing but
 // making and deleting API keys.
 type Fluxra struct {
-	origin string
-	http   *caller
-	store  credstore.Store
-	now    func() time.Time
-	log    *slog.Logger
-	begun  begun
+	origin  string
+	http    *caller
+	store   credstore.Store
+	steward *steward
+	now     func() time.Time
+	log     *slog.Logger
+	begun   begun
 	// unstored also has the access tokens that no store could keep.
 	unstored unstored
 }
@@ -106,7 +107,7 @@ func newFluxra(o Options, http *caller) (*Fluxra, error) {
 		return nil, err
 	}
 	return &Fluxra{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		origin: origin, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger,
 		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
 	}, nil
 }
@@ -142,6 +143,17 @@ func (f *Fluxra) createdNow() time.Time { return f.now().UTC().Truncate(time.Mil
 // the answer is lost, an account may stay behind that nobody has a key of. The
 // credential is pending then, and registering again makes another account.
 func (f *Fluxra) Register(ctx context.Context, r FluxraRegistration) (FluxraRegistered, error) {
+	return does(ctx, f.steward, f.act(ActRegister, f.origin, r.AgentName), func(ctx context.Context) (FluxraRegistered, error) {
+		return f.register(ctx, r)
+	})
+}
+
+// act is something done with the account of an agent; "": it is not known which.
+func (f *Fluxra) act(what Action, origin, agent string) Act {
+	return Act{Action: what, Key: credstore.Key{Protocol: wire.FluxraName, Origin: origin, Agent: agent, Kind: credstore.KindAPIKey}}
+}
+
+func (f *Fluxra) register(ctx context.Context, r FluxraRegistration) (_ FluxraRegistered, err error) {
 	op := call{protocol: wire.FluxraName, origin: f.origin, op: "register", acts: true}
 	if err := r.check(); err != nil {
 		return FluxraRegistered{}, op.fail(CodeInvalidInput, err)
@@ -168,6 +180,17 @@ func (f *Fluxra) Register(ctx context.Context, r FluxraRegistration) (FluxraRegi
 		return FluxraRegistered{}, err
 	}
 	usable := held.UsableAt(f.now()) && !held.Secret.IsZero()
+	if !usable {
+		act := ActRegister
+		if !recovery.Secret.IsZero() {
+			act = ActRotate // there is an account: it gets another key
+		}
+		var begun *operation
+		if ctx, begun, err = f.steward.begin(ctx, act, k); err != nil {
+			return FluxraRegistered{}, err
+		}
+		defer func() { begun.end(ctx, err) }()
+	}
 	if !usable && recovery.Secret.IsZero() {
 		if recovery, err = f.open(ctx, op, k, r, held); err != nil {
 			return FluxraRegistered{}, err

@@ -125,9 +125,14 @@ func (f *Fluxra) renewed(ctx context.Context, k credstore.Key, refused string) (
 // get another with each request. After a refresh whose answer was lost the old
 // token may be dead. Where all else fails for another reason, one that has not expired is
 // better than none.
-func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, refused string) (credstore.Credential, error) {
+func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, refused string) (_ credstore.Credential, err error) {
+	ctx, begun, err := f.steward.begin(ctx, ActRenew, held.Key)
+	if err != nil {
+		return credstore.Credential{}, err
+	}
+	defer func() { begun.end(ctx, err) }()
 	alive := f.alive(token, refused)
-	if presentable(held.Secret.Reveal(), minSecret) {
+	if held.State != credstore.StatePending && presentable(held.Secret.Reveal(), minSecret) {
 		if alive {
 			next, err := f.refresh(ctx, held, token)
 			var e *Error
@@ -163,8 +168,7 @@ func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, 
 			Tool: fluxraRegisterTool,
 		}
 	}
-	held, err := f.another(ctx, held.Key, held)
-	if err != nil {
+	if held, err = f.another(ctx, held.Key, held); err != nil {
 		return credstore.Credential{}, err
 	}
 	next, err := f.exchange(ctx, held)
@@ -243,6 +247,7 @@ func (f *Fluxra) keepToken(ctx context.Context, op call, held credstore.Credenti
 			"protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "error", f.http.scrub.Own(err.Error()))
 		return c, nil
 	}
+	received(ctx)
 	f.unstored.drop(c.Key)
 	f.log.InfoContext(ctx, "access token stored", "protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "expires_at", c.ExpiresAt)
 	return c, nil
@@ -305,7 +310,7 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 	}
 	setAttr(next.Attrs, fluxraAsked, held.Attrs[fluxraAsked])
 	next.Attrs[fluxraUnproven] = "yes"
-	if old := f.keyID(ctx, held); !held.Secret.IsZero() && held.State != credstore.StateRevoked && old != next.KeyID {
+	if old := f.keyID(ctx, held); held.State != credstore.StatePending && held.State != credstore.StateRevoked && old != next.KeyID {
 		setAttr(next.Attrs, fluxraReplaces, join(held.Attrs[fluxraReplaces], old))
 	}
 	var scopes []string

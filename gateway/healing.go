@@ -73,6 +73,16 @@ func (l *Lifecycle) heal(ctx context.Context, k credstore.Key) {
 	}
 }
 
+// healBefore is heal before something is done that itself goes on with what is
+// half-done of its own kind: to finish that first would be to do it twice.
+func (l *Lifecycle) healBefore(ctx context.Context, k credstore.Key, next Action) {
+	open, err := l.steward.journal.unfinished(ctx, k)
+	if err == nil && len(open) == 1 && open[0].Action == next {
+		return
+	}
+	l.heal(ctx, k)
+}
+
 // finish finishes the operation of a credential, unless there is none, it is
 // under way, or it was tried a moment ago.
 func (l *Lifecycle) finish(ctx context.Context, k credstore.Key) error {

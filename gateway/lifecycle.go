@@ -56,7 +56,7 @@ func (l *Lifecycle) rotate(ctx context.Context, k credstore.Key) (credstore.Info
 		}
 		return credstore.Info{}, &UnsupportedError{Protocol: k.Protocol, Op: "rotate", Instead: instead}
 	}
-	l.heal(ctx, k)
+	l.healBefore(ctx, k, ActRotate)
 	return r.Rotate(ctx, k)
 }
 
@@ -81,7 +81,7 @@ func (l *Lifecycle) rotateInPlace(ctx context.Context, k credstore.Key) (credsto
 			Protocol: k.Protocol, Op: "revoke first and rotate", Instead: "It needs none: rotate the credential as usual, where that can be.",
 		}
 	}
-	l.heal(ctx, k)
+	l.healBefore(ctx, k, ActRotate)
 	return r.RotateInPlace(ctx, k)
 }
 
