@@ -81,6 +81,9 @@ func (p probe) Discover(ctx context.Context, s *Site) (*Discovery, error) { retu
 // OnJournal has f fail what a client is about to write into its journal.
 func (c *Client) OnJournal(f func(step string) error) { c.journal.fault = f }
 
+// TagKeys has the names of API keys end with something else than chance.
+func (f *Fluxra) TagKeys(tag string) { f.tag = func() string { return tag } }
+
 // Unfinished returns what the journal of a client has.
 func (c *Client) Unfinished(ctx context.Context) ([]Unfinished, error) {
 	return c.journal.unfinished(ctx)

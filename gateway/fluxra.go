@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -99,6 +100,9 @@ type Fluxra struct {
 	begun   begun
 	// unstored also has the access tokens that no store could keep.
 	unstored unstored
+	// tag makes the name of an API key one that no other machine of the same
+	// account gives a key at the same time.
+	tag func() string
 }
 
 func newFluxra(o Options, http *caller) (*Fluxra, error) {
@@ -109,6 +113,7 @@ func newFluxra(o Options, http *caller) (*Fluxra, error) {
 	return &Fluxra{
 		origin: origin, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger,
 		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
+		tag:   func() string { return "-" + strings.ToLower(rand.Text()[:8]) },
 	}, nil
 }
 
@@ -143,14 +148,14 @@ func (f *Fluxra) createdNow() time.Time { return f.now().UTC().Truncate(time.Mil
 // the answer is lost, an account may stay behind that nobody has a key of. The
 // credential is pending then, and registering again makes another account.
 func (f *Fluxra) Register(ctx context.Context, r FluxraRegistration) (FluxraRegistered, error) {
-	return does(ctx, f.steward, f.act(ActRegister, f.origin, r.AgentName), func(ctx context.Context) (FluxraRegistered, error) {
+	return does(ctx, f.steward, f.act(f.origin, r.AgentName), func(ctx context.Context) (FluxraRegistered, error) {
 		return f.register(ctx, r)
 	})
 }
 
-// act is something done with the account of an agent; "": it is not known which.
-func (f *Fluxra) act(what Action, origin, agent string) Act {
-	return Act{Action: what, Key: credstore.Key{Protocol: wire.FluxraName, Origin: origin, Agent: agent, Kind: credstore.KindAPIKey}}
+// act is a step of registering or recovering an agent; "": it is not known which.
+func (f *Fluxra) act(origin, agent string) Act {
+	return Act{Action: ActRegister, Key: credstore.Key{Protocol: wire.FluxraName, Origin: origin, Agent: agent, Kind: credstore.KindAPIKey}}
 }
 
 func (f *Fluxra) register(ctx context.Context, r FluxraRegistration) (_ FluxraRegistered, err error) {

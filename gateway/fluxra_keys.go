@@ -274,7 +274,7 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 	if held.Key != k {
 		held.Info = credstore.Info{Key: k, State: credstore.StatePending, CreatedAt: f.createdNow()}
 	}
-	name := "enlist-" + f.now().UTC().Format("20060102-150405")
+	name := "enlist-" + f.now().UTC().Format("20060102-150405") + f.tag()
 	mark := held
 	mark.Attrs = make(map[string]string)
 	maps.Copy(mark.Attrs, held.Attrs)

@@ -37,7 +37,7 @@ type FluxraRecovered struct {
 //
 // A token is good once. When the answer is lost, it may have been used up.
 func (f *Fluxra) VerifyEmail(ctx context.Context, k credstore.Key, token string) (credstore.Info, error) {
-	act := f.act(ActRegister, cmp.Or(k.Origin, f.origin), k.Agent)
+	act := f.act(cmp.Or(k.Origin, f.origin), k.Agent)
 	return does(ctx, f.steward, act, func(ctx context.Context) (credstore.Info, error) { return f.verifyEmail(ctx, k, token) })
 }
 
@@ -129,7 +129,7 @@ func (f *Fluxra) of(ctx context.Context, origin, agentID string) ([]credstore.Ke
 // once more. It answers the same whether there is such an account or not. k
 // says which service and may be empty.
 func (f *Fluxra) ResendVerification(ctx context.Context, k credstore.Key, email string) error {
-	act := f.act(ActRegister, cmp.Or(k.Origin, f.origin), k.Agent)
+	act := f.act(cmp.Or(k.Origin, f.origin), k.Agent)
 	_, err := does(ctx, f.steward, act, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, f.resendVerification(ctx, k, email)
 	})
@@ -152,7 +152,7 @@ var errWantEmail = errors.New("email: want the email address that the account wa
 // RecoverRequest asks for a code that recovers the account of a verified email.
 // The service answers the same whether there is one or not.
 func (f *Fluxra) RecoverRequest(ctx context.Context, email string) (FluxraRecovery, error) {
-	return does(ctx, f.steward, f.act(ActRegister, f.origin, ""), func(ctx context.Context) (FluxraRecovery, error) {
+	return does(ctx, f.steward, f.act(f.origin, ""), func(ctx context.Context) (FluxraRecovery, error) {
 		return f.recoverRequest(ctx, email)
 	})
 }

@@ -21,7 +21,7 @@ import (
 // A code is good once. When the answer is lost, the new recovery key may be
 // lost with it, and only another code helps.
 func (f *Fluxra) RecoverVerify(ctx context.Context, email, code string) (FluxraRecovered, error) {
-	return does(ctx, f.steward, f.act(ActRegister, f.origin, ""), func(ctx context.Context) (FluxraRecovered, error) {
+	return does(ctx, f.steward, f.act(f.origin, ""), func(ctx context.Context) (FluxraRecovered, error) {
 		return f.recoverVerify(ctx, email, code)
 	})
 }

@@ -32,6 +32,7 @@ func TestTranscriptOfFluxra(t *testing.T) {
 		all = append(all, readExchange(t, "fluxra/"+name+".txtar"))
 	}
 	f := newFixture(t, setup{now: clock.now, transport: replay(t, all...)})
+	f.Fluxra.TagKeys("")
 	ctx := t.Context()
 
 	r, err := f.Fluxra.Register(ctx, gateway.FluxraRegistration{
