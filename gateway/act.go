@@ -102,9 +102,9 @@ func newSteward(o Options, scrub *Scrubber) *steward {
 }
 
 // begin begins an operation in the journal. A registration counts against the
-// daily number of them.
+// daily number of them, unless it is a part of one that is under way.
 func (s *steward) begin(ctx context.Context, act Action, k credstore.Key) (context.Context, *operation, error) {
-	if act == ActRegister {
+	if o := underWay(ctx); act == ActRegister && (o == nil || o.key != k) {
 		if err := s.policy.count(ctx, s.journal); err != nil {
 			return ctx, nil, err
 		}
