@@ -19,17 +19,20 @@ type Action string
 // The actions.
 const (
 	ActRegister Action = "register" // also: recovering an account
-	ActRotate   Action = "rotate"
-	ActRenew    Action = "renew"  // what is had anew without anybody asking for it
-	ActRevoke   Action = "revoke" // ends a credential at the service
-	ActForget   Action = "forget" // deletes it here
-	ActRead     Action = "read"   // a request that changes nothing
-	ActWrite    Action = "write"  // a request that may
-	ActExec     Action = "exec"   // the secret goes into the environment of a program
-	ActReveal   Action = "reveal" // the secret is shown to a person
-	ActExport   Action = "export" // the secret goes into an archive
-	ActImport   Action = "import" // and out of it into the store
-	ActHeal     Action = "heal"   // what a process left half-done is brought to an end
+	// ActRecover is what the journal has of recovering an account, which the policy
+	// and the audit trail have as a registration.
+	ActRecover Action = "recover"
+	ActRotate  Action = "rotate"
+	ActRenew   Action = "renew"  // what is had anew without anybody asking for it
+	ActRevoke  Action = "revoke" // ends a credential at the service
+	ActForget  Action = "forget" // deletes it here
+	ActRead    Action = "read"   // a request that changes nothing
+	ActWrite   Action = "write"  // a request that may
+	ActExec    Action = "exec"   // the secret goes into the environment of a program
+	ActReveal  Action = "reveal" // the secret is shown to a person
+	ActExport  Action = "export" // the secret goes into an archive
+	ActImport  Action = "import" // and out of it into the store
+	ActHeal    Action = "heal"   // what a process left half-done is brought to an end
 )
 
 // Act is one thing that somebody wants done.
@@ -101,9 +104,9 @@ func newSteward(o Options, scrub *Scrubber) *steward {
 }
 
 // begin begins an operation in the journal. A registration counts against the
-// daily number of them.
+// daily number of them, unless it is a part of one that is under way.
 func (s *steward) begin(ctx context.Context, act Action, k credstore.Key) (context.Context, *operation, error) {
-	if act == ActRegister {
+	if o := underWay(ctx); act == ActRegister && (o == nil || o.key != k) {
 		if err := s.policy.count(ctx, s.journal); err != nil {
 			return ctx, nil, err
 		}

@@ -40,12 +40,13 @@ const agentDoorQuiet = time.Minute
 
 // AgentDoor is the client half of AgentDoor, which any service may speak.
 type AgentDoor struct {
-	origin string // of the service that is meant where none is named; "": none
-	http   *caller
-	store  credstore.Store
-	now    func() time.Time
-	log    *slog.Logger
-	spread *spread
+	origin  string // of the service that is meant where none is named; "": none
+	http    *caller
+	store   credstore.Store
+	steward *steward
+	now     func() time.Time
+	log     *slog.Logger
+	spread  *spread
 
 	mu sync.Mutex
 	// seen has what is worth knowing of a key pair until the process ends.
@@ -66,7 +67,7 @@ func newAgentDoor(o Options, http *caller) (*AgentDoor, error) {
 		return nil, err
 	}
 	return &AgentDoor{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger, spread: o.spread,
+		origin: origin, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger, spread: o.spread,
 		seen: make(map[credstore.Key]agentDoorSeen),
 	}, nil
 }
@@ -244,7 +245,7 @@ func (a *AgentDoor) Due(_ context.Context, i credstore.Info, stored []credstore.
 
 // renew gets a JWT in the place of one that has expired or was refused. Of
 // those who come at once, one asks the service; the others get what it got.
-func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Secret) (credstore.Secret, error) {
+func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Secret) (_ credstore.Secret, err error) {
 	unlock, err := a.store.Lock(ctx, k)
 	if err != nil {
 		return credstore.Secret{}, err
@@ -261,6 +262,11 @@ func (a *AgentDoor) renew(ctx context.Context, k credstore.Key, old credstore.Se
 	if a.spread.fresh(now.Info, a.now()) && !same(now, credstore.Credential{Secret: old}) {
 		return now.Secret, nil
 	}
+	ctx, op, err := a.steward.begin(ctx, ActRenew, k)
+	if err != nil {
+		return credstore.Secret{}, err
+	}
+	defer func() { op.end(ctx, err) }()
 	fresh, err := a.signIn(ctx, c, c.Attrs[agentDoorAgentID], agentDoorAuthPath(c.Info))
 	if isRefusal(err, wire.AgentDoorAgentNotFound) {
 		// The service has no such agent any more: only registering helps, and
@@ -329,6 +335,7 @@ func (a *AgentDoor) keepToken(ctx context.Context, k credstore.Key, t credstore.
 	})
 	switch {
 	case err == nil:
+		received(ctx)
 		a.log.InfoContext(ctx, "token stored", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "key_id", t.KeyID)
 	case !errors.Is(err, credstore.ErrTooLarge): // for those there is no remedy, and no need of one
 		a.log.WarnContext(ctx, "a token could not be stored; it is kept in memory", "origin", k.Origin, "agent", k.Agent, "error", err)

@@ -90,6 +90,12 @@ func (a *AgentDoor) fact(said string) string {
 // that was broken off is gone on with: the key pair is the identity, and a JWT
 // for it can always be had; an API key that was lost on its way cannot.
 func (a *AgentDoor) Register(ctx context.Context, r AgentDoorRegistration) (AgentDoorRegistered, error) {
+	act := Act{Action: ActRegister, Key: credstore.Key{Protocol: wire.AgentDoorName, Agent: r.AgentName, Kind: credstore.KindKeyPair}}
+	act.Key.Origin, _ = a.serviceOrigin(r.ServiceURL) // register says what is wrong with it
+	return does(ctx, a.steward, act, func(ctx context.Context) (AgentDoorRegistered, error) { return a.register(ctx, r) })
+}
+
+func (a *AgentDoor) register(ctx context.Context, r AgentDoorRegistration) (AgentDoorRegistered, error) {
 	op := call{protocol: wire.AgentDoorName, op: "register"}
 	var err error
 	if op.origin, err = a.serviceOrigin(r.ServiceURL); err == nil {
@@ -242,7 +248,7 @@ func (a *AgentDoor) missing(i credstore.Info, asked, granted []string) []string 
 }
 
 // enroll registers a key pair. The caller holds its lock.
-func (a *AgentDoor) enroll(ctx context.Context, c credstore.Credential, d agentDoorDocument, r AgentDoorRegistration) (AgentDoorRegistered, error) {
+func (a *AgentDoor) enroll(ctx context.Context, c credstore.Credential, d agentDoorDocument, r AgentDoorRegistration) (done AgentDoorRegistered, err error) {
 	private, err := openPair(c)
 	if err != nil {
 		return AgentDoorRegistered{}, err
@@ -255,6 +261,11 @@ func (a *AgentDoor) enroll(ctx context.Context, c credstore.Credential, d agentD
 	if d.auth != wire.AgentDoorAuthPath {
 		c.Attrs[agentDoorAuth] = d.auth
 	}
+	ctx, op, err := a.steward.begin(ctx, ActRegister, c.Key)
+	if err != nil {
+		return AgentDoorRegistered{}, err
+	}
+	defer func() { op.end(ctx, err) }()
 	for n := 1; ; n++ {
 		done, again, err := a.round(ctx, c, private, d, r)
 		if !again || n == agentDoorRounds {
@@ -394,6 +405,7 @@ func (a *AgentDoor) issued(ctx context.Context, op call, c credstore.Credential,
 		if _, err := keep(ctx, a.store, key, agentDoorAgentID); err != nil {
 			return AgentDoorRegistered{}, a.notStored(c.Key, err)
 		}
+		received(ctx)
 	}
 	granted := a.terms(c.Attrs, fields, d)
 	done, err := a.finish(ctx, c, token)

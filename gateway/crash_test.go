@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -120,12 +122,21 @@ type crashCase struct {
 	setting string
 	// register registers an agent; with the same name it is the same agent.
 	register func(ctx context.Context, f *fixture, gw *gatewaytest.Gateway, agent string) (credstore.Info, error)
-	// path is of a route that needs the credential.
+	// path is of a route that needs the credential; {agent_id} in it is the
+	// service's own name for the agent.
 	path string
+	// later is how much later the process uses the credential than it registered
+	// it: so much that it is renewed. 0: at once.
+	later time.Duration
 	// kind is that of the credentials that are counted at the gateway, and live
 	// how many of an agent there may be.
 	kind string
 	live int
+	// account is the kind of credential that the gateway has one of for each
+	// registration; "": kind.
+	account string
+	// owner returns the name that the gateway has for an agent. nil: its own.
+	owner func(f *fixture, agent string) string
 	// remedy reports whether an error of registering again is one that a person
 	// has a remedy for, which its text names. nil: there is no such error.
 	remedy func(stopped string, err error) bool
@@ -139,54 +150,94 @@ func TestAProcessThatIsStopped(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			gw := gatewaytest.New(t, append(c.gw, gatewaytest.At(start))...)
-			for n := 1; ; n++ {
-				agent := fmt.Sprintf("agent-%d", n)
-				stop := &halt{at: n}
-				c.run(t, gw, agent, stop)
+			runs := 0
+			run := func(stops ...*halt) (left bool) {
+				runs++
+				left = c.run(t, gw, fmt.Sprintf("agent-%d", runs), stops)
 				if t.Failed() {
-					t.Fatalf("stopped %q; the steps were %q", stop.steps[len(stop.steps)-1], stop.steps)
+					t.Fatalf("stopped %q", stopped(stops))
 				}
-				if !stop.stopped {
+				gw.Clock.Advance(2 * time.Hour) // the limits of registering
+				return left
+			}
+			for n := 1; ; n++ {
+				first := &halt{at: n}
+				left := run(first)
+				if !first.stopped {
 					if n < 5 {
-						t.Fatalf("there were only %d steps: %q", len(stop.steps), stop.steps)
+						t.Fatalf("there were only %d steps: %q", len(first.steps), first.steps)
 					}
 					return
 				}
-				gw.Clock.Advance(2 * time.Hour) // the limits of registering
+				// Where something was left half-done, the process that finishes it is
+				// stopped, too: somewhere else in each run.
+				if left {
+					run(&halt{at: n}, &halt{at: 1 + n*7%23})
+				}
 			}
 		})
 	}
 }
 
-// run does everything with one agent in a process that is stopped, and goes on
-// in another.
-func (c crashCase) run(t *testing.T, gw *gatewaytest.Gateway, agent string, stop *halt) {
+// stopped returns where processes were stopped.
+func stopped(stops []*halt) []string {
+	var last []string
+	for _, s := range stops {
+		if s.stopped {
+			last = append(last, s.steps[len(s.steps)-1])
+		}
+	}
+	return last
+}
+
+// run does everything with one agent in a process that is stopped, goes on in
+// others that are stopped, and at last in one that is not. It returns whether the
+// first one left something half-done.
+func (c crashCase) run(t *testing.T, gw *gatewaytest.Gateway, agent string, stops []*halt) (left bool) {
 	t.Helper()
 	home, store := t.TempDir(), credstore.NewMemory(gw.Clock.Now)
 	env := map[string]string{c.setting: gw.URL}
 	for name, value := range c.env {
 		env[name] = value
 	}
-	first := newFixture(t, setup{env: env, home: home, store: stoppable{store, stop}, transport: stop, now: gw.Clock.Now})
-	first.OnJournal(func(step string) error { return stop.step("before the journal says %s", step) })
-	acknowledged := c.script(t, first, gw, agent)
-	if err := first.Close(); err != nil {
-		t.Error(err)
+	s := setup{env: env, home: home, now: gw.Clock.Now}
+	acknowledged := ""
+	for n, stop := range stops {
+		s.store, s.transport = stoppable{store, stop}, stop
+		f := newFixture(t, s)
+		f.OnJournal(func(step string) error { return stop.step("before the journal says %s", step) })
+		if n == 0 {
+			acknowledged = c.script(t, f, gw, agent)
+		} else {
+			acknowledged = c.again(t, f, gw, agent, acknowledged)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		if len(stops) > 1 {
+			gw.Clock.Advance(2 * time.Hour)
+		}
 	}
 
-	second := newFixture(t, setup{env: env, home: home, store: store, now: gw.Clock.Now})
+	s.store, s.transport = store, nil
+	last := newFixture(t, s)
 	defer func() {
-		if err := second.Close(); err != nil {
+		if err := last.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	if err := second.Start(t.Context()); err != nil {
+	open, err := last.Unfinished(t.Context())
+	if err != nil {
+		t.Error(err)
+	}
+	if err := last.Start(t.Context()); err != nil {
 		t.Errorf("start: %v", err)
 	}
-	if err := second.Lifecycle.Heal(t.Context()); err != nil {
+	if err := last.Lifecycle.Heal(t.Context()); err != nil {
 		t.Logf("heal: %v", err) // what it could not do, the next use says
 	}
-	c.goOn(t, second, gw, agent, stop, acknowledged)
+	c.goOn(t, last, gw, agent, stopped(stops), acknowledged)
+	return len(open) > 0
 }
 
 // script is what the process does: it returns the last thing that the process
@@ -197,7 +248,8 @@ func (c crashCase) script(t *testing.T, f *fixture, gw *gatewaytest.Gateway, age
 	if err != nil {
 		return ""
 	}
-	if r, err := f.Lifecycle.Do(t.Context(), info.Key, get(c.path)); err != nil || r.Status != http.StatusOK {
+	gw.Clock.Advance(c.later)
+	if r, err := f.Lifecycle.Do(t.Context(), info.Key, c.request(info)); err != nil || r.Status != http.StatusOK {
 		return "register"
 	}
 	_, err = f.Lifecycle.Rotate(t.Context(), info.Key)
@@ -205,7 +257,7 @@ func (c crashCase) script(t *testing.T, f *fixture, gw *gatewaytest.Gateway, age
 	if err != nil && !errors.As(err, &unsupported) {
 		return "register"
 	}
-	if r, err := f.Lifecycle.Do(t.Context(), info.Key, get(c.path)); err != nil || r.Status != http.StatusOK {
+	if r, err := f.Lifecycle.Do(t.Context(), info.Key, c.request(info)); err != nil || r.Status != http.StatusOK {
 		return "rotate"
 	}
 	err = f.Lifecycle.Revoke(t.Context(), info.Key)
@@ -215,10 +267,31 @@ func (c crashCase) script(t *testing.T, f *fixture, gw *gatewaytest.Gateway, age
 	return "revoke"
 }
 
-// goOn is what another process finds.
-func (c crashCase) goOn(t *testing.T, f *fixture, gw *gatewaytest.Gateway, agent string, stop *halt, acknowledged string) {
+// again is what a process does that finds what another one left, and is stopped,
+// too.
+func (c crashCase) again(t *testing.T, f *fixture, gw *gatewaytest.Gateway, agent, acknowledged string) string {
 	t.Helper()
-	last := stop.steps[len(stop.steps)-1]
+	_ = f.Start(t.Context())
+	_ = f.Lifecycle.Heal(t.Context())
+	if acknowledged != "" {
+		return acknowledged
+	}
+	info, err := c.register(t.Context(), f, gw, agent)
+	if err != nil {
+		return ""
+	}
+	_, _ = f.Lifecycle.Do(t.Context(), info.Key, c.request(info))
+	return "register"
+}
+
+// request returns a request that needs the credential.
+func (c crashCase) request(i credstore.Info) gateway.Request {
+	return get(strings.ReplaceAll(c.path, "{agent_id}", i.Attrs["agent_id"]))
+}
+
+// goOn is what another process finds.
+func (c crashCase) goOn(t *testing.T, f *fixture, gw *gatewaytest.Gateway, agent string, stopped []string, acknowledged string) {
+	t.Helper()
 	standings, err := f.Lifecycle.Standings(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -234,20 +307,27 @@ func (c crashCase) goOn(t *testing.T, f *fixture, gw *gatewaytest.Gateway, agent
 	if acknowledged == "" {
 		info, err := c.register(t.Context(), f, gw, agent)
 		if err != nil {
-			if c.remedy == nil || !c.remedy(last, err) {
+			if c.remedy == nil || !slices.ContainsFunc(stopped, func(at string) bool { return c.remedy(at, err) }) {
 				t.Errorf("registering again: %v", err)
 			}
 			return
 		}
 		standings, n = []gateway.Standing{{Info: info}}, 0
 	}
-	k := standings[n].Key
-	r, err := f.Lifecycle.Do(t.Context(), k, get(c.path))
+	r, err := f.Lifecycle.Do(t.Context(), standings[n].Key, c.request(standings[n].Info))
 	if err != nil || r.Status != http.StatusOK {
 		c.notWorking(t, f, standings[n], r, err)
 		return
 	}
-	if live := c.count(t, gw, agent); live > c.live && (c.orphan == nil || !c.orphan(last)) {
+	owner := agent
+	if c.owner != nil {
+		owner = c.owner(f, agent)
+	}
+	if n := c.count(t, gw, cmp.Or(c.account, c.kind), owner); c.account != "" && n != 1 && !slices.ContainsFunc(stopped, c.mayOrphan) {
+		t.Errorf("the gateway has %d registrations of the agent, want 1", n)
+	}
+	live := c.count(t, gw, c.kind, owner)
+	if live == 0 || live > c.live && !slices.ContainsFunc(stopped, c.mayOrphan) {
 		t.Errorf("the gateway has %d live credentials of the agent, want %d", live, c.live)
 	}
 	if open, err := f.Unfinished(t.Context()); err != nil || len(open) > 0 {
@@ -272,15 +352,19 @@ func (c crashCase) notWorking(t *testing.T, f *fixture, s gateway.Standing, r ga
 // ended checks that a credential whose revocation was acknowledged works no more.
 func (c crashCase) ended(t *testing.T, f *fixture, i credstore.Info) {
 	t.Helper()
-	r, err := f.Lifecycle.Do(t.Context(), i.Key, get(c.path))
+	r, err := f.Lifecycle.Do(t.Context(), i.Key, c.request(i))
 	if err == nil && r.Status != http.StatusUnauthorized {
 		t.Errorf("a revoked credential got %d", r.Status)
 	}
 }
 
-// count returns how many live credentials the gateway has of an agent, by the
-// name that it registered with.
-func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, agent string) int {
+// mayOrphan reports whether something may be left at the gateway by a process that
+// was stopped there.
+func (c crashCase) mayOrphan(stopped string) bool { return c.orphan != nil && c.orphan(stopped) }
+
+// count returns how many live credentials of a kind the gateway has of an agent,
+// by the name that it registered with.
+func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, kind, agent string) int {
 	t.Helper()
 	db, err := sql.Open("sqlite", gw.Database)
 	if err != nil {
@@ -291,7 +375,7 @@ func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, agent string) in
 	now := gw.Clock.Now().UnixMicro()
 	err = db.QueryRowContext(t.Context(), `SELECT count(*) FROM credentials c JOIN agents a ON a.id = c.agent_id
 		WHERE c.kind = $1 AND c.revoked_at = 0 AND (c.expires_at = 0 OR c.expires_at > $2)
-		AND (a.name = $3 OR a.display_name = $3 OR a.attrs LIKE '%"' || $3 || '"%')`, c.kind, now, agent).Scan(&n)
+		AND (a.name = $3 OR a.display_name = $3 OR a.attrs LIKE '%"' || $3 || '"%' OR a.attrs LIKE '%"' || $3 || '\"%')`, kind, now, agent).Scan(&n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,8 +385,11 @@ func (c crashCase) count(t *testing.T, gw *gatewaytest.Gateway, agent string) in
 // crashCases lists them, a protocol each.
 func crashCases() []crashCase {
 	return []crashCase{
+		agentDoorCrash(),
+		fluxraCrash(),
 		lonaCrash(),
 		lonaSecretCrash(),
 		lithtrixCrash(),
+		luminaCrash(),
 	}
 }

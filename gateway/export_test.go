@@ -101,6 +101,9 @@ func (c *Client) OnJournal(f func(step string) error) { c.journal.fault = f }
 // KeepEvents sets how many events a client keeps.
 func (c *Client) KeepEvents(n int64) { c.journal.kept = n }
 
+// TagKeys has the names of API keys end with something else than chance.
+func (f *Fluxra) TagKeys(tag string) { f.tag = func() string { return tag } }
+
 // Unfinished returns what the journal of a client has.
 func (c *Client) Unfinished(ctx context.Context) ([]Unfinished, error) {
 	return c.journal.unfinished(ctx)

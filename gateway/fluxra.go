@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,15 +92,19 @@ type FluxraRegistered struct {
 // and sent with requests; and the recovery key, which is used for nothing but
 // making and deleting API keys.
 type Fluxra struct {
-	origin string
-	http   *caller
-	store  credstore.Store
-	now    func() time.Time
-	log    *slog.Logger
-	begun  begun
-	spread *spread
+	origin  string
+	http    *caller
+	store   credstore.Store
+	steward *steward
+	now     func() time.Time
+	log     *slog.Logger
+	begun   begun
+	spread  *spread
 	// unstored also has the access tokens that no store could keep.
 	unstored unstored
+	// tag makes the name of an API key one that no other machine of the same
+	// account gives a key at the same time.
+	tag func() string
 }
 
 func newFluxra(o Options, http *caller) (*Fluxra, error) {
@@ -108,8 +113,9 @@ func newFluxra(o Options, http *caller) (*Fluxra, error) {
 		return nil, err
 	}
 	return &Fluxra{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger, spread: o.spread,
+		origin: origin, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger, spread: o.spread,
 		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
+		tag:   func() string { return "-" + strings.ToLower(rand.Text()[:8]) },
 	}, nil
 }
 
@@ -146,6 +152,17 @@ func (f *Fluxra) createdNow() time.Time { return f.now().UTC().Truncate(time.Mil
 // registering again gets the account of the lost answer, or else another one,
 // and the first stays behind without anybody who has a key of it.
 func (f *Fluxra) Register(ctx context.Context, r FluxraRegistration) (FluxraRegistered, error) {
+	return does(ctx, f.steward, f.act(f.origin, r.AgentName), func(ctx context.Context) (FluxraRegistered, error) {
+		return f.register(ctx, r)
+	})
+}
+
+// act is a step of registering or recovering an agent; "": it is not known which.
+func (f *Fluxra) act(origin, agent string) Act {
+	return Act{Action: ActRegister, Key: credstore.Key{Protocol: wire.FluxraName, Origin: origin, Agent: agent, Kind: credstore.KindAPIKey}}
+}
+
+func (f *Fluxra) register(ctx context.Context, r FluxraRegistration) (_ FluxraRegistered, err error) {
 	op := call{protocol: wire.FluxraName, origin: f.origin, op: "register", acts: true}
 	if err := r.check(); err != nil {
 		return FluxraRegistered{}, op.fail(CodeInvalidInput, err)
@@ -172,6 +189,17 @@ func (f *Fluxra) Register(ctx context.Context, r FluxraRegistration) (FluxraRegi
 		return FluxraRegistered{}, err
 	}
 	usable := held.UsableAt(f.now()) && !held.Secret.IsZero()
+	if !usable {
+		act := ActRegister
+		if !recovery.Secret.IsZero() {
+			act = ActRotate // there is an account: it gets another key
+		}
+		var begun *operation
+		if ctx, begun, err = f.steward.begin(ctx, act, k); err != nil {
+			return FluxraRegistered{}, err
+		}
+		defer func() { begun.end(ctx, err) }()
+	}
 	if !usable && recovery.Secret.IsZero() {
 		if recovery, err = f.open(ctx, op, k, r, held); err != nil {
 			return FluxraRegistered{}, err

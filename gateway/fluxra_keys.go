@@ -125,7 +125,12 @@ func (f *Fluxra) renewed(ctx context.Context, k credstore.Key, refused string) (
 // get another with each request. After a refresh whose answer was lost the old
 // token may be dead. Where all else fails for another reason, one that has not expired is
 // better than none.
-func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, refused string) (credstore.Credential, error) {
+func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, refused string) (_ credstore.Credential, err error) {
+	ctx, begun, err := f.steward.begin(ctx, ActRenew, held.Key)
+	if err != nil {
+		return credstore.Credential{}, err
+	}
+	defer func() { begun.end(ctx, err) }()
 	alive := f.alive(token, refused)
 	if presentable(issuedSecret(held).Reveal(), minSecret) {
 		if alive {
@@ -163,8 +168,7 @@ func (f *Fluxra) session(ctx context.Context, held, token credstore.Credential, 
 			Tool: fluxraRegisterTool,
 		}
 	}
-	held, err := f.another(ctx, held.Key, held)
-	if err != nil {
+	if held, err = f.another(ctx, held.Key, held); err != nil {
 		return credstore.Credential{}, err
 	}
 	next, err := f.exchange(ctx, held)
@@ -243,6 +247,7 @@ func (f *Fluxra) keepToken(ctx context.Context, op call, held credstore.Credenti
 			"protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "error", f.http.scrub.Own(err.Error()))
 		return c, nil
 	}
+	received(ctx)
 	f.unstored.drop(c.Key)
 	f.log.InfoContext(ctx, "access token stored", "protocol", c.Protocol, "origin", c.Origin, "agent", c.Agent, "expires_at", c.ExpiresAt)
 	return c, nil
@@ -269,7 +274,7 @@ func (f *Fluxra) another(ctx context.Context, k credstore.Key, held credstore.Cr
 	if held.Key != k {
 		held.Info = credstore.Info{Key: k, State: credstore.StatePending, CreatedAt: f.createdNow()}
 	}
-	name := "enlist-" + f.now().UTC().Format("20060102-150405")
+	name := "enlist-" + f.now().UTC().Format("20060102-150405") + f.tag()
 	mark := held
 	mark.Attrs = make(map[string]string)
 	maps.Copy(mark.Attrs, held.Attrs)

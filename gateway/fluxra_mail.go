@@ -37,6 +37,11 @@ type FluxraRecovered struct {
 //
 // A token is good once. When the answer is lost, it may have been used up.
 func (f *Fluxra) VerifyEmail(ctx context.Context, k credstore.Key, token string) (credstore.Info, error) {
+	act := f.act(cmp.Or(k.Origin, f.origin), k.Agent)
+	return does(ctx, f.steward, act, func(ctx context.Context) (credstore.Info, error) { return f.verifyEmail(ctx, k, token) })
+}
+
+func (f *Fluxra) verifyEmail(ctx context.Context, k credstore.Key, token string) (credstore.Info, error) {
 	op := call{protocol: wire.FluxraName, origin: cmp.Or(k.Origin, f.origin), op: "verify the email", acts: true}
 	token = strings.TrimSpace(token)
 	if u, err := url.Parse(token); err == nil && u.Query().Get("token") != "" {
@@ -72,6 +77,11 @@ func (f *Fluxra) verified(ctx context.Context, k credstore.Key) credstore.Info {
 		return credstore.Info{Key: k}
 	}
 	defer unlock()
+	return f.noteVerified(ctx, k)
+}
+
+// noteVerified is verified for whoever holds the lock.
+func (f *Fluxra) noteVerified(ctx context.Context, k credstore.Key) credstore.Info {
 	info := credstore.Info{Key: k}
 	for _, item := range []credstore.Key{k, ofKind(k, credstore.KindRecovery)} {
 		c, err := f.store.Get(ctx, item)
@@ -119,6 +129,14 @@ func (f *Fluxra) of(ctx context.Context, origin, agentID string) ([]credstore.Ke
 // once more. It answers the same whether there is such an account or not. k
 // says which service and may be empty.
 func (f *Fluxra) ResendVerification(ctx context.Context, k credstore.Key, email string) error {
+	act := f.act(cmp.Or(k.Origin, f.origin), k.Agent)
+	_, err := does(ctx, f.steward, act, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, f.resendVerification(ctx, k, email)
+	})
+	return err
+}
+
+func (f *Fluxra) resendVerification(ctx context.Context, k credstore.Key, email string) error {
 	op := call{protocol: wire.FluxraName, origin: cmp.Or(k.Origin, f.origin), op: "send the verification again"}
 	if !wire.CheckFluxraEmail(email) {
 		return op.fail(CodeInvalidInput, errWantEmail)
@@ -134,6 +152,12 @@ var errWantEmail = errors.New("email: want the email address that the account wa
 // RecoverRequest asks for a code that recovers the account of a verified email.
 // The service answers the same whether there is one or not.
 func (f *Fluxra) RecoverRequest(ctx context.Context, email string) (FluxraRecovery, error) {
+	return does(ctx, f.steward, f.act(f.origin, ""), func(ctx context.Context) (FluxraRecovery, error) {
+		return f.recoverRequest(ctx, email)
+	})
+}
+
+func (f *Fluxra) recoverRequest(ctx context.Context, email string) (FluxraRecovery, error) {
 	op := call{protocol: wire.FluxraName, origin: f.origin, op: "ask for a recovery code"}
 	if !wire.CheckFluxraEmail(email) {
 		return FluxraRecovery{}, op.fail(CodeInvalidInput, errWantEmail)
@@ -157,118 +181,6 @@ func (f *Fluxra) RecoverRequest(ctx context.Context, email string) (FluxraRecove
 		}
 	}
 	return out, nil
-}
-
-// RecoverVerify gets an account a new recovery key with a code, and stores it
-// at once in the place of the one before, which has ended. An account that is
-// not stored is stored by its agent_id. Then it gets what else is needed to
-// use the account.
-//
-// A code is good once. When the answer is lost, the new recovery key may be
-// lost with it, and only another code helps.
-func (f *Fluxra) RecoverVerify(ctx context.Context, email, code string) (FluxraRecovered, error) {
-	op := call{protocol: wire.FluxraName, origin: f.origin, op: "recover the account", acts: true}
-	code = strings.TrimSpace(code)
-	switch {
-	case !wire.CheckFluxraEmail(email):
-		return FluxraRecovered{}, op.fail(CodeInvalidInput, errWantEmail)
-	case !wire.CheckFluxraCode(code):
-		return FluxraRecovered{}, op.fail(CodeInvalidInput, errors.New("code: want the six digits of the mail"))
-	}
-	ctx, cancel := f.http.begin(ctx)
-	defer cancel()
-	if err := f.proveRecovery(ctx, email); err != nil {
-		return FluxraRecovered{}, err
-	}
-	a, fields, err := f.post(ctx, op, wire.FluxraRecoveryVerifyPath, "", wire.FluxraRecoveryVerifyRequest{Email: email, Code: code}, false)
-	var recovery credstore.Credential
-	if err == nil {
-		recovery, err = f.recoveryKey(op, a, fields)
-	}
-	if err != nil {
-		return FluxraRecovered{}, withoutCode(err, code)
-	}
-	k, err := f.recovered(ctx, recovery, email)
-	if err != nil {
-		return FluxraRecovered{}, err
-	}
-	f.verified(ctx, k) // only a verified email recovers an account
-	info, err := f.complete(ctx, k)
-	if err != nil {
-		f.log.WarnContext(ctx, "an account was recovered, and is not usable yet", "origin", k.Origin, "agent", k.Agent, "error", f.http.scrub.Own(err.Error()))
-	}
-	return FluxraRecovered{Info: info, Incomplete: err != nil}, nil
-}
-
-// proveRecovery shows that the recovery keys of an email can be written, before
-// a code is used that ends them.
-func (f *Fluxra) proveRecovery(ctx context.Context, email string) error {
-	all, err := f.store.List(ctx, wire.FluxraName)
-	if err != nil {
-		return err
-	}
-	for _, i := range all {
-		if i.Origin != f.origin || i.Kind != credstore.KindRecovery || !strings.EqualFold(i.Attrs[fluxraEmail], email) {
-			continue
-		}
-		c, err := f.store.Get(ctx, i.Key)
-		if err == nil {
-			_, err = keep(ctx, f.store, c, fluxraNeeded()...)
-		}
-		if err != nil && !errors.Is(err, credstore.ErrNotFound) && !errors.Is(err, credstore.ErrDamaged) {
-			return err
-		}
-	}
-	return nil
-}
-
-// recovered stores a new recovery key for every handle of its account, and
-// returns the first of them. Nothing is looked at before that which could keep
-// it from being stored.
-func (f *Fluxra) recovered(ctx context.Context, recovery credstore.Credential, email string) (credstore.Key, error) {
-	id := recovery.Attrs[fluxraAgentID]
-	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
-	defer cancel()
-	mine, err := f.of(look, f.origin, id)
-	if err != nil || len(mine) == 0 {
-		mine = []credstore.Key{{Protocol: wire.FluxraName, Origin: f.origin, Agent: id, Kind: credstore.KindAPIKey}}
-	}
-	for _, k := range mine {
-		recovery.Key = ofKind(k, credstore.KindRecovery)
-		recovery.Attrs = map[string]string{fluxraAgentID: id, fluxraEmail: email, fluxraMail: string(FluxraVerified)}
-		if _, err := f.keep(ctx, recovery); err != nil {
-			return k, err
-		}
-	}
-	return mine[0], nil
-}
-
-// complete gets what an account with a recovery key still lacks.
-func (f *Fluxra) complete(ctx context.Context, k credstore.Key) (credstore.Info, error) {
-	unlock, err := f.store.Lock(ctx, k)
-	if err != nil {
-		return credstore.Info{Key: k}, err
-	}
-	defer unlock()
-	held, recovery, err := f.account(ctx, k)
-	if err != nil {
-		return credstore.Info{Key: k}, err
-	}
-	if held.Key != k { // so that it has a handle, whatever comes
-		held = credstore.Credential{Info: credstore.Info{
-			Key: k, State: credstore.StatePending, CreatedAt: f.createdNow(), Attrs: maps.Clone(recovery.Attrs),
-		}}
-		if _, err := keep(ctx, f.store, held, fluxraNeeded()...); err != nil {
-			return held.Info, err
-		}
-	}
-	usable := held.UsableAt(f.now()) && !held.Secret.IsZero()
-	_, err = f.finish(ctx, k, !usable)
-	info, infoErr := f.info(ctx, k)
-	if infoErr != nil {
-		info = held.Info
-	}
-	return info, cmp.Or(err, infoErr)
 }
 
 // withoutCode returns an error of a service that does not repeat a code. A code

@@ -44,7 +44,7 @@ func (f *Fluxra) finish(ctx context.Context, k credstore.Key, needsKey bool) (as
 // Rotate implements [Rotator]: a new API key, stored, an access token of it,
 // and then the old key ends. What of that fails after the new key is stored is
 // a *[HalfRotatedError], and the next call does it.
-func (f *Fluxra) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+func (f *Fluxra) Rotate(ctx context.Context, k credstore.Key) (_ credstore.Info, err error) {
 	ctx, cancel := f.http.begin(ctx)
 	defer cancel()
 	before, err := f.store.Get(ctx, k)
@@ -71,6 +71,11 @@ func (f *Fluxra) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, e
 	if err != nil {
 		return credstore.Info{}, err
 	}
+	ctx, begun, err := f.steward.begin(ctx, ActRotate, k)
+	if err != nil {
+		return credstore.Info{}, err
+	}
+	defer func() { begun.end(ctx, err) }()
 	if !settled {
 		if held, err = f.another(ctx, k, held); err != nil {
 			return credstore.Info{}, err
@@ -98,6 +103,11 @@ func (f *Fluxra) Revoke(ctx context.Context, k credstore.Key) error {
 		return err
 	}
 	defer unlock()
+	return f.revoke(ctx, k)
+}
+
+// revoke is Revoke for whoever holds the lock.
+func (f *Fluxra) revoke(ctx context.Context, k credstore.Key) (err error) {
 	if _, err := f.settle(ctx, k); err != nil {
 		return err
 	}
@@ -117,6 +127,11 @@ func (f *Fluxra) Revoke(ctx context.Context, k credstore.Key) error {
 			token = fresh // the keys are listed with it
 		}
 	}
+	ctx, begun, err := f.steward.begin(ctx, ActRevoke, k)
+	if err != nil {
+		return err
+	}
+	defer func() { begun.end(ctx, err) }()
 	if held.Attrs = maps.Clone(held.Attrs); held.Attrs == nil {
 		held.Attrs = make(map[string]string)
 	}
@@ -249,7 +264,8 @@ func (f *Fluxra) delete(ctx context.Context, op call, k credstore.Key, id string
 	agent := recovery.Attrs[fluxraAgentID]
 	_, err = f.send(ctx, op, http.MethodDelete, wire.FluxraKeyPath(agent, id), basic(agent, recovery.Secret), nil, true)
 	var e *Error
-	if errors.As(err, &e) && e.Status == http.StatusNotFound && e.Theirs {
+	if err == nil || errors.As(err, &e) && e.Status == http.StatusNotFound && e.Theirs {
+		acted(ctx)
 		return nil
 	}
 	return personNeeded(op, err)

@@ -32,6 +32,7 @@ func TestTranscriptOfFluxra(t *testing.T) {
 		all = append(all, readExchange(t, "fluxra/"+name+".txtar"))
 	}
 	f := newFixture(t, setup{now: clock.now, transport: replay(t, all...)})
+	f.Fluxra.TagKeys("")
 	ctx := t.Context()
 
 	r, err := f.Fluxra.Register(ctx, gateway.FluxraRegistration{
@@ -89,7 +90,9 @@ func TestTranscriptOfFluxra(t *testing.T) {
 func TestTranscriptOfFluxrasRecovery(t *testing.T) {
 	at := time.Date(2026, 4, 3, 20, 0, 0, 0, time.UTC)
 	f := newFixture(t, setup{now: func() time.Time { return at }, transport: replay(t,
-		readExchange(t, "fluxra/recovery-verify.txtar"), readExchange(t, "fluxra/token.txtar"), readExchange(t, "fluxra/list-keys.txtar"),
+		readExchange(t, "fluxra/recovery-verify.txtar"), readExchange(t, "fluxra/token.txtar"),
+		readExchange(t, "fluxra/list-keys.txtar"), // for the key that was asked for
+		readExchange(t, "fluxra/list-keys.txtar"),
 	)})
 	k := credstore.Key{Protocol: "fluxra", Origin: "https://chat.tryfluxra.com", Agent: "weather-bot", Kind: credstore.KindAPIKey}
 	f.put(t, credstore.Credential{Secret: credstore.NewSecret(docAPIKey), Info: credstore.Info{

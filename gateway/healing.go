@@ -73,20 +73,14 @@ func (l *Lifecycle) heal(ctx context.Context, k credstore.Key) {
 	}
 }
 
-// healed is heal before a rotation. It returns the credential if it is another and
-// usable one by then: what was begun came to an end with it, or somebody was at it.
-func (l *Lifecycle) healed(ctx context.Context, k credstore.Key) (credstore.Info, bool) {
+// healBefore is heal before something is done that itself goes on with what is
+// half-done of its own kind: to finish that first would be to do it twice.
+func (l *Lifecycle) healBefore(ctx context.Context, k credstore.Key, next Action) {
 	open, err := l.steward.journal.unfinished(ctx, k)
-	if err != nil || len(open) == 0 {
-		return credstore.Info{}, false
-	}
-	before, err := l.store.Get(ctx, k)
-	if err != nil {
-		return credstore.Info{}, false
+	if err == nil && len(open) == 1 && open[0].Action == next {
+		return
 	}
 	l.heal(ctx, k)
-	now, err := l.store.Get(ctx, k)
-	return now.Info, err == nil && now.UsableAt(l.now()) && !same(before, now)
 }
 
 // finish finishes the operation of a credential, unless there is none, it is
@@ -127,4 +121,20 @@ func (l *Lifecycle) idle(ctx context.Context, k credstore.Key) bool {
 	}
 	unlock()
 	return true
+}
+
+// resumed has f finish what is unfinished of a credential, under its lock, and
+// takes it out of the journal. It does nothing where somebody else was faster.
+func (s *steward) resumed(ctx context.Context, store credstore.Store, k credstore.Key, f func(context.Context, Unfinished) error) (err error) {
+	unlock, err := store.Lock(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ctx, op, u, err := s.journal.resume(ctx, k)
+	if err != nil || op == nil {
+		return err
+	}
+	defer func() { op.end(ctx, err) }()
+	return f(ctx, u)
 }

@@ -67,9 +67,7 @@ func (l *Lifecycle) rotate(ctx context.Context, k credstore.Key) (credstore.Info
 		}
 		return credstore.Info{}, &UnsupportedError{Protocol: k.Protocol, Op: "rotate", Instead: instead}
 	}
-	if info, ok := l.healed(ctx, k); ok {
-		return info, nil
-	}
+	l.healBefore(ctx, k, ActRotate)
 	return r.Rotate(ctx, k)
 }
 
@@ -94,6 +92,7 @@ func (l *Lifecycle) rotateInPlace(ctx context.Context, k credstore.Key) (credsto
 			Protocol: k.Protocol, Op: "revoke first and rotate", Instead: "It needs none: rotate the credential as usual, where that can be.",
 		}
 	}
+	l.healBefore(ctx, k, ActRotate)
 	return r.RotateInPlace(ctx, k)
 }
 

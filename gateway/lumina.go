@@ -24,10 +24,17 @@ const (
 	luminaWallet   = "wallet"   // what the wallet is called here, for rotating
 	luminaTier     = "tier"     // as the service said it
 	luminaReplaces = "replaces" // the keyId that this key replaces and that is not revoked yet
+	luminaAsked    = "asked"    // when keys were asked for that may not have arrived, in unix seconds
 )
+
+// luminaNeeded is what stays of it where there is no room for all.
+func luminaNeeded() []string { return []string{luminaWallet, luminaReplaces, luminaAsked} }
 
 // luminaOriginVar is the setting that says where Lumina is.
 const luminaOriginVar = "LUMINA_API_URL"
+
+// luminaRegisterTool is the tool that registers an agent.
+const luminaRegisterTool = "lumina_register_agent"
 
 // luminaSignings is how often an onboarding is signed at most, a second later
 // each time.
@@ -35,12 +42,13 @@ const luminaSignings = 3
 
 // Lumina is the client half of Lumina.
 type Lumina struct {
-	origin string // "": it is not set
-	http   *caller
-	store  credstore.Store
-	now    func() time.Time
-	log    *slog.Logger
-	begun  begun
+	origin  string // "": it is not set
+	http    *caller
+	store   credstore.Store
+	steward *steward
+	now     func() time.Time
+	log     *slog.Logger
+	begun   begun
 }
 
 func newLumina(o Options, http *caller) (*Lumina, error) {
@@ -49,7 +57,7 @@ func newLumina(o Options, http *caller) (*Lumina, error) {
 		return nil, err
 	}
 	return &Lumina{
-		origin: origin, http: http, store: o.Store, now: o.Now, log: o.Logger,
+		origin: origin, http: http, store: o.Store, steward: o.steward, now: o.Now, log: o.Logger,
 		begun: begun{o.Store, http.scrub, o.Now, o.Logger},
 	}, nil
 }
@@ -71,6 +79,12 @@ func (l *Lumina) Authorize(ctx context.Context, k credstore.Key, req *http.Reque
 	c, err := l.store.Get(ctx, k)
 	if err != nil {
 		return err
+	}
+	if c.State == credstore.StatePending {
+		return &RefusedError{
+			Why:  "There is no key of the agent " + cmp.Or(k.Label, k.Agent) + ": its registration did not come to an end. It must be registered again.",
+			Tool: luminaRegisterTool,
+		}
 	}
 	if !presentable(c.Secret.Reveal(), 1) {
 		return &credstore.Error{
@@ -120,6 +134,12 @@ func (r LuminaRegistration) check() error {
 // under the label already, it returns that: the service gives a wallet only
 // three. A full wallet is a *[KeysFullError].
 func (l *Lumina) Register(ctx context.Context, r LuminaRegistration) (Registration, error) {
+	// The agent is the wallet, which may be made yet: what is known is the label.
+	act := Act{Action: ActRegister, Key: credstore.Key{Protocol: wire.LuminaName, Origin: l.origin, Kind: credstore.KindToken, Label: r.Label}}
+	return does(ctx, l.steward, act, func(ctx context.Context) (Registration, error) { return l.register(ctx, r) })
+}
+
+func (l *Lumina) register(ctx context.Context, r LuminaRegistration) (Registration, error) {
 	op := call{protocol: wire.LuminaName, origin: l.origin, op: "onboard"}
 	if err := r.check(); err != nil {
 		return Registration{}, op.fail(CodeInvalidInput, err)
@@ -156,15 +176,12 @@ func (l *Lumina) Register(ctx context.Context, r LuminaRegistration) (Registrati
 	if err := l.taken(ctx, op, k); err != nil {
 		return Registration{}, err
 	}
-	if err := l.begun.begin(ctx, k, held, map[string]string{luminaWallet: name}, luminaWallet); err != nil {
-		return Registration{}, err
+	held.Attrs = maps.Clone(held.Attrs)
+	if held.Attrs == nil {
+		held.Attrs = make(map[string]string)
 	}
-	issued, err := l.onboard(ctx, k, w)
-	if err != nil {
-		l.begun.withdraw(ctx, k, held, err)
-		return Registration{}, err
-	}
-	info, err := l.keep(ctx, k, issued, map[string]string{luminaWallet: name})
+	held.Attrs[luminaWallet] = name
+	info, err := l.issue(ctx, ActRegister, k, w, held)
 	return Registration{Info: info}, err
 }
 
@@ -269,160 +286,6 @@ func (l *Lumina) send(ctx context.Context, op call, method, path string, key cre
 	return l.http.exchange(ctx, op, message{method: method, url: u, header: header}, body, method != http.MethodPost)
 }
 
-// keep stores a new key. One that the store will not take is revoked with
-// itself, so that it does not take a place for ever.
-func (l *Lumina) keep(ctx context.Context, k credstore.Key, issued luminaIssued, attrs map[string]string) (credstore.Info, error) {
-	attrs[luminaTier] = l.http.scrub.Said(ctx, scalar(issued.fields, "tier"))
-	id := scalar(issued.fields, "keyId")
-	if _, ok := luminaNumber(id); !ok {
-		id = "unknown" // it would stand in sentences of ours
-	}
-	c := credstore.Credential{Secret: issued.key, Info: credstore.Info{
-		Key: k, State: credstore.StateActive, KeyID: id,
-		CreatedAt: l.now().UTC().Truncate(time.Millisecond), Attrs: attrs,
-	}}
-	c, err := keep(ctx, l.store, c, luminaWallet, luminaReplaces)
-	if err == nil {
-		l.log.InfoContext(ctx, "credential stored", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent, "key_id", c.KeyID)
-		return c.Info, nil
-	}
-	remedy := "When the store works again, register once more: the key that was not stored was revoked."
-	if l.end(ctx, k, c.KeyID, issued.key) != nil {
-		remedy = "When the store works again, register once more. The key that was not stored, number " + c.KeyID + ", takes a place of three until it is revoked."
-	}
-	return credstore.Info{}, &NotStoredError{Protocol: k.Protocol, Origin: k.Origin, Agent: k.Agent, Cause: err, Remedy: remedy}
-}
-
-// Rotate implements [Rotator]: a new key, stored, and then the old one ends. It
-// needs a free place; without one it is a *[KeysFullError] and nothing has
-// changed. A rotation that was broken off is finished instead.
-func (l *Lumina) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
-	return l.rotate(ctx, k, false)
-}
-
-// RotateInPlace implements [InPlaceRotator]: the old key ends first and gives
-// its place to the new one. What is broken off after that leaves a revoked
-// credential, which Rotate gets a new key for.
-func (l *Lumina) RotateInPlace(ctx context.Context, k credstore.Key) (credstore.Info, error) {
-	return l.rotate(ctx, k, true)
-}
-
-func (l *Lumina) rotate(ctx context.Context, k credstore.Key, inPlace bool) (credstore.Info, error) {
-	ctx, cancel := l.http.begin(ctx)
-	defer cancel()
-	before, err := l.store.Get(ctx, k)
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	unlock, err := l.store.Lock(ctx, k)
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	defer unlock()
-	held, err := l.store.Get(ctx, k)
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	switch {
-	case held.Attrs[luminaReplaces] != "":
-		return l.finish(ctx, held)
-	case held.UsableAt(l.now()) && (!same(before, held) || before.Attrs[luminaReplaces] != ""):
-		return held.Info, nil // somebody else has rotated, or finished it, meanwhile
-	}
-	w, err := l.openWallet(ctx, k.Origin, held.Attrs[luminaWallet])
-	if errors.Is(err, credstore.ErrNotFound) || err == nil && walletAddress(w) != k.Agent {
-		err = &RefusedError{Why: "The wallet that this credential was issued to is not stored any more, so no other key can be had for it."}
-	}
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	if inPlace && held.UsableAt(l.now()) {
-		if held, err = l.makePlace(ctx, held); err != nil {
-			return credstore.Info{}, err
-		}
-	}
-	issued, err := l.onboard(ctx, k, w)
-	if err != nil {
-		return credstore.Info{}, err
-	}
-	attrs := map[string]string{luminaWallet: held.Attrs[luminaWallet]}
-	if held.State != credstore.StateRevoked {
-		attrs[luminaReplaces] = held.KeyID
-	}
-	info, err := l.keep(ctx, k, issued, attrs)
-	if err != nil || attrs[luminaReplaces] == "" {
-		return info, err
-	}
-	return l.finish(ctx, credstore.Credential{Info: info, Secret: issued.key})
-}
-
-// makePlace ends a key at the service and marks it, when the store has shown
-// that it can be written.
-func (l *Lumina) makePlace(ctx context.Context, held credstore.Credential) (credstore.Credential, error) {
-	if _, err := keep(ctx, l.store, held, luminaWallet); err != nil {
-		return held, err
-	}
-	if err := l.end(ctx, held.Key, held.KeyID, held.Secret); err != nil && !keyRefused(err) {
-		return held, err
-	}
-	held.State = credstore.StateRevoked
-	return held, l.ended(ctx, held)
-}
-
-// finish ends the key that a stored one replaces. What fails of that is a
-// *[HalfRotatedError].
-func (l *Lumina) finish(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
-	if err := l.end(ctx, c.Key, c.Attrs[luminaReplaces], c.Secret); err != nil {
-		return credstore.Info{}, &HalfRotatedError{Info: c.Info, Old: c.Attrs[luminaReplaces], Cause: err}
-	}
-	c.Attrs = maps.Clone(c.Attrs)
-	delete(c.Attrs, luminaReplaces)
-	c, err := keep(ctx, l.store, c, luminaWallet)
-	return c.Info, err
-}
-
-// Revoke implements [Revoker].
-func (l *Lumina) Revoke(ctx context.Context, k credstore.Key) error {
-	ctx, cancel := l.http.begin(ctx)
-	defer cancel()
-	unlock, err := l.store.Lock(ctx, k)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	c, err := l.store.Get(ctx, k)
-	if err != nil {
-		return err
-	}
-	if c.State == credstore.StateRevoked {
-		return nil
-	}
-	if old := c.Attrs[luminaReplaces]; old != "" {
-		if err := l.end(ctx, k, old, c.Secret); err != nil && !keyRefused(err) {
-			return err
-		}
-	}
-	if err := l.end(ctx, k, c.KeyID, c.Secret); err != nil && !keyRefused(err) {
-		return err
-	}
-	return l.ended(ctx, c)
-}
-
-// keyRefused reports whether the service does not take the key that a request
-// was made with: it has ended already.
-func keyRefused(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusUnauthorized && e.Code == wire.LuminaInvalidAPIKey
-}
-
-// ended marks a key in the store that has ended at the service.
-func (l *Lumina) ended(ctx context.Context, c credstore.Credential) error {
-	c.State, c.Attrs = credstore.StateRevoked, maps.Clone(c.Attrs)
-	delete(c.Attrs, luminaReplaces)
-	_, err := keep(ctx, l.store, c, luminaWallet)
-	return err
-}
-
 // end revokes a key at the service with a key of the same wallet. One that the
 // service does not know has ended.
 func (l *Lumina) end(ctx context.Context, k credstore.Key, id string, with credstore.Secret) error {
@@ -433,7 +296,8 @@ func (l *Lumina) end(ctx context.Context, k credstore.Key, id string, with creds
 	}
 	_, err := l.send(ctx, op, http.MethodDelete, wire.LuminaKeyPath(number), with, nil)
 	var e *Error
-	if errors.As(err, &e) && e.Code == wire.LuminaKeyNotFound {
+	if err == nil || errors.As(err, &e) && e.Code == wire.LuminaKeyNotFound {
+		acted(ctx)
 		return nil
 	}
 	return err

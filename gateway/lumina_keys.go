@@ -52,40 +52,51 @@ type LuminaKey struct {
 // is left out.
 func (l *Lumina) keysOf(ctx context.Context, k credstore.Key) []LuminaKey {
 	stored := l.usable(ctx, k)
-	op := call{protocol: wire.LuminaName, origin: k.Origin, op: "list the keys"}
 	for _, c := range stored {
-		answer, err := l.send(ctx, op, http.MethodGet, wire.LuminaKeysPath, c.Secret, nil)
+		keys, _, err := l.listKeys(ctx, k, c.Secret)
 		if err != nil {
 			continue
 		}
-		var out struct {
-			Keys []map[string]json.RawMessage `json:"keys"`
-		}
-		if l.http.decode(op, answer, &out) != nil {
-			continue
-		}
-		var keys []LuminaKey
-		for _, fields := range out.Keys {
-			id := scalar(fields, "keyId", "id")
-			_, ok := luminaNumber(id)
-			if revoked := string(fields["revokedAt"]); !ok || revoked != "" && revoked != "null" {
-				continue
-			}
-			key := LuminaKey{
-				KeyID:     id,
-				Label:     l.http.scrub.Said(ctx, scalar(fields, "label")),
-				CreatedAt: luminaTime(fields["createdAt"]), LastUsedAt: luminaTime(fields["lastUsedAt"]),
-			}
+		for n := range keys {
 			for _, s := range stored {
-				if s.KeyID == key.KeyID {
-					key.Stored = &s.Key
+				if s.KeyID == keys[n].KeyID {
+					keys[n].Stored = &s.Key
 				}
 			}
-			keys = append(keys, key)
 		}
 		return keys
 	}
 	return nil
+}
+
+// listKeys lists the active keys of a wallet with one of them, and returns the
+// answer's headers beside them.
+func (l *Lumina) listKeys(ctx context.Context, k credstore.Key, with credstore.Secret) ([]LuminaKey, http.Header, error) {
+	op := call{protocol: wire.LuminaName, origin: k.Origin, op: "list the keys"}
+	answer, err := l.send(ctx, op, http.MethodGet, wire.LuminaKeysPath, with, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var out struct {
+		Keys []map[string]json.RawMessage `json:"keys"`
+	}
+	if err := l.http.decode(op, answer, &out); err != nil {
+		return nil, nil, err
+	}
+	var keys []LuminaKey
+	for _, fields := range out.Keys {
+		id := scalar(fields, "keyId", "id")
+		_, ok := luminaNumber(id)
+		if revoked := string(fields["revokedAt"]); !ok || revoked != "" && revoked != "null" {
+			continue
+		}
+		keys = append(keys, LuminaKey{
+			KeyID:     id,
+			Label:     l.http.scrub.Said(ctx, scalar(fields, "label")),
+			CreatedAt: luminaTime(fields["createdAt"]), LastUsedAt: luminaTime(fields["lastUsedAt"]),
+		})
+	}
+	return keys, answer.header, nil
 }
 
 // luminaTime reads a time: RFC 3339, or milliseconds since 1970.
@@ -266,6 +277,11 @@ type WalletImport struct {
 // one origin only, unless Shared says otherwise: the message that it signs names
 // no host, so a signature for one service is good at another.
 func (l *Lumina) ImportWallet(ctx context.Context, i WalletImport) (Wallet, error) {
+	act := Act{Action: ActImport, Key: luminaWalletKey(l.origin, i.Name)}
+	return does(ctx, l.steward, act, func(ctx context.Context) (Wallet, error) { return l.importWallet(ctx, i) })
+}
+
+func (l *Lumina) importWallet(ctx context.Context, i WalletImport) (Wallet, error) {
 	op := call{protocol: wire.LuminaName, origin: l.origin, op: "import a wallet"}
 	if l.origin == "" {
 		return Wallet{}, errNoLumina()
@@ -313,6 +329,11 @@ func (l *Lumina) ImportWallet(ctx context.Context, i WalletImport) (Wallet, erro
 // gone then. While credentials hang on it, which could not be rotated without
 // it, that is refused unless force says otherwise.
 func (l *Lumina) DeleteWallet(ctx context.Context, name string, force bool) (Wallet, error) {
+	act := Act{Action: ActForget, Key: luminaWalletKey(l.origin, name)}
+	return does(ctx, l.steward, act, func(ctx context.Context) (Wallet, error) { return l.deleteWallet(ctx, name, force) })
+}
+
+func (l *Lumina) deleteWallet(ctx context.Context, name string, force bool) (Wallet, error) {
 	w, err := l.Wallet(ctx, name)
 	if err != nil {
 		return Wallet{}, err

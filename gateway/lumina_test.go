@@ -314,9 +314,11 @@ func (b *broken) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// TestLuminaABrokenRotationIsFinished: by rotating again, and by using the new key.
 func TestLuminaABrokenRotationIsFinished(t *testing.T) {
-	for _, after := range []bool{false, true} {
-		t.Run(fmt.Sprintf("acted %v", after), func(t *testing.T) {
+	for n := range 4 {
+		after, use := n%2 == 1, n > 1
+		t.Run(fmt.Sprintf("acted %v, used %v", after, use), func(t *testing.T) {
 			gw := gatewaytest.New(t)
 			line := &broken{method: http.MethodDelete, after: after, times: 3}
 			f := luminaAgainst(t, gw, setup{transport: line})
@@ -326,12 +328,17 @@ func TestLuminaABrokenRotationIsFinished(t *testing.T) {
 				t.Fatal("the rotation did not break off")
 			}
 			fresh, err := f.store.Get(t.Context(), r.Key)
-			if err != nil || fresh.KeyID == r.KeyID || fresh.Attrs["replaces"] != r.KeyID || !f.luminaWorks(t, r.Key) {
+			if err != nil || fresh.KeyID == r.KeyID || fresh.Attrs["replaces"] != r.KeyID {
 				t.Fatalf("stored %+v, %v, want the new key, and which one it replaces", fresh.Info, err)
 			}
-			done, err := f.Lifecycle.Rotate(t.Context(), r.Key)
-			if err != nil || done.KeyID != fresh.KeyID || done.Attrs["replaces"] != "" {
-				t.Errorf("got %+v, %v, want the same key, and nothing left to do", done, err)
+			if !use {
+				_, err = f.Lifecycle.Rotate(t.Context(), r.Key)
+			} else if !f.luminaWorks(t, r.Key) {
+				t.Error("the new key does not work")
+			}
+			done, getErr := f.store.Get(t.Context(), r.Key)
+			if err != nil || getErr != nil || done.KeyID != fresh.KeyID || done.Attrs["replaces"] != "" {
+				t.Errorf("got %+v, %v, want the same key, and nothing left to do", done.Info, err)
 			}
 			if status(t, gw.URL, old) != http.StatusUnauthorized {
 				t.Error("the old key still works")

@@ -15,6 +15,8 @@ type operation struct {
 	key     credstore.Key
 	former  []Unfinished // what was there of the credential before
 	phase   Phase
+	acted   bool // the service has done something of it
+	within  bool // another one of the credential is under way around it, which says it all
 }
 
 // operationKeyInContext is the context key of the *operation that is under way.
@@ -25,8 +27,12 @@ type operationKeyInContext struct{}
 // the operation before it lets go of that. What an earlier one left unfinished
 // is taken over by this one.
 //
-// What is stored within the context from then on counts as received.
+// What is stored within the context from then on counts as received. One that is
+// begun within another of the same credential is a part of that.
 func (j *journal) begin(ctx context.Context, act Action, k credstore.Key) (context.Context, *operation, error) {
+	if o := underWay(ctx); o != nil && o.journal == j && o.key == k {
+		return ctx, &operation{journal: j, key: k, within: true}, nil
+	}
 	former, err := j.unfinished(ctx, k)
 	if err != nil {
 		return ctx, nil, err
@@ -39,6 +45,33 @@ func (j *journal) begin(ctx context.Context, act Action, k credstore.Key) (conte
 	}
 	o := &operation{journal: j, key: k, former: former, phase: PhaseIntent}
 	return context.WithValue(ctx, operationKeyInContext{}, o), o, nil
+}
+
+// resume takes an operation up that was not finished. The caller holds the
+// credential's lock, so that whatever is there now has been left by somebody;
+// nil says that somebody else was faster and there is nothing. The journal keeps
+// it as it is until it is ended well.
+func (j *journal) resume(ctx context.Context, k credstore.Key) (context.Context, *operation, Unfinished, error) {
+	open, err := j.unfinished(ctx, k)
+	if err != nil || len(open) == 0 {
+		return ctx, nil, Unfinished{}, err
+	}
+	o := &operation{journal: j, key: k, former: open, phase: open[0].Phase}
+	return context.WithValue(ctx, operationKeyInContext{}, o), o, open[0], nil
+}
+
+// underWay returns the operation that is under way in a context, or nil.
+func underWay(ctx context.Context) *operation {
+	o, _ := ctx.Value(operationKeyInContext{}).(*operation)
+	return o
+}
+
+// acted notes that the service has done something of the operation under way: it
+// may fail from then on, but it is not as if nothing had been.
+func acted(ctx context.Context) {
+	if o := underWay(ctx); o != nil {
+		o.acted = true
+	}
 }
 
 // putOperation writes an operation in the place of the one of its credential.
@@ -54,8 +87,8 @@ func putOperation(ctx context.Context, tx *sql.Tx, u Unfinished) error {
 // written takes nothing back: the secret is safe, and what is left to do is found
 // out from the intent.
 func received(ctx context.Context) {
-	o, ok := ctx.Value(operationKeyInContext{}).(*operation)
-	if !ok || o.phase == PhaseReceived {
+	o := underWay(ctx)
+	if o == nil || o.phase == PhaseReceived {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
@@ -73,11 +106,14 @@ func received(ctx context.Context) {
 // that the service did nothing, so that things are as they were before, or that
 // nobody knows.
 func (o *operation) end(ctx context.Context, err error) {
+	if o.within {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
 	// One that cannot be taken out is looked into later, and taken out then.
 	_ = o.journal.write(ctx, "confirmed", func(tx *sql.Tx) error {
-		if err != nil && (o.phase == PhaseReceived || mayHaveActed(err)) {
+		if err != nil && (o.acted || o.phase == PhaseReceived || mayHaveActed(err)) {
 			_, code := outcome(err)
 			if code == "" {
 				code = "failed"

@@ -32,40 +32,55 @@ func (l *Lifecycle) Standings(ctx context.Context) ([]Standing, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A journal that cannot be read hides nothing that is stored.
-	open, err := l.steward.journal.unfinished(ctx)
-	if err != nil {
-		l.log.WarnContext(ctx, "what is unfinished cannot be read", "error", l.http.scrub.Own(err.Error()))
-	}
+	open := l.open(ctx)
 	all := make([]Standing, 0, len(infos))
 	for _, i := range infos {
-		s := l.standing(ctx, i, infos)
-		if n := slices.IndexFunc(open, func(u Unfinished) bool { return u.Key == i.Key }); n >= 0 {
-			l.unfinishedStanding(ctx, &s, open[n])
-		}
-		all = append(all, s)
+		all = append(all, l.stands(ctx, i, infos, open))
 	}
 	return all, nil
 }
 
-// Standing returns how one credential stands.
-func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) Standing {
-	var stored []credstore.Info
-	if now := i.StateAt(l.now()); now == credstore.StateExpiring || now == credstore.StateExpired {
-		var err error
-		if stored, err = l.store.List(ctx, i.Protocol); err != nil {
-			l.log.WarnContext(ctx, "what stands behind a credential cannot be listed", "error", l.http.scrub.Own(err.Error()))
-		}
-	}
-	s := l.standing(ctx, i, stored)
-	open, err := l.steward.journal.unfinished(ctx, i.Key)
+// open returns what is unfinished of a credential, or of all of them. A journal
+// that cannot be read hides nothing that is stored.
+func (l *Lifecycle) open(ctx context.Context, of ...credstore.Key) []Unfinished {
+	open, err := l.steward.journal.unfinished(ctx, of...)
 	if err != nil {
 		l.log.WarnContext(ctx, "what is unfinished cannot be read", "error", l.http.scrub.Own(err.Error()))
 	}
-	if len(open) == 1 {
-		l.unfinishedStanding(ctx, &s, open[0])
+	return open
+}
+
+// stands says how a credential stands among all that are stored.
+func (l *Lifecycle) stands(ctx context.Context, i credstore.Info, all []credstore.Info, open []Unfinished) Standing {
+	s := l.standing(ctx, i, all)
+	if n := slices.IndexFunc(open, func(u Unfinished) bool { return u.Key == i.Key }); n >= 0 {
+		l.unfinishedStanding(ctx, &s, open[n])
 	}
+	l.explain(&s, all)
 	return s
+}
+
+// Standing returns how one credential stands.
+func (l *Lifecycle) Standing(ctx context.Context, i credstore.Info) Standing {
+	all, err := l.List(ctx)
+	if err != nil {
+		l.log.WarnContext(ctx, "what stands behind a credential cannot be listed", "error", l.http.scrub.Own(err.Error()))
+	}
+	return l.stands(ctx, i, all, l.open(ctx, i.Key))
+}
+
+// explainer is a Protocol that knows better how some credentials stand.
+type explainer interface {
+	// explain corrects a standing. all are the credentials that are stored.
+	explain(s *Standing, all []credstore.Info)
+}
+
+// explain has a protocol say how a credential stands, unless somebody is at it.
+func (l *Lifecycle) explain(s *Standing, all []credstore.Info) {
+	p, _ := l.protocol(s.Key)
+	if e, ok := p.(explainer); ok {
+		e.explain(s, all)
+	}
 }
 
 // standing says how a credential stands by what is stored of it and behind it.
@@ -138,6 +153,8 @@ func actionNoun(a Action) string {
 	switch a {
 	case ActRegister:
 		return "a registration"
+	case ActRecover:
+		return "a recovery"
 	case ActRotate:
 		return "a rotation"
 	case ActRenew:
