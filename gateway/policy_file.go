@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -361,7 +362,8 @@ func (c *policyCache) current() (*policyDocument, error) {
 	info, err := os.Stat(c.path)
 	if err != nil {
 		c.info, c.read, c.doc, c.err = nil, false, nil, nil
-		if errors.Is(err, fs.ErrNotExist) {
+		// Where the data folder is none there is no file in it, and the store says so.
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return new(policyDocument), nil
 		}
 		return nil, errors.New("it cannot be read: " + reason(err))

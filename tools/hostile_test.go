@@ -267,7 +267,7 @@ func (h *hosts) dial(ctx context.Context, network, addr string) (net.Conn, error
 	return new(net.Dialer).DialContext(ctx, network, addr)
 }
 
-func TestEveryToolAtAHostileService(t *testing.T) {
+func TestToolsAtAHostileService(t *testing.T) {
 	var named []string
 	for _, u := range hostileUses() {
 		named = append(named, u.tool)

@@ -94,7 +94,7 @@ func TestWireIsStandardLibraryOnly(t *testing.T) {
 // secret to a person, or to a person's program, from what a model can call.
 func TestOnlyPeopleAreGivenSecrets(t *testing.T) {
 	ways := map[string][]string{
-		"Environ":  {"cmd/enlist/exec.go", "cmd/enlist/main.go"}, // and os.Environ
+		"Environ":  {"cmd/enlist/exec.go", "cmd/enlist/config.go"}, // and os.Environ
 		"Export":   {"cmd/enlist/export.go"},
 		"RevealTo": {"cmd/enlist/show.go"},
 	}
