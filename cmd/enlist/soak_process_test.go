@@ -153,17 +153,6 @@ func (a told) status() int {
 	return int(n)
 }
 
-func (a told) handle() string {
-	h, _ := a.said["handle"].(string)
-	return h
-}
-
-// hasRemedy reports whether a failure says what to do.
-func (a told) hasRemedy() bool {
-	next, _ := a.said["next_step"].(string)
-	return a.failed && next != ""
-}
-
 // state returns the state of a credential in a list.
 func (a told) state(handle string) string {
 	list, _ := a.said["credentials"].([]any)

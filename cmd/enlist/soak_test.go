@@ -178,8 +178,6 @@ type soakProtocol struct {
 	// kind is that of the credentials that are counted at the gateway.
 	kind string
 	live int
-	// another registers where the name is taken for good.
-	another map[string]any
 }
 
 func soakProtocols() []soakProtocol {
@@ -195,7 +193,6 @@ func soakProtocols() []soakProtocol {
 		{
 			name: "lithtrix", setting: "LITHTRIX_API_URL", handle: "lithtrix/scout", path: "/v1/me",
 			register: map[string]any{"agent_name": "scout", "owner_identifier": "me@example.com"}, rotates: true, kind: "key", live: 1,
-			another: map[string]any{"agent_name": "scout-2", "owner_identifier": "me@example.com"},
 		},
 		{
 			name: "lona", setting: "LONA_GATEWAY_URL", handle: "lona/scout", path: "/api/v1/strategies",
@@ -206,40 +203,6 @@ func soakProtocols() []soakProtocol {
 			register: map[string]any{"label": "scout"}, rotates: true, revokes: true, kind: "key", live: 1,
 		},
 	}
-}
-
-// The promises of a round.
-const (
-	promiseWorks   = "the agent has a credential that works, under its own name"
-	promiseLive    = "the gateway has no credential of the agent beside it"
-	promiseJournal = "nothing is left unfinished"
-	promiseEnded   = "a revocation that the gateway has made is known of here"
-)
-
-// soakException is a promise that a protocol cannot keep, or does not keep yet,
-// when a process is killed during a step.
-type soakException struct{ protocol, during, promise, reason string }
-
-func soakExceptions() []soakException {
-	return []soakException{
-		{"lithtrix", "register", promiseWorks, "the service gives a key once and knows no other proof; the remedy is another name"},
-		{"lithtrix", "rotate", promiseWorks, "the old key ends before the new one arrives; the remedy is another name"},
-		{"lithtrix", "register", promiseLive, "nobody holds the key that was lost, so nobody can end it"},
-		{"lithtrix", "rotate", promiseLive, "nobody holds the key that was lost, so nobody can end it"},
-		{"fluxra", "register", promiseLive, "an account without an email whose recovery key was lost cannot be found again"},
-		{"fluxra", "rotate", promiseLive, "the key that was lost is not looked for yet"},
-		{"fluxra", "renew", promiseLive, "the key that was lost is not looked for yet"},
-		{"lumina", "register", promiseLive, "the key that was lost is not looked for yet"},
-		{"lumina", "rotate", promiseLive, "the key that was lost is not looked for yet"},
-		{"lumina", "revoke", promiseEnded, "a revocation is not brought to an end yet; the remedy is to rotate"},
-		{"fluxra", "revoke", promiseEnded, "a revocation is not brought to an end yet; the remedy is to rotate"},
-	}
-}
-
-func excepted(p soakProtocol, during, promise string) bool {
-	return slices.ContainsFunc(soakExceptions(), func(e soakException) bool {
-		return e.protocol == p.name && e.during == during && e.promise == promise
-	})
 }
 
 // steps returns what the script does, in order.
@@ -351,10 +314,10 @@ func (v *victim) goOn(t *testing.T, during string) (found []string) {
 	default:
 		found = append(found, "it works")
 	}
-	if live := v.live(t); live > v.soakProtocol.live && handle == v.handle && !excepted(v.soakProtocol, during, promiseLive) {
+	if live := v.live(t); live > v.soakProtocol.live && handle == v.handle {
 		t.Errorf("the gateway has %d live credentials, want %d", live, v.soakProtocol.live)
 	}
-	if v.unfinished(t) > 0 && !excepted(v.soakProtocol, during, promiseJournal) {
+	if v.unfinished(t) > 0 {
 		t.Error("something is still unfinished in the journal")
 	}
 	return found
@@ -368,35 +331,23 @@ func (v *victim) again(t *testing.T, during string, found []string) (string, []s
 	if ok && !done.failed {
 		return v.handle, append(found, "registered again with the same arguments")
 	}
-	if !done.hasRemedy() || !excepted(v.soakProtocol, during, promiseWorks) || v.another == nil {
-		t.Errorf("registering again: %s", v.last)
-		return v.handle, found
-	}
-	return v.otherName(t, found)
+	t.Errorf("registering again: %s", v.last)
+	return v.handle, found
 }
 
-// remedied does what a credential's next step says that does not work: that may
-// be when its revocation was under way, and where the protocol has no other way.
+// remedied goes on with a credential that does not work: that may be only when its
+// revocation was under way, and then it is listed as revoked.
 func (v *victim) remedied(t *testing.T, during string, found []string) (string, []string) {
 	t.Helper()
 	said := v.last
 	listed, ok := v.tool(t, "list_credentials", map[string]any{})
 	state := listed.state(v.handle)
-	if !ok || during != "revoke" && !excepted(v.soakProtocol, during, promiseWorks) || !strings.Contains(said, `"next_step"`) && state == "active" {
+	if !ok || during != "revoke" || state == "active" {
 		t.Errorf("the credential, listed as %s, does not work: %s", state, said)
 		return v.handle, found
 	}
-	if during != "revoke" && v.another != nil {
-		return v.otherName(t, found)
-	}
-	tool, arguments := v.name+"_register_agent", v.register
-	if state == "active" {
-		if !excepted(v.soakProtocol, during, promiseEnded) {
-			t.Errorf("the revoked credential is listed as active: %s", said)
-		}
-		tool, arguments = "rotate_credential", map[string]any{"credential": v.handle}
-	}
-	done, ok := v.tool(t, tool, arguments)
+	tool := v.name + "_register_agent"
+	done, ok := v.tool(t, tool, v.register)
 	if !ok || done.failed {
 		t.Errorf("%s after a revocation: %s", tool, v.last)
 		return v.handle, found
@@ -405,15 +356,6 @@ func (v *victim) remedied(t *testing.T, during string, found []string) (string, 
 		t.Errorf("registered after a revocation, it does not work: %s", v.last)
 	}
 	return v.handle, append(found, v.name+": revoked, and then "+tool)
-}
-
-func (v *victim) otherName(t *testing.T, found []string) (string, []string) {
-	t.Helper()
-	done, ok := v.tool(t, v.name+"_register_agent", v.another)
-	if !ok || done.failed || done.handle() == v.handle {
-		t.Errorf("registering under another name: %s", v.last)
-	}
-	return done.handle(), append(found, v.name+": registered under another name, as next_step said")
 }
 
 // newVictim returns processes that can be killed, with a gateway and a home of
