@@ -139,13 +139,13 @@ func unasked(ctx context.Context) bool {
 // every quarter of an hour. What fails is left alone for a minute at first, and
 // for twice as long each time; it is tried by one request each time.
 func (l *Lifecycle) Keep(ctx context.Context) {
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
 		late := time.AfterFunc(keepGrace, cancel)
-		context.AfterFunc(work, func() { late.Stop() })
+		context.AfterFunc(grace, func() { late.Stop() })
 	})()
-	work = WithCaller(context.WithValue(work, keepingKey{}, true), Caller{Kind: CallerSelf, Name: "enlist"})
+	work := bySelf(context.WithValue(grace, keepingKey{}, true))
 	pause := keepFirst/2 + time.Duration(l.spread.random()*float64(keepFirst))
 	for l.idleFor(ctx, pause) == nil && ctx.Err() == nil {
 		pause = min(max(l.look(ctx, work), keepLeast), keepMost)
