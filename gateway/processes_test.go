@@ -110,7 +110,7 @@ func TestTwentyProcessesRenewOnce(t *testing.T) {
 			gw.Clock.Advance(2 * r.life)
 			gw.forget(0)
 			release := make(chan struct{})
-			gw.hold = release
+			gw.holding(release)
 			env := append(os.Environ(),
 				processDir+"="+dir, processSetting+"="+r.setting, processURL+"="+gw.URL, processHandle+"="+handle,
 				processNow+"="+gw.Clock.Now().Format(time.RFC3339Nano), processPath+"="+r.path(i))

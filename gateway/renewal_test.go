@@ -106,6 +106,13 @@ func (c *tally) count(r renewing, req *http.Request) (hold chan struct{}, down b
 	return hold, false
 }
 
+// holding has renewals wait until a channel is closed.
+func (c *tally) holding(until chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hold = until
+}
+
 // forget begins counting anew, and has the next requests fail.
 func (c *tally) forget(fails int) {
 	c.mu.Lock()
