@@ -103,7 +103,7 @@ func TestTheAuditTrail(t *testing.T) {
 		got = append(got, fmt.Sprintf("%.4s %s %s %d %s", e.Client, e.Action, e.Method, e.Status, e.Outcome))
 	}
 	want := []string{
-		"bash register  0 done", "bash read GET 404 failed", "enli rotate  0 done", "bash revoke  0 failed", "bash read GET 0 refused",
+		"bash register  0 done", "bash read GET 404 failed", "enli rotate  0 done", "bash revoke  0 refused", "bash read GET 0 refused",
 	}
 	if strings.Join(got, "; ") != strings.Join(want, "; ") {
 		t.Errorf("got %q, want %q", got, want)
