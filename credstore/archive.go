@@ -208,8 +208,7 @@ func openArchive(r io.Reader, passphrase Secret) ([]Credential, error) {
 	plain, err := age.Decrypt(armor.NewReader(bytes.NewReader(raw)), by)
 	if no, ok := errors.AsType[*age.NoIdentityMatchError](err); ok && slices.Equal(no.StanzaTypes, []string{"scrypt"}) {
 		return nil, &Error{
-			Op: "read", Place: archivePlace, Kind: ErrUnavailable,
-			Cause:  errors.New("it does not open with this passphrase"),
+			Op: "read", Place: archivePlace, Kind: ErrPassphrase,
 			Remedy: "give the passphrase that it was written with",
 		}
 	}

@@ -278,9 +278,9 @@ func TestArchiveThatIsRefusedBeforeAnythingIsStored(t *testing.T) {
 		})
 	}
 	t.Run("with another passphrase", func(t *testing.T) {
-		for _, p := range []string{"", "wrong"} {
+		for p, want := range map[string]error{"": credstore.ErrUnavailable, "wrong": credstore.ErrPassphrase} {
 			_, err := credstore.ReadArchive(t.Context(), untouched{}, bytes.NewReader(good), credstore.NewSecret(p), true)
-			wantRemedy(t, err, credstore.ErrUnavailable)
+			wantRemedy(t, err, want)
 			if err != nil && !strings.Contains(err.Error(), "passphrase") {
 				t.Errorf("got %v", err)
 			}
@@ -288,7 +288,7 @@ func TestArchiveThatIsRefusedBeforeAnythingIsStored(t *testing.T) {
 	})
 	t.Run("of nobody's passphrase", func(t *testing.T) {
 		_, err := readArchive(t, untouched{}, costing(t, 2), true)
-		wantRemedy(t, err, credstore.ErrUnavailable)
+		wantRemedy(t, err, credstore.ErrPassphrase)
 	})
 	t.Run("cut anywhere", func(t *testing.T) {
 		whole := len(strings.TrimRight(string(good), "\n"))

@@ -131,6 +131,8 @@ var (
 	ErrUnavailable = errors.New("credential store unavailable")
 	// ErrDamaged: what is stored cannot be read or is not what was asked for.
 	ErrDamaged = errors.New("credential store damaged")
+	// ErrPassphrase: an archive does not open with the passphrase that was given.
+	ErrPassphrase = errors.New("wrong passphrase")
 	// ErrTooLarge: the backend cannot hold a secret of this size.
 	ErrTooLarge = errors.New("secret too large for the credential store")
 )

@@ -392,7 +392,7 @@ func (x *index) problem(op string, err error) error {
 		kind = ErrDamaged
 		// Processes that have it open must not go on with the damaged file.
 		_ = x.drop()
-		remedy = fmt.Sprintf("move %[1]s, %[1]s-wal and %[1]s-shm away; the secrets are safe, the index holds none, and it is made again of what is stored with them", x.path)
+		remedy = fmt.Sprintf("enlist doctor --repair does it, or move %[1]s, %[1]s-wal and %[1]s-shm away: the secrets are safe, the index holds none, and it is made again of what is stored with them", x.path)
 	}
 	return &Error{Op: op, Place: x.path, Kind: kind, Cause: err, Remedy: remedy}
 }

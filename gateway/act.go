@@ -183,6 +183,7 @@ func outcome(err error) (outcome, code string) {
 		policy  *PolicyError
 		ask     *ApprovalError
 		missing *ResolveError
+		none    *UnsupportedError
 	)
 	switch {
 	case err == nil:
@@ -191,7 +192,7 @@ func outcome(err error) (outcome, code string) {
 		return OutcomeRefused, "policy"
 	case errors.As(err, &ask):
 		return OutcomeRefused, ask.Code
-	case errors.As(err, &refused), errors.As(err, &missing):
+	case errors.As(err, &refused), errors.As(err, &missing), errors.As(err, &none):
 		return OutcomeRefused, ""
 	case errors.As(err, &failed):
 		code := failed.Code

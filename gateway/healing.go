@@ -19,10 +19,41 @@ const (
 	busyTime = 50 * time.Millisecond
 )
 
-// healing remembers which credentials were tried to be healed in vain.
+// healing remembers which credentials are being healed, and which were tried to
+// be in vain.
 type healing struct {
 	mu    sync.Mutex
 	tried map[credstore.Key]time.Time
+	now   map[credstore.Key]chan struct{}
+}
+
+// begin reports whether the caller is to heal a credential, and is told by end
+// what came of that. Where somebody is at it already it waits for them.
+func (h *healing) begin(ctx context.Context, k credstore.Key) bool {
+	h.mu.Lock()
+	ended, busy := h.now[k]
+	if !busy {
+		if h.now == nil {
+			h.now = make(map[credstore.Key]chan struct{})
+		}
+		h.now[k] = make(chan struct{})
+	}
+	h.mu.Unlock()
+	if busy {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	}
+	return !busy
+}
+
+// end lets those go on who wait.
+func (h *healing) end(k credstore.Key) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.now[k])
+	delete(h.now, k)
 }
 
 // due reports whether it is time to try a credential, and remembers that it is
@@ -84,7 +115,8 @@ func (l *Lifecycle) healBefore(ctx context.Context, k credstore.Key, next Action
 }
 
 // finish finishes the operation of a credential, unless there is none, it is
-// under way, or it was tried a moment ago.
+// under way, or it was tried a moment ago. Where this process is finishing it just
+// now, as it does when it starts, it waits for the end of that.
 func (l *Lifecycle) finish(ctx context.Context, k credstore.Key) error {
 	open, err := l.steward.journal.unfinished(ctx, k)
 	if err != nil || len(open) == 0 {
@@ -95,7 +127,11 @@ func (l *Lifecycle) finish(ctx context.Context, k credstore.Key) error {
 		return err
 	}
 	h, ok := p.(Healer)
-	if !ok || !l.idle(ctx, k) || !l.healing.due(k, l.now()) {
+	if !ok || !l.healing.begin(ctx, k) {
+		return nil
+	}
+	defer l.healing.end(k)
+	if !l.idle(ctx, k) || !l.healing.due(k, l.now()) {
 		return nil
 	}
 	ctx, cancel := l.http.begin(ctx)

@@ -248,11 +248,14 @@ func (j *journal) problem(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	remedy := fmt.Sprintf("look at the folder %[1]s and its disk; if %[2]s is damaged, move it, %[2]s-wal and %[2]s-shm away: they hold no secret", filepath.Dir(j.path), journalFile)
-	if errors.Is(err, errJournalNewer) {
+	kind, remedy := credstore.ErrUnavailable, fmt.Sprintf("look at the folder %s and its disk", filepath.Dir(j.path))
+	switch {
+	case errors.Is(err, errJournalNewer):
 		remedy = "update Enlist"
+	case JournalDamaged(err):
+		kind, remedy = credstore.ErrDamaged, "enlist doctor --repair moves it aside and begins another; it holds no secret"
 	}
-	return &credstore.Error{Op: "write", Place: "journal", Kind: credstore.ErrUnavailable, Cause: err, Remedy: remedy}
+	return &credstore.Error{Op: "use", Place: "journal", Kind: kind, Cause: err, Remedy: remedy}
 }
 
 // write runs statements in one transaction, which is durable when it returns.

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func TestTheAuditTrail(t *testing.T) {
 		got = append(got, fmt.Sprintf("%.4s %s %s %d %s", e.Client, e.Action, e.Method, e.Status, e.Outcome))
 	}
 	want := []string{
-		"bash register  0 done", "bash read GET 404 failed", "enli rotate  0 done", "bash revoke  0 failed", "bash read GET 0 refused",
+		"bash register  0 done", "bash read GET 404 failed", "enli rotate  0 done", "bash revoke  0 refused", "bash read GET 0 refused",
 	}
 	if strings.Join(got, "; ") != strings.Join(want, "; ") {
 		t.Errorf("got %q, want %q", got, want)
@@ -192,6 +193,47 @@ func TestASecretIsKeptWithoutTheJournal(t *testing.T) {
 	if open, err := f.Unfinished(t.Context()); err != nil || len(open) != 0 {
 		t.Errorf("got %+v (%v), want it finished by its use", open, err)
 	}
+}
+
+// What a program finishes when it starts is finished before it uses the credential.
+func TestAUseWaitsForWhatIsBeingFinished(t *testing.T) {
+	s := newService(t)
+	f := journaled(t, s, t.TempDir())
+	r := f.register(t, "my-agent")
+	s.on(registerPath, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	if _, err := f.Lifecycle.Rotate(t.Context(), r.Key); err == nil {
+		t.Fatal("a rotation without an answer succeeded")
+	}
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var first sync.Once
+	s.on(strategiesPath, func(w http.ResponseWriter, r *http.Request) {
+		first.Do(func() {
+			close(asked)
+			<-answer
+		})
+		s.lona(w, r)
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := f.Lifecycle.Heal(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-asked // whether the token works
+	before := len(s.seen(strategiesPath))
+	hasty, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := f.Lifecycle.Do(hasty, r.Key, get(strategiesPath)); err == nil || len(s.seen(strategiesPath)) != before {
+		t.Errorf("it was used before that was finished: %v", err)
+	}
+	close(answer)
+	if got, err := f.Lifecycle.Do(t.Context(), r.Key, get(strategiesPath)); err != nil || got.Status != http.StatusOK {
+		t.Errorf("got %d, %v", got.Status, err)
+	}
+	if open, err := f.Unfinished(t.Context()); err != nil || len(open) != 0 {
+		t.Errorf("got %+v (%v), want nothing unfinished", open, err)
+	}
+	wg.Wait()
 }
 
 func TestALaterJournalIsLeftAlone(t *testing.T) {

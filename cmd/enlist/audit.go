@@ -36,7 +36,8 @@ calls itself), what was done with which credential, and what came of it. There i
 secret in it. The last %d entries are kept.
 
 What came of it is one of: done; failed, with nothing changed; refused, by Enlist,
-before anything was sent; unknown: the service may have done it.`, gateway.AuditKept),
+before anything was sent; approved, by a person who was asked, and the entry behind
+it says what became of that; unknown: the service may have done it.`, gateway.AuditKept),
 		Example: `  enlist audit --since 24h
   enlist audit --credential lona/my-agent --action reveal --json`,
 		Args: cobra.NoArgs,
@@ -75,7 +76,11 @@ func (p *program) auditSince(flags auditFlags) (time.Time, error) {
 		return time.Time{}, errors.New("--limit is less than nothing")
 	}
 	if flags.action != "" && !slices.Contains(gateway.Actions(), gateway.Action(flags.action)) {
-		return time.Time{}, fmt.Errorf("--action: there is no %q; there are %q", flags.action, gateway.Actions())
+		var known []string
+		for _, a := range gateway.Actions() {
+			known = append(known, string(a))
+		}
+		return time.Time{}, fmt.Errorf("--action: there is no %q; there are %s", flags.action, strings.Join(known, ", "))
 	}
 	if flags.since == "" {
 		return time.Time{}, nil
@@ -131,7 +136,7 @@ func auditLines(out io.Writer, c *client, events []gateway.Event) error {
 
 func (p *program) auditTable(c *client, events []gateway.Event) error {
 	if len(events) == 0 {
-		fmt.Fprintln(p.stdout, "Nothing was done yet that is in the audit trail, or nothing that was asked for.")
+		fmt.Fprintln(p.stdout, "The audit trail has nothing, or nothing of what was asked for.")
 		return nil
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)

@@ -22,7 +22,7 @@ const (
 // finding is one thing that the doctor has looked at.
 type finding struct {
 	Level      string `json:"level"`
-	Area       string `json:"area"`              // store, keyring, index, journal, operation, credential, service
+	Area       string `json:"area"`              // store, keyring, index, policy, journal, operation, credential, service
 	Subject    string `json:"subject,omitempty"` // a handle or an origin
 	Text       string `json:"text"`
 	Remedy     string `json:"remedy,omitempty"`
@@ -58,9 +58,9 @@ func (p *program) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look whether everything is in order, and say what is not and what to do",
 		Long: `Look at everything that the credentials depend on: which store keeps them and why,
-what a locked or missing keyring needs on this system, the index, the journal, each
-credential's state, what was begun and not finished, and whether each service can be
-reached and has the same time. No credential is sent: a service is asked for nothing
+what a locked or missing keyring needs on this system, the index, the policy, the
+journal, each credential's state, what was begun and not finished, and whether each
+service can be reached and has the same time. No credential is sent: a service is asked for nothing
 but its first page. With --offline no request is made at all.
 
 --repair does what is safe: it mends the index, lists again what only the keyring
@@ -114,6 +114,7 @@ func (p *program) doctor(ctx context.Context, c *client, asJSON, repair, offline
 // examine looks at everything; at the services only if they are to be reached.
 func (d *doctor) examine(ctx context.Context, services bool) {
 	d.examineStore(ctx)
+	d.examinePolicy()
 	d.examineJournal(ctx)
 	d.examineCredentials(ctx)
 	if services {

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway"
 )
 
 // examineStore looks at the store: which one and why, the keyring of the system,
@@ -32,6 +34,26 @@ func (d *doctor) examineStore(ctx context.Context) {
 	}
 	if r.Busy {
 		d.add(levelNote, "store", "", "another process is writing just now; what it has not finished was left out", "")
+	}
+}
+
+// examinePolicy looks whether there is a policy, and whether it can be used: while
+// it cannot, everything is refused.
+func (d *doctor) examinePolicy() {
+	home, err := d.p.home()
+	if err != nil {
+		return // it is said of the store
+	}
+	path := filepath.Join(home, gateway.PolicyFile)
+	view, err := gateway.ViewPolicy(path, d.p.now)
+	switch {
+	case err != nil:
+		d.add(levelProblem, "policy", path, err.Error()+"; everything is refused",
+			"put that right with an editor, or move the file away; 'enlist policy check' says whether it is right")
+	case !view.Written:
+		d.add(levelOK, "policy", "", "there is no "+path+"; 'enlist policy show' says what holds without one", "")
+	default:
+		d.add(levelOK, "policy", path, "it can be used; 'enlist policy show' says what holds", "")
 	}
 }
 

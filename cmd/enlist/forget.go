@@ -81,6 +81,9 @@ func (p *program) forgetProved(ctx context.Context, c *client, info credstore.In
 	done := forgotten{Credential: c.Lifecycle.Handle(info.Key), MayStillWork: true}
 	retired, err := c.Lifecycle.Retire(ctx, info.Key)
 	if err != nil {
+		if none, ok := errors.AsType[*gateway.UnsupportedError](err); ok {
+			err = &gateway.UnsupportedError{Protocol: none.Protocol, Op: none.Op, Instead: "So it cannot be seen to end there."}
+		}
 		done.WhatHappened = err.Error()
 		done.NextStep = "Nothing was deleted. " + forgetRemedy(err, info)
 		return done, fmt.Errorf("%w\n%s", err, done.NextStep)

@@ -67,7 +67,7 @@ func (p *program) rotateCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(p.stdout, d)
 			}
-			fmt.Fprintf(p.stdout, "Rotated %s. The new one is stored in the %s and expires: %s. The old one is refused from now on.\n",
+			fmt.Fprintf(p.stdout, "Rotated %s. The new one is stored in the %s and expires %s. The old one is refused from now on.\n",
 				d.Handle, d.StoredIn, expiry(d.ExpiresAt))
 			return nil
 		})

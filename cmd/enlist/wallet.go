@@ -188,7 +188,7 @@ func (p *program) walletPassphrase(path string) (string, error) {
 func (p *program) askSecret(prompt string) (string, error) {
 	f, ok := p.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return "", errors.New("a secret is asked for on a terminal, and standard input is none: give a file instead")
+		return "", errors.New("a secret is asked for on a terminal, and standard input is none: give it in a file instead (--help says how)")
 	}
 	fmt.Fprint(p.stderr, prompt)
 	text, err := term.ReadPassword(int(f.Fd()))
