@@ -23,8 +23,9 @@ func (c *Client) Store() credstore.Store { return c.Lifecycle.store }
 
 // What tests reach directly.
 var (
-	RefusePath = refusePath
-	Sleep      = sleep
+	RefusePath       = refusePath
+	Sleep            = sleep
+	WithoutSequences = withoutSequences
 )
 
 // Reserved reports whether a request would reach one of the routes.
