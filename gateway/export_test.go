@@ -120,6 +120,14 @@ func (s *Scrubber) Sieve(size int, out func([]byte) error, held func(int)) io.Wr
 	return v
 }
 
+// SieveUntil is a sieve that nobody wants any more of from some time on.
+func (s *Scrubber) SieveUntil(size int, ended func() error) io.WriteCloser {
+	return &sieve{
+		size: size, ended: ended, out: func([]byte) error { return nil },
+		masker: func() (*masker, error) { return s.current(), nil },
+	}
+}
+
 // Clean returns what may be seen of a text that is looked through at once.
 func (s *Scrubber) Clean(text string) string { return s.current().clean(text) }
 
