@@ -150,15 +150,31 @@ func (s *steward) note(ctx context.Context, act Act, status int, err error) {
 
 // record adds an event that has an outcome, with what is known of its act.
 func (s *steward) record(ctx context.Context, act Act, e Event) {
+	path := act.Path
+	if !s.searched(ctx, act, e) {
+		path = ""
+	}
 	caller := callerOf(ctx)
 	e.Time, e.Client, e.Version = s.now(), s.clean(caller.Name), s.clean(caller.Version)
-	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(act.Path)
+	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(path)
 	e.Protocol, e.Origin, e.Agent = act.Key.Protocol, act.Key.Origin, s.clean(act.Key.Agent)
 	e.Kind, e.Label = string(act.Key.Kind), s.clean(act.Key.Label)
 	if err := s.journal.append(context.WithoutCancel(ctx), e); err != nil {
 		s.log.WarnContext(ctx, "the audit trail could not be written", "action", string(act.Action),
 			"protocol", act.Key.Protocol, "agent", act.Key.Agent, "error", s.scrub.Own(err.Error()))
 	}
+}
+
+// searched reports whether every stored secret is known, so that none is written
+// down that somebody has put into a name or a path. For a request that was made
+// they were looked at before.
+func (s *steward) searched(ctx context.Context, act Act, e Event) bool {
+	if e.Outcome == OutcomeDone && (act.Action == ActRead || act.Action == ActWrite) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+	defer cancel()
+	return s.scrub.load(ctx) == nil
 }
 
 // clean returns what somebody else chose as it can stand in a list: without

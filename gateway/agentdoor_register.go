@@ -91,19 +91,21 @@ func (a *AgentDoor) fact(said string) string {
 // for it can always be had; an API key that was lost on its way cannot.
 func (a *AgentDoor) Register(ctx context.Context, r AgentDoorRegistration) (AgentDoorRegistered, error) {
 	act := Act{Action: ActRegister, Key: credstore.Key{Protocol: wire.AgentDoorName, Agent: r.AgentName, Kind: credstore.KindKeyPair}}
-	act.Key.Origin, _ = a.serviceOrigin(r.ServiceURL) // register says what is wrong with it
-	return does(ctx, a.steward, act, func(ctx context.Context) (AgentDoorRegistered, error) { return a.register(ctx, r) })
-}
-
-func (a *AgentDoor) register(ctx context.Context, r AgentDoorRegistration) (AgentDoorRegistered, error) {
-	op := call{protocol: wire.AgentDoorName, op: "register"}
 	var err error
-	if op.origin, err = a.serviceOrigin(r.ServiceURL); err == nil {
+	if act.Key.Origin, err = a.serviceOrigin(r.ServiceURL); err == nil {
 		err = r.check()
 	}
-	if err != nil {
-		return AgentDoorRegistered{}, op.fail(CodeInvalidInput, err)
+	if err != nil { // nobody need be asked for what cannot be done
+		err = call{protocol: wire.AgentDoorName, origin: act.Key.Origin, op: "register"}.fail(CodeInvalidInput, err)
+		a.steward.note(ctx, act, 0, err)
+		return AgentDoorRegistered{}, err
 	}
+	return does(ctx, a.steward, act, func(ctx context.Context) (AgentDoorRegistered, error) {
+		return a.register(ctx, call{protocol: wire.AgentDoorName, origin: act.Key.Origin, op: "register"}, r)
+	})
+}
+
+func (a *AgentDoor) register(ctx context.Context, op call, r AgentDoorRegistration) (AgentDoorRegistered, error) {
 	ctx, cancel := a.http.begin(ctx)
 	defer cancel()
 	k, err := a.find(ctx, op, r)

@@ -106,7 +106,7 @@ func (l *Lifecycle) RevealTo(ctx context.Context, k credstore.Key, w io.Writer) 
 		ctx, cancel := l.http.begin(ctx)
 		defer cancel()
 		c, err := l.store.Get(ctx, k)
-		if err == nil && c.Secret.IsZero() {
+		if err == nil && issuedSecret(c).IsZero() {
 			err = &RefusedError{Why: "There is no secret to show: the registration did not come to an end."}
 		}
 		if err == nil {

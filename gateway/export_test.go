@@ -23,8 +23,9 @@ func (c *Client) Store() credstore.Store { return c.Lifecycle.store }
 
 // What tests reach directly.
 var (
-	RefusePath = refusePath
-	Sleep      = sleep
+	RefusePath       = refusePath
+	Sleep            = sleep
+	WithoutSequences = withoutSequences
 )
 
 // Reserved reports whether a request would reach one of the routes.
@@ -117,6 +118,14 @@ func (s *Scrubber) Sieve(size int, out func([]byte) error, held func(int)) io.Wr
 		return s.current(), s.load(context.Background())
 	}
 	return v
+}
+
+// SieveUntil is a sieve that nobody wants any more of from some time on.
+func (s *Scrubber) SieveUntil(size int, ended func() error) io.WriteCloser {
+	return &sieve{
+		size: size, ended: ended, out: func([]byte) error { return nil },
+		masker: func() (*masker, error) { return s.current(), nil },
+	}
 }
 
 // Clean returns what may be seen of a text that is looked through at once.

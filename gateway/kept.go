@@ -39,7 +39,7 @@ func (l *Lifecycle) keep(ctx context.Context, op call, a answer, body io.Reader)
 		k.binary = why
 		return k, nil
 	}
-	s := &sieve{size: sieved, out: func(piece []byte) error { return l.take(ctx, k, a, piece) }}
+	s := &sieve{size: sieved, ended: ctx.Err, out: func(piece []byte) error { return l.take(ctx, k, a, piece) }}
 	s.masker = func() (*masker, error) {
 		if err := l.http.scrub.load(ctx); err != nil && ctx.Err() != nil {
 			return nil, ctx.Err()

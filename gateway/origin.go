@@ -27,7 +27,7 @@ func parseOrigin(base string) (string, error) {
 	if err != nil {
 		return "", errNotAnOrigin // err holds the URL
 	}
-	if u.Hostname() == "" || u.User != nil || u.Path != "" && u.Path != "/" ||
+	if !namesHost(u.Hostname()) || u.User != nil || u.Path != "" && u.Path != "/" ||
 		u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(u.Host, ":") {
 		return "", errNotAnOrigin
 	}
@@ -39,6 +39,19 @@ func parseOrigin(base string) (string, error) {
 		return "", errPlainHTTP
 	}
 	return origin, nil
+}
+
+// namesHost reports whether a host is an address, or a name as it stands in DNS.
+// A URL lets more through: other letters, behind percent signs, quotes, brackets.
+// An origin is put before a person who is to agree to it, so it must be what it
+// looks like; and a dot at its end would be another spelling of the same host.
+func namesHost(host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Zone() == ""
+	}
+	return host != "" && !strings.HasSuffix(host, ".") && !strings.ContainsFunc(host, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	})
 }
 
 // originOf returns the scheme, host and port of a URL in the one spelling that

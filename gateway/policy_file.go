@@ -364,6 +364,10 @@ func (c *policyCache) current() (*policyDocument, error) {
 		c.info, c.read, c.doc, c.err = nil, false, nil, nil
 		// Where the data folder is none there is no file in it, and the store says so.
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			if _, err := os.Lstat(c.path); err == nil {
+				// Somebody wrote a policy, in a place that is gone for now.
+				return nil, errors.New("it is a link to a file that is not there")
+			}
 			return new(policyDocument), nil
 		}
 		return nil, errors.New("it cannot be read: " + reason(err))

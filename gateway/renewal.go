@@ -169,6 +169,9 @@ func (l *Lifecycle) look(ctx, work context.Context) time.Duration {
 		if !ok {
 			continue
 		}
+		if _, err := l.steward.policy.permit(work, Act{Action: ActRenew, Key: i.Key}); err != nil {
+			continue // nothing goes there any more, whoever asks
+		}
 		due := r.Due(work, i, stored)
 		if due.IsZero() {
 			continue

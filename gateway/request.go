@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -170,7 +172,35 @@ func (m *message) setBody(body any) error {
 	if m.header.Get("Content-Type") == "" {
 		m.header.Set("Content-Type", kind)
 	}
+	if m.becomesAnother() {
+		return &RefusedError{Why: "The body must not have a field _method, which turns the request into another one."}
+	}
 	return nil
+}
+
+// becomesAnother reports whether a body has the field by which some servers take
+// a POST for a request of another method: one that the policy may not allow, or
+// that is reserved.
+func (m message) becomesAnother() bool {
+	isIt := func(name string) bool { return strings.EqualFold(strings.TrimSpace(name), methodParameter) }
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(m.body, &fields) == nil {
+		return slices.ContainsFunc(slices.Collect(maps.Keys(fields)), isIt)
+	}
+	kind, params, _ := mime.ParseMediaType(m.header.Get("Content-Type"))
+	switch {
+	case strings.HasPrefix(kind, "multipart/"):
+		// However its parts are written down: what names a field names it as it is.
+		return params["boundary"] == "" || bytes.Contains(bytes.ToLower(m.body), []byte(methodParameter))
+	case kind == "application/x-www-form-urlencoded":
+		for pair := range strings.FieldsFuncSeq(string(m.body), func(r rune) bool { return r == '&' || r == ';' }) {
+			name, _, _ := strings.Cut(pair, "=")
+			if plain, err := url.QueryUnescape(name); err != nil || isIt(plain) {
+				return true // what cannot be read some server reads in its own way
+			}
+		}
+	}
+	return false
 }
 
 // reserved returns the routes that a plain request must not reach: those of

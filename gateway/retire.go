@@ -90,7 +90,7 @@ func (l *Lifecycle) retire(ctx context.Context, k credstore.Key) (Retired, error
 // end ends a credential at the service and sees the 401. It returns what is
 // stored then: what was half-done is finished first and may have replaced it.
 func (l *Lifecycle) end(ctx context.Context, t Trier, c credstore.Credential) (credstore.Credential, error) {
-	if c.Secret.IsZero() {
+	if issuedSecret(c).IsZero() {
 		return c, &RefusedError{Why: "There is no secret of " + l.Handle(c.Key) + " that could be ended: its registration did not come to an end."}
 	}
 	if err := l.Revoke(ctx, c.Key); err != nil {

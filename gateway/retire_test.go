@@ -158,9 +158,15 @@ func TestRevealToIsNoted(t *testing.T) {
 	if err != nil || len(trail) != 1 || trail[0].Action != gateway.ActReveal || trail[0].Client != "enlist show" || trail[0].Outcome != gateway.OutcomeDone {
 		t.Errorf("got %+v (%v), want one event of it", trail, err)
 	}
-	f.put(t, credstore.Credential{Info: credstore.Info{Key: k, State: credstore.StatePending}})
-	var refused *gateway.RefusedError
-	if err := f.Lifecycle.RevealTo(t.Context(), k, &out); !errors.As(err, &refused) {
-		t.Errorf("got %v, want that there is none", err)
+	// A seed is no secret of the service's, and proves whose attempt it was.
+	for _, seed := range []string{"", "enlist-begun-" + strings.Repeat("s", 43)} {
+		f.put(t, credstore.Credential{Info: credstore.Info{Key: k, State: credstore.StatePending}, Secret: credstore.NewSecret(seed)})
+		var refused *gateway.RefusedError
+		if err := f.Lifecycle.RevealTo(t.Context(), k, &out); !errors.As(err, &refused) {
+			t.Errorf("got %v, want that there is none", err)
+		}
+	}
+	if strings.Contains(out.String(), "enlist-begun-") {
+		t.Error("a seed was shown")
 	}
 }

@@ -42,6 +42,9 @@ type sieve struct {
 	masker func() (*masker, error)
 	// out takes what may be seen.
 	out func(piece []byte) error
+	// ended returns why nobody wants any more of it; nil: somebody always does.
+	// To find the end of a piece can take longer than a cancelled call may.
+	ended func() error
 	// size is how much is masked at a time, beside the margins.
 	size int
 
@@ -93,7 +96,11 @@ func (s *sieve) piece(m *masker) error {
 	if s.binary {
 		return s.raw(m, len(s.held)-margin)
 	}
-	if at, ok := seam(m, s.held[:end+margin], end, margin, s.size/2); ok {
+	at, ok, err := s.seam(m, s.held[:end+margin], end, margin, s.size/2)
+	if err != nil {
+		return err
+	}
+	if ok {
 		return s.text(m.clean(string(s.held[:at])), at)
 	}
 	// The beginning of what lies across ends up in the last bytes before the end.
@@ -155,14 +162,19 @@ func (m *masker) clean(text string) string {
 
 // seam returns a place in a text, at end or so many bytes before it, that nothing
 // secret lies across. First where words end, then anywhere.
-func seam(m *masker, text []byte, end, margin, back int) (int, bool) {
+func (s *sieve) seam(m *masker, text []byte, end, margin, back int) (at int, ok bool, err error) {
 	at, first := end, end-back
 	for n := range maxSeams {
 		if at <= first+n*n*n+1 {
 			break
 		}
+		if s.ended != nil {
+			if err := s.ended(); err != nil {
+				return 0, false, err
+			}
+		}
 		if parted(m, text, at, margin) {
-			return at, true
+			return at, true, nil
 		}
 		at -= 1 + n*n*n // further each time, to get out of what is long
 		if i := bytes.LastIndexAny(text[first:at], " \n,<>{}[]\"'"); i >= 0 {
@@ -171,7 +183,7 @@ func seam(m *masker, text []byte, end, margin, back int) (int, bool) {
 			at = runeStart(text, at)
 		}
 	}
-	return 0, false
+	return 0, false, nil
 }
 
 // parted reports whether nothing secret lies across a place in a text.

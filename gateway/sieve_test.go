@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -259,5 +260,25 @@ func TestEscapesAreFoundAtEveryPlace(t *testing.T) {
 				t.Fatalf("%q: got %d, want %d", text, got, want)
 			}
 		}
+	}
+}
+
+// To look for a place to part a text at takes longest where there is none; whoever
+// has given up does not wait for that.
+func TestASieveStopsLookingWhenNobodyWaits(t *testing.T) {
+	f := knowing(t, token("my-agent", 1))
+	knot := []byte(strings.Repeat("ltx_", 64<<10))
+	if _, err := f.Scrubber.SieveUntil(64<<10, func() error { return nil }).Write(knot); !errors.Is(err, gateway.ErrKnot) {
+		t.Fatalf("got %v, want that there is no such place", err)
+	}
+	tries := 0
+	_, err := f.Scrubber.SieveUntil(64<<10, func() error {
+		if tries++; tries > 1 {
+			return context.Canceled
+		}
+		return nil
+	}).Write(knot)
+	if !errors.Is(err, context.Canceled) || tries != 2 {
+		t.Errorf("got %v after %d tries, want the cancellation at the second", err, tries)
 	}
 }

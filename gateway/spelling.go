@@ -7,7 +7,6 @@ import (
 	"html"
 	"math/bits"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -193,13 +192,82 @@ func numberAt(text string, start, digits int, end string, base int) (n int, with
 	return n, string(rune(number))
 }
 
-// escapeSequences match what a terminal would take as a command.
-var escapeSequences = regexp.MustCompile(`(?s)\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]P^_X].*?(?:\x07|\x1b\\)|\x1b[@-_]`)
+// withoutSequences returns text without what a terminal would take as a command.
+// Its time grows with the length of the text only, whatever is in it: a service
+// chooses that.
+func withoutSequences(text string) string {
+	var b strings.Builder
+	done := 0
+	open := false // no command that has an end of its own ends from here on
+	for i := strings.IndexByte(text, escape); i >= 0 && i < len(text); {
+		n := 0
+		if !open {
+			n, open = stringSequence(text[i:])
+		}
+		if n == 0 {
+			n = sequence(text[i:])
+		}
+		if n > 0 {
+			b.WriteString(text[done:i])
+			done = i + n
+		}
+		next := i + max(n, 1)
+		if i = strings.IndexByte(text[next:], escape); i >= 0 {
+			i += next
+		}
+	}
+	if done == 0 {
+		return text
+	}
+	b.WriteString(text[done:])
+	return b.String()
+}
+
+const escape, bell = 0x1b, 0x07
+
+// stringSequence returns the length of a command that goes on until its own end,
+// at the beginning of a text, or 0. open: it is one, and has no end.
+func stringSequence(text string) (n int, open bool) {
+	if len(text) < 2 || strings.IndexByte("]P^_X", text[1]) < 0 {
+		return 0, false
+	}
+	for i := 2; i < len(text); i++ {
+		switch {
+		case text[i] == bell:
+			return i + 1, false
+		case text[i] == escape && strings.HasPrefix(text[i+1:], `\`):
+			return i + 2, false
+		}
+	}
+	return 0, true
+}
+
+// sequence returns the length of any other command at the beginning of a text,
+// or 0.
+func sequence(text string) int {
+	if len(text) < 2 || text[1] < '@' || text[1] > '_' {
+		return 0
+	}
+	if text[1] != '[' {
+		return 2
+	}
+	i := 2
+	for i < len(text) && text[i] >= '0' && text[i] <= '?' {
+		i++
+	}
+	for i < len(text) && text[i] >= ' ' && text[i] <= '/' {
+		i++
+	}
+	if i < len(text) && text[i] >= '@' && text[i] <= '~' {
+		return i + 1
+	}
+	return 2
+}
 
 // oneLine returns text as one line of visible characters.
 func oneLine(text string) string {
 	text = strings.ToValidUTF8(text, "")
-	text = escapeSequences.ReplaceAllString(text, "")
+	text = withoutSequences(text)
 	text = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):

@@ -15,7 +15,7 @@ func visible(text string) string {
 	if allVisible(text) {
 		return text
 	}
-	text = escapeSequences.ReplaceAllString(text, "")
+	text = withoutSequences(text)
 	return strings.Map(func(r rune) rune {
 		if hidden(r) {
 			return -1
