@@ -176,11 +176,13 @@ func (l *Lona) Register(ctx context.Context, r LonaRegistration) (Registration, 
 
 // Rotate implements [Rotator]: at Lona, registering again does it.
 func (l *Lona) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
 	c, err := l.store.Get(ctx, k)
 	if err != nil {
 		return credstore.Info{}, err
 	}
-	done, err := l.register(ctx, ActRotate, k, again(c), false)
+	done, err := l.replace(ctx, lonaChange{act: ActRotate, key: k, with: again(c), before: c, held: true})
 	return done.Info, err
 }
 
@@ -197,10 +199,6 @@ func again(c credstore.Credential) LonaRegistration {
 // register is Register for a key at any origin, whatever it is for. With
 // keepUsable a usable token is not rotated.
 func (l *Lona) register(ctx context.Context, act Action, k credstore.Key, r LonaRegistration, keepUsable bool) (Registration, error) {
-	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register"}
-	if err := r.check(); err != nil {
-		return Registration{}, op.fail(CodeInvalidInput, err)
-	}
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	before, err := l.stored(ctx, k)
@@ -217,6 +215,8 @@ type lonaChange struct {
 	with       LonaRegistration
 	before     credstore.Credential // what was held when that was decided
 	keepUsable bool
+	// held: only what is stored is replaced. It may have been forgotten meanwhile.
+	held bool
 	// may returns why nothing is done after all, once it is certain that nobody
 	// else has done it. nil: nothing is against it.
 	may func(context.Context, credstore.Credential) error
@@ -225,13 +225,16 @@ type lonaChange struct {
 // replace registers an agent, unless somebody else was faster.
 func (l *Lona) replace(ctx context.Context, c lonaChange) (done Registration, err error) {
 	k, r := c.key, c.with
+	if err := r.check(); err != nil {
+		return Registration{}, call{protocol: wire.LonaName, origin: k.Origin, op: "register"}.fail(CodeInvalidInput, err)
+	}
 	unlock, err := l.store.Lock(ctx, k)
 	if err != nil {
 		return Registration{}, err
 	}
 	defer unlock()
-	held, err := l.stored(ctx, k)
-	if err != nil {
+	held, err := l.store.Get(ctx, k)
+	if err != nil && (c.held || !errors.Is(err, credstore.ErrNotFound)) {
 		return Registration{}, err
 	}
 	if held.UsableAt(l.now()) && (c.keepUsable || !same(c.before, held)) {

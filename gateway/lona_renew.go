@@ -112,7 +112,7 @@ func (l *Lona) renew(ctx context.Context, held credstore.Credential, may func(co
 	if days := int(math.Round(held.ExpiresAt.Sub(held.CreatedAt).Hours() / 24)); !held.ExpiresAt.IsZero() && days > 0 {
 		r.ExpiresInDays = &days // no longer than was asked for
 	}
-	done, err := l.replace(ctx, lonaChange{act: ActRenew, key: held.Key, with: r, before: held, may: may})
+	done, err := l.replace(ctx, lonaChange{act: ActRenew, key: held.Key, with: r, before: held, held: true, may: may})
 	var local *RefusedError
 	if errors.Is(err, errLonaAccepted) || errors.As(err, &local) {
 		return err
@@ -145,7 +145,7 @@ func (l *Lona) current(ctx context.Context, held credstore.Credential) (credstor
 	if errors.As(err, &failed) {
 		failed.Sent = false // whatever was asked for here: the caller's request was not made
 	}
-	if !alive || ctx.Err() != nil || errors.As(err, &lost) {
+	if !alive || ctx.Err() != nil || errors.As(err, &lost) || errors.Is(err, credstore.ErrNotFound) {
 		return held, err
 	}
 	l.rests.failed(held.Key, now, err)
