@@ -178,8 +178,14 @@ func (l *Lithtrix) Heal(ctx context.Context, u Unfinished) error {
 	return refused
 }
 
-// registerAgain registers as it was begun, unless there is a key by now.
+// registerAgain registers as it was begun, unless there is a key by now, or what
+// was begun has been forgotten.
 func (l *Lithtrix) registerAgain(ctx context.Context, u Unfinished) error {
+	unlock, err := lockHandle(ctx, l.store, u.Key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	begun, err := l.store.Get(ctx, u.Key)
 	if errors.Is(err, credstore.ErrNotFound) || err == nil && begun.UsableAt(l.now()) {
 		return nil
@@ -191,7 +197,10 @@ func (l *Lithtrix) registerAgain(ctx context.Context, u Unfinished) error {
 	if agreed, ok := begun.Attrs[lithtrixTerms]; ok {
 		r.AgreeToTerms = new(agreed == "true")
 	}
-	_, err = l.register(ctx, u.Action, u.Key, r)
+	if err := r.check(); err != nil {
+		return call{protocol: wire.LithtrixName, origin: u.Key.Origin, op: "register"}.fail(CodeInvalidInput, err)
+	}
+	_, err = l.registerLocked(ctx, u.Action, u.Key, r)
 	return err
 }
 

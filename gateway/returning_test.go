@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,17 +12,17 @@ import (
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
 )
 
-// interrupting is a store where somebody is faster: before a lock is taken for
-// the first time something else happens.
+// interrupting is a store where somebody is faster: before the nth lock is taken
+// something else happens.
 type interrupting struct {
 	credstore.Store
-	once   sync.Once
+	nth    int
 	before func()
 }
 
 func (i *interrupting) Lock(ctx context.Context, k credstore.Key) (func(), error) {
-	if i.before != nil {
-		i.once.Do(i.before)
+	if i.nth--; i.nth == 0 {
+		i.before()
 	}
 	return i.Store.Lock(ctx, k)
 }
@@ -58,7 +57,7 @@ func TestWhatIsForgottenStaysForgotten(t *testing.T) {
 			store := &interrupting{Store: credstore.NewMemory(frozen)}
 			f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, store: store})
 			k := dueLona(t, f, s)
-			store.before = func() {
+			store.nth, store.before = 1, func() {
 				if err := store.Delete(t.Context(), k); err != nil {
 					t.Error(err)
 				}
@@ -136,6 +135,34 @@ func TestHealingBringsNothingForgottenBack(t *testing.T) {
 			gone(t, f, s, k, before)
 		})
 	}
+}
+
+// The first lock shows that nobody is at it, and is let go of.
+func TestHealingRegistersNothingForgottenAtLithtrix(t *testing.T) {
+	s := newLithtrix(t).on(ltxRegisterPath, raw(""))
+	store := &interrupting{Store: credstore.NewMemory(frozen)}
+	set := ltxSetup(s.URL)
+	set.store = store
+	f := newFixture(t, set)
+	if _, err := f.Lithtrix.Register(t.Context(), pair("my-agent", "me@example.com")); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	s.on(ltxRegisterPath, ltxIssued(201, 1))
+	k, before := ltxCredKey(s.URL, "my-agent", ""), len(s.seen(ltxRegisterPath))
+	store.nth, store.before = 2, func() {
+		if err := store.Delete(t.Context(), k); err != nil {
+			t.Error(err)
+		}
+	}
+
+	if err := f.Lifecycle.Heal(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	if got := len(s.seen(ltxRegisterPath)); got != before {
+		t.Errorf("got %d registrations, want %d", got, before)
+	}
+	gone(t, f, s, k, 0)
 }
 
 // An operation that was not finished says nothing of what is imported in its
