@@ -25,6 +25,7 @@ const (
 	lonaPermissions = permissionsAttr
 	lonaPartnerID   = "partner_id" // only where the service named the agent otherwise
 	lonaAdopted     = "adopted"    // which LONA_API_KEY was taken over here
+	lonaRefused     = "refused_at" // when this token took the place of a refused one
 )
 
 // lonaDefaultSource is the source of a registration that names none.
@@ -220,6 +221,8 @@ type lonaChange struct {
 	// may returns why nothing is done after all, once it is certain that nobody
 	// else has done it. nil: nothing is against it.
 	may func(context.Context, credstore.Credential) error
+	// refused: the service refuses what is held.
+	refused bool
 }
 
 // replace registers an agent, unless somebody else was faster.
@@ -264,7 +267,11 @@ func (l *Lona) replace(ctx context.Context, c lonaChange) (done Registration, er
 		l.begun.withdraw(ctx, k, held, err)
 		return Registration{}, err
 	}
-	info, err := l.keep(ctx, l.credential(k, r, held, issued))
+	fresh := l.credential(k, r, held, issued)
+	if c.refused {
+		fresh.Attrs[lonaRefused] = fresh.CreatedAt.Format(time.RFC3339)
+	}
+	info, err := l.keep(ctx, fresh)
 	return Registration{Info: info}, err
 }
 
@@ -436,7 +443,7 @@ func (l *Lona) credential(k credstore.Key, r LonaRegistration, held credstore.Cr
 
 // keep stores a new token, or keeps it as a proof for the next try.
 func (l *Lona) keep(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
-	c, err := keep(ctx, l.store, c, lonaUserID, lonaAdopted)
+	c, err := keep(ctx, l.store, c, lonaUserID, lonaAdopted, lonaRefused)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
