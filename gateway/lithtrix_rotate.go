@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -221,4 +222,16 @@ func (l *Lithtrix) rotateAgain(ctx context.Context, u Unfinished) (done bool, er
 		return l.makeUp(ctx, op, held, errInterrupted)
 	})
 	return true, err
+}
+
+// explain implements explainer: a pair registers once, and a key that has ended
+// gets no other one.
+func (l *Lithtrix) explain(s *Standing, _ []credstore.Info) {
+	const another = "register the agent under another agent_name, and forget this one."
+	switch {
+	case s.Now == credstore.StateRevoked, s.Now == credstore.StateLost:
+		s.Remedy = "The service gives this agent no other key: " + another
+	case s.Now == credstore.StatePending && strings.HasPrefix(s.Remedy, "Register the agent again"):
+		s.Remedy = "Register the agent again with the same arguments; if the service then says that it exists, " + another
+	}
 }
