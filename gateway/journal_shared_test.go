@@ -1,8 +1,10 @@
 package gateway_test
 
 import (
+	"database/sql"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,5 +80,44 @@ func TestAJournalThatIsMovedAwayIsMadeAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Somebody may hold the journal for long, such as a program that was stopped in
+// the middle. Then requests do not wait for each other, one after the other.
+func TestRequestsDoNotQueueForTheAuditTrail(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	home := t.TempDir()
+	f := journaled(t, s, home)
+	k := f.register(t, "my-agent").Key
+	db, err := sql.Open("sqlite", journalOf(home))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	held, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if _, err := held.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	var done sync.WaitGroup
+	for range 6 {
+		done.Go(func() {
+			if got, err := f.Lifecycle.Do(t.Context(), k, get(strategiesPath)); err != nil || got.Status != 200 {
+				t.Errorf("got %d, %v", got.Status, err)
+			}
+		})
+	}
+	done.Wait()
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if !strings.Contains(f.log.String(), "the audit trail could not be written") {
+		t.Error("the log does not say that nothing was noted")
 	}
 }
