@@ -202,7 +202,7 @@ func (x *index) all(ctx context.Context, db *sql.DB) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	// Each connection counts anew, and one whose query was cancelled is replaced.
 	var by any
 	if err := conn.Raw(func(c any) error { by = c; return nil }); err != nil {

@@ -128,7 +128,6 @@ func TestHealingBringsNothingForgottenBack(t *testing.T) {
 			before := len(s.seen(registerPath))
 
 			err := f.Lifecycle.Heal(t.Context())
-
 			if err != nil {
 				t.Error(err)
 			}
