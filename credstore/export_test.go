@@ -2,6 +2,7 @@ package credstore
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"io"
 	"time"
@@ -120,4 +121,15 @@ func SealArchive(w io.Writer, passphrase, text string) error {
 // WriteArchiveQuick is WriteArchive with a passphrase that costs nothing.
 func WriteArchiveQuick(ctx context.Context, s Store, w io.Writer, passphrase Secret, keys []Key) (int, error) {
 	return writeArchive(ctx, s, w, passphrase, keys, 1)
+}
+
+// Reconnect has the index's connection end as after a call that was cancelled.
+func Reconnect(s Store) {
+	x := s.(*durable).index
+	conn, err := x.db.Conn(context.Background())
+	if err != nil {
+		panic(err)
+	}
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	_ = conn.Close()
 }

@@ -51,7 +51,8 @@ type index struct {
 	opened fs.FileInfo // the file that db has open
 
 	rows    []row // what all read last; nil: to be read again
-	version int64 // as of which change of others
+	by      any   // the connection that read it
+	version int64 // as of which change of others, as that counts them
 }
 
 const (
@@ -197,14 +198,24 @@ func (x *index) list(ctx context.Context, protocol string) (rows []row, err erro
 // since the last time: whoever makes a request lists what is stored several
 // times. Nobody changes what it returns.
 func (x *index) all(ctx context.Context, db *sql.DB) ([]row, error) {
-	var version int64 // counts what other connections have committed
-	if err := db.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&version); err != nil {
+	conn, err := db.Conn(ctx)
+	if err != nil {
 		return nil, err
 	}
-	if x.rows != nil && x.version == version {
+	defer func() { _ = conn.Close() }()
+	// Each connection counts anew, and one whose query was cancelled is replaced.
+	var by any
+	if err := conn.Raw(func(c any) error { by = c; return nil }); err != nil {
+		return nil, err
+	}
+	var version int64 // counts what other connections have committed
+	if err := conn.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&version); err != nil {
+		return nil, err
+	}
+	if x.rows != nil && x.by == by && x.version == version {
 		return x.rows, nil
 	}
-	rows, err := scanAll(db.QueryContext(ctx, `SELECT `+indexColumns+` FROM credentials ORDER BY protocol, origin, agent, kind, label`))
+	rows, err := scanAll(conn.QueryContext(ctx, `SELECT `+indexColumns+` FROM credentials ORDER BY protocol, origin, agent, kind, label`))
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +223,7 @@ func (x *index) all(ctx context.Context, db *sql.DB) ([]row, error) {
 		rows = []row{}
 	}
 	// What was committed in between shows in the next version.
-	x.rows, x.version = rows, version
+	x.rows, x.by, x.version = rows, by, version
 	return rows, nil
 }
 
@@ -280,7 +291,7 @@ func (x *index) drop() error {
 		return nil
 	}
 	err := x.db.Close()
-	x.db, x.opened, x.rows = nil, nil, nil
+	x.db, x.opened, x.rows, x.by = nil, nil, nil, nil
 	return err
 }
 

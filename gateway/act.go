@@ -159,7 +159,9 @@ func (s *steward) record(ctx context.Context, act Act, e Event) {
 	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(path)
 	e.Protocol, e.Origin, e.Agent = act.Key.Protocol, act.Key.Origin, s.clean(act.Key.Agent)
 	e.Kind, e.Label = string(act.Key.Kind), s.clean(act.Key.Label)
-	if err := s.journal.append(context.WithoutCancel(ctx), e); err != nil {
+	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime) // it has been done: nobody waits for ever
+	defer cancel()
+	if err := s.journal.append(noting, e); err != nil {
 		s.log.WarnContext(ctx, "the audit trail could not be written", "action", string(act.Action),
 			"protocol", act.Key.Protocol, "agent", act.Key.Agent, "error", s.scrub.Own(err.Error()))
 	}

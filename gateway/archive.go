@@ -58,10 +58,14 @@ type importing struct {
 	steward *steward
 }
 
-// Put implements [credstore.Store].
+// Put implements [credstore.Store]. What was unfinished of a credential that was
+// there before must not be done to the one in its place, whose lock is held.
 func (i importing) Put(ctx context.Context, c credstore.Credential) error {
 	_, err := does(ctx, i.steward, Act{Action: ActImport, Key: c.Key}, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, i.Store.Put(ctx, c)
+		if err := i.Store.Put(ctx, c); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, i.steward.journal.settle(ctx, c.Key)
 	})
 	return err
 }

@@ -79,14 +79,20 @@ func (h *healing) done(k credstore.Key) {
 
 // Heal finishes every operation that a process of the past left half-done, where
 // that can be done without a person. It is for the start of a program; before a
-// credential is used its own are finished in any case.
+// credential is used its own are finished in any case. When ctx ends, what takes
+// longer than a few seconds from then on is left for the next time.
 func (l *Lifecycle) Heal(ctx context.Context) error {
+	ctx, cancel := outlasting(ctx)
+	defer cancel()
 	all, err := l.steward.journal.unfinished(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, u := range all {
+		if ctx.Err() != nil {
+			break
+		}
 		if err := l.finish(ctx, u.Key); err != nil {
 			errs = append(errs, fmt.Errorf("finish what was begun with %s: %w", l.Handle(u.Key), err))
 		}

@@ -39,7 +39,9 @@ type journal struct {
 	db *sql.DB // nil: not open
 	// quick is the same database, with commits that outlive the process, but not
 	// always the machine: for what is noted after the fact.
-	quick *sql.DB
+	quick  *sql.DB
+	opened fs.FileInfo // the file that they have open
+	left   []*sql.DB   // what was moved away, and may still be in use
 	// fault fails what is about to be written; tests set it.
 	fault func(step string) error
 }
@@ -119,23 +121,43 @@ func newJournal(home string, now func() time.Time) *journal {
 func (j *journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.db == nil || j.path == "" {
+	if j.path == "" {
 		return nil
 	}
-	err := errors.Join(j.quick.Close(), j.db.Close())
-	j.db, j.quick = nil, nil
-	return err
+	if j.db != nil {
+		j.leave()
+	}
+	var errs []error
+	for _, db := range j.left {
+		errs = append(errs, db.Close())
+	}
+	j.left = nil
+	return errors.Join(errs...)
+}
+
+// leave has the database opened anew when it is used next.
+func (j *journal) leave() {
+	j.left = append(j.left, j.quick, j.db)
+	j.db, j.quick, j.opened = nil, nil, nil
+}
+
+// moved reports whether the file that is open is no longer the journal: a person
+// may move it away at any time, and what is written from then on must be where
+// other processes look for it.
+func (j *journal) moved() bool {
+	if j.path == "" {
+		return false
+	}
+	stat, err := os.Stat(j.path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(stat, j.opened)
 }
 
 // empty reports whether there is nothing to read, without opening anything.
 func (j *journal) empty() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.db != nil {
-		return false
-	}
 	if j.path == "" {
-		return true
+		return j.db == nil
 	}
 	_, err := os.Stat(j.path)
 	return errors.Is(err, fs.ErrNotExist)
@@ -145,11 +167,15 @@ func (j *journal) empty() bool {
 func (j *journal) open(ctx context.Context) (db, quick *sql.DB, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.db != nil {
+	if j.db != nil && !j.moved() {
 		return j.db, j.quick, nil
 	}
+	if j.db != nil {
+		j.leave()
+	}
+	var opened fs.FileInfo
 	if j.path != "" {
-		if err := touch(j.path); err != nil {
+		if opened, err = touch(j.path); err != nil {
 			return nil, nil, j.problem(err)
 		}
 	}
@@ -169,21 +195,22 @@ func (j *journal) open(ctx context.Context) (db, quick *sql.DB, err error) {
 		}
 		quick.SetMaxOpenConns(1)
 	}
-	j.db, j.quick = db, quick
+	j.db, j.quick, j.opened = db, quick, opened
 	return db, quick, nil
 }
 
-// touch makes an empty file that only the user can read, unless there is one.
-// SQLite gives the files beside it the same mode.
-func touch(path string) error {
+// touch makes an empty file that only the user can read, unless there is one, and
+// returns which it is. SQLite gives the files beside it the same mode.
+func touch(path string) (fs.FileInfo, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return f.Close()
+	stat, err := f.Stat()
+	return stat, errors.Join(err, f.Close())
 }
 
 // dsn is the name of the database for the driver: many processes, and commits

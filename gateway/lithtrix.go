@@ -151,9 +151,8 @@ func (l *Lithtrix) Register(ctx context.Context, r LithtrixRegistration) (Regist
 
 // register is Register for a key at any origin, whatever it is for.
 func (l *Lithtrix) register(ctx context.Context, act Action, k credstore.Key, r LithtrixRegistration) (Registration, error) {
-	op := call{protocol: wire.LithtrixName, origin: k.Origin, op: "register", acts: true}
 	if err := r.check(); err != nil {
-		return Registration{}, op.fail(CodeInvalidInput, err)
+		return Registration{}, call{protocol: wire.LithtrixName, origin: k.Origin, op: "register"}.fail(CodeInvalidInput, err)
 	}
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
@@ -163,7 +162,12 @@ func (l *Lithtrix) register(ctx context.Context, act Action, k credstore.Key, r 
 		return Registration{}, err
 	}
 	defer unlock()
+	return l.registerLocked(ctx, act, k, r)
+}
 
+// registerLocked is register for whoever holds the locks.
+func (l *Lithtrix) registerLocked(ctx context.Context, act Action, k credstore.Key, r LithtrixRegistration) (Registration, error) {
+	op := call{protocol: wire.LithtrixName, origin: k.Origin, op: "register", acts: true}
 	if c, ok := l.waiting(k); ok && c.Attrs[lithtrixOwner] == r.OwnerIdentifier {
 		info, err := l.keepWaiting(ctx, c)
 		return Registration{Info: info}, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -178,8 +179,14 @@ func (l *Lithtrix) Heal(ctx context.Context, u Unfinished) error {
 	return refused
 }
 
-// registerAgain registers as it was begun, unless there is a key by now.
+// registerAgain registers as it was begun, unless there is a key by now, or what
+// was begun has been forgotten.
 func (l *Lithtrix) registerAgain(ctx context.Context, u Unfinished) error {
+	unlock, err := lockHandle(ctx, l.store, u.Key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	begun, err := l.store.Get(ctx, u.Key)
 	if errors.Is(err, credstore.ErrNotFound) || err == nil && begun.UsableAt(l.now()) {
 		return nil
@@ -191,7 +198,10 @@ func (l *Lithtrix) registerAgain(ctx context.Context, u Unfinished) error {
 	if agreed, ok := begun.Attrs[lithtrixTerms]; ok {
 		r.AgreeToTerms = new(agreed == "true")
 	}
-	_, err = l.register(ctx, u.Action, u.Key, r)
+	if err := r.check(); err != nil {
+		return call{protocol: wire.LithtrixName, origin: u.Key.Origin, op: "register"}.fail(CodeInvalidInput, err)
+	}
+	_, err = l.registerLocked(ctx, u.Action, u.Key, r)
 	return err
 }
 
@@ -212,4 +222,16 @@ func (l *Lithtrix) rotateAgain(ctx context.Context, u Unfinished) (done bool, er
 		return l.makeUp(ctx, op, held, errInterrupted)
 	})
 	return true, err
+}
+
+// explain implements explainer: a pair registers once, and a key that has ended
+// gets no other one.
+func (l *Lithtrix) explain(s *Standing, _ []credstore.Info) {
+	const another = "register the agent under another agent_name, and forget this one."
+	switch {
+	case s.Now == credstore.StateRevoked, s.Now == credstore.StateLost:
+		s.Remedy = "The service gives this agent no other key: " + another
+	case s.Now == credstore.StatePending && strings.HasPrefix(s.Remedy, "Register the agent again"):
+		s.Remedy = "Register the agent again with the same arguments; if the service then says that it exists, " + another
+	}
 }

@@ -25,6 +25,7 @@ const (
 	lonaPermissions = permissionsAttr
 	lonaPartnerID   = "partner_id" // only where the service named the agent otherwise
 	lonaAdopted     = "adopted"    // which LONA_API_KEY was taken over here
+	lonaRefused     = "refused_at" // when this token took the place of a refused one
 )
 
 // lonaDefaultSource is the source of a registration that names none.
@@ -176,11 +177,13 @@ func (l *Lona) Register(ctx context.Context, r LonaRegistration) (Registration, 
 
 // Rotate implements [Rotator]: at Lona, registering again does it.
 func (l *Lona) Rotate(ctx context.Context, k credstore.Key) (credstore.Info, error) {
+	ctx, cancel := l.http.begin(ctx)
+	defer cancel()
 	c, err := l.store.Get(ctx, k)
 	if err != nil {
 		return credstore.Info{}, err
 	}
-	done, err := l.register(ctx, ActRotate, k, again(c), false)
+	done, err := l.replace(ctx, lonaChange{act: ActRotate, key: k, with: again(c), before: c, held: true})
 	return done.Info, err
 }
 
@@ -197,10 +200,6 @@ func again(c credstore.Credential) LonaRegistration {
 // register is Register for a key at any origin, whatever it is for. With
 // keepUsable a usable token is not rotated.
 func (l *Lona) register(ctx context.Context, act Action, k credstore.Key, r LonaRegistration, keepUsable bool) (Registration, error) {
-	op := call{protocol: wire.LonaName, origin: k.Origin, op: "register"}
-	if err := r.check(); err != nil {
-		return Registration{}, op.fail(CodeInvalidInput, err)
-	}
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	before, err := l.stored(ctx, k)
@@ -217,21 +216,28 @@ type lonaChange struct {
 	with       LonaRegistration
 	before     credstore.Credential // what was held when that was decided
 	keepUsable bool
+	// held: only what is stored is replaced. It may have been forgotten meanwhile.
+	held bool
 	// may returns why nothing is done after all, once it is certain that nobody
 	// else has done it. nil: nothing is against it.
 	may func(context.Context, credstore.Credential) error
+	// refused: the service refuses what is held.
+	refused bool
 }
 
 // replace registers an agent, unless somebody else was faster.
 func (l *Lona) replace(ctx context.Context, c lonaChange) (done Registration, err error) {
 	k, r := c.key, c.with
+	if err := r.check(); err != nil {
+		return Registration{}, call{protocol: wire.LonaName, origin: k.Origin, op: "register"}.fail(CodeInvalidInput, err)
+	}
 	unlock, err := l.store.Lock(ctx, k)
 	if err != nil {
 		return Registration{}, err
 	}
 	defer unlock()
-	held, err := l.stored(ctx, k)
-	if err != nil {
+	held, err := l.store.Get(ctx, k)
+	if err != nil && (c.held || !errors.Is(err, credstore.ErrNotFound)) {
 		return Registration{}, err
 	}
 	if held.UsableAt(l.now()) && (c.keepUsable || !same(c.before, held)) {
@@ -261,7 +267,11 @@ func (l *Lona) replace(ctx context.Context, c lonaChange) (done Registration, er
 		l.begun.withdraw(ctx, k, held, err)
 		return Registration{}, err
 	}
-	info, err := l.keep(ctx, l.credential(k, r, held, issued))
+	fresh := l.credential(k, r, held, issued)
+	if c.refused {
+		fresh.Attrs[lonaRefused] = fresh.CreatedAt.Format(time.RFC3339)
+	}
+	info, err := l.keep(ctx, fresh)
 	return Registration{Info: info}, err
 }
 
@@ -433,7 +443,7 @@ func (l *Lona) credential(k credstore.Key, r LonaRegistration, held credstore.Cr
 
 // keep stores a new token, or keeps it as a proof for the next try.
 func (l *Lona) keep(ctx context.Context, c credstore.Credential) (credstore.Info, error) {
-	c, err := keep(ctx, l.store, c, lonaUserID, lonaAdopted)
+	c, err := keep(ctx, l.store, c, lonaUserID, lonaAdopted, lonaRefused)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {

@@ -18,9 +18,10 @@ const lonaRefusedPause = time.Hour
 var errLonaAccepted = errors.New("the service accepts the token")
 
 // Due implements [Renewer]. At Lona renewing is registering again, which rotates:
-// a token is due only while the policy lets Enlist do both without asking.
+// a token is due only while the policy lets Enlist do both without asking. One that
+// came expired says that the clocks differ, and nothing of when it ends.
 func (l *Lona) Due(ctx context.Context, i credstore.Info, _ []credstore.Info) time.Time {
-	if i.State != credstore.StateActive || i.ExpiresAt.IsZero() || l.permitted(ctx, i.Key) != nil {
+	if i.State != credstore.StateActive || !i.ExpiresAt.After(i.CreatedAt) || l.permitted(ctx, i.Key) != nil {
 		return time.Time{}
 	}
 	return l.spread.due(i)
@@ -80,9 +81,12 @@ func (l *Lona) Renew(ctx context.Context, k credstore.Key) error {
 // caller holds its lock.
 func (l *Lona) mayReplaceRefused(ctx context.Context, held credstore.Credential) error {
 	l.mu.Lock()
-	last, again := l.refused[held.Key]
+	last := l.refused[held.Key]
 	l.mu.Unlock()
-	if again && l.now().Sub(last) < lonaRefusedPause {
+	stored, _ := time.Parse(time.RFC3339, held.Attrs[lonaRefused]) // by any process
+	now := l.now()
+	recent := func(at time.Time) bool { return !at.IsZero() && now.Sub(at).Abs() < lonaRefusedPause }
+	if recent(last) || recent(stored) {
 		return &RefusedError{
 			Why:  "The service refuses the token of " + held.Agent + ", which was replaced for that less than an hour ago: somebody else may be registering the same agent_id.",
 			Tool: "rotate_credential",
@@ -97,7 +101,7 @@ func (l *Lona) mayReplaceRefused(ctx context.Context, held credstore.Credential)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.refused[held.Key] = l.now()
+	l.refused[held.Key] = now
 	return nil
 }
 
@@ -112,7 +116,7 @@ func (l *Lona) renew(ctx context.Context, held credstore.Credential, may func(co
 	if days := int(math.Round(held.ExpiresAt.Sub(held.CreatedAt).Hours() / 24)); !held.ExpiresAt.IsZero() && days > 0 {
 		r.ExpiresInDays = &days // no longer than was asked for
 	}
-	done, err := l.replace(ctx, lonaChange{act: ActRenew, key: held.Key, with: r, before: held, may: may})
+	done, err := l.replace(ctx, lonaChange{act: ActRenew, key: held.Key, with: r, before: held, held: true, may: may, refused: may != nil})
 	var local *RefusedError
 	if errors.Is(err, errLonaAccepted) || errors.As(err, &local) {
 		return err
@@ -145,7 +149,7 @@ func (l *Lona) current(ctx context.Context, held credstore.Credential) (credstor
 	if errors.As(err, &failed) {
 		failed.Sent = false // whatever was asked for here: the caller's request was not made
 	}
-	if !alive || ctx.Err() != nil || errors.As(err, &lost) {
+	if !alive || ctx.Err() != nil || errors.As(err, &lost) || errors.Is(err, credstore.ErrNotFound) {
 		return held, err
 	}
 	l.rests.failed(held.Key, now, err)

@@ -184,3 +184,49 @@ func TestWhatExpiresSaysWhetherItIsRenewed(t *testing.T) {
 		}
 	}
 }
+
+// A service that refuses every token has one of them replaced, and not one for
+// each process that asks it.
+func TestLonaReplacesARefusedTokenOnceForAllProcesses(t *testing.T) {
+	s := newService(t)
+	first, clock := clocked(t, s)
+	k := first.register(t, "my-agent").Key
+	s.on(strategiesPath, reply(401, `{"error":{"code":"unauthorized"}}`))
+	use := func(want int) {
+		t.Helper()
+		for range 5 {
+			f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, now: clock.Now, store: first.store})
+			if got, err := f.Lifecycle.Do(t.Context(), k, get(strategiesPath)); err != nil || got.Status != 401 {
+				t.Errorf("got %d, %v", got.Status, err)
+			}
+		}
+		if got := len(s.seen(registerPath)); got != want {
+			t.Errorf("got %d registrations, want %d", got, want)
+		}
+	}
+
+	use(2)
+	clock.Advance(59 * time.Minute)
+	use(2)
+	clock.Advance(2 * time.Minute)
+	use(3)
+}
+
+// A token that comes expired, because the clocks differ, is not replaced with
+// each request: the next one would be no better.
+func TestLonaDoesNotReplaceATokenThatCameExpired(t *testing.T) {
+	s := newService(t)
+	clock := gatewaytest.NewClock(start.AddDate(20, 0, 0)) // what the service issues ends before
+	f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, now: clock.Now})
+	k := f.register(t, "my-agent").Key
+
+	for range 5 {
+		if got, err := f.Lifecycle.Do(t.Context(), k, get(strategiesPath)); err != nil || got.Status != 200 {
+			t.Errorf("got %d, %v", got.Status, err)
+		}
+	}
+
+	if got := len(s.seen(registerPath)); got != 1 {
+		t.Errorf("got %d registrations, want 1", got)
+	}
+}

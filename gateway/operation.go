@@ -168,6 +168,10 @@ func (j *journal) registered(ctx context.Context, daily int) (room time.Time, er
 		if _, err := tx.ExecContext(ctx, `DELETE FROM registrations WHERE at <= $1`, now.Add(-day).UnixMilli()); err != nil {
 			return err
 		}
+		// The clock was ahead when these were counted: they cannot be older than now.
+		if _, err := tx.ExecContext(ctx, `UPDATE registrations SET at = $1 WHERE at > $1`, now.UnixMilli()); err != nil {
+			return err
+		}
 		var used int
 		var oldest sql.NullInt64
 		if err := tx.QueryRowContext(ctx, `SELECT count(*), min(at) FROM registrations`).Scan(&used, &oldest); err != nil {

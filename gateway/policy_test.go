@@ -545,3 +545,27 @@ func TestAQuestionIsEnlistsOwn(t *testing.T) {
 		}
 	}
 }
+
+// A clock that was ahead when registrations were counted does not keep others out
+// for longer than a day.
+func TestADailyNumberAfterTheClockWasAhead(t *testing.T) {
+	s := newService(t)
+	home := t.TempDir()
+	writePolicy(t, home, "registrations_per_day = 1")
+	register := func(at time.Time, agent string) error {
+		f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, home: home, now: func() time.Time { return at }})
+		defer f.Close()
+		_, err := f.Lona.Register(t.Context(), named(agent))
+		return err
+	}
+
+	if err := register(start.AddDate(1, 0, 0), "agent-a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := register(start, "agent-b"); ruling(err) != "no" {
+		t.Errorf("got %v, want that the number is used up", err)
+	}
+	if err := register(start.Add(25*time.Hour), "agent-c"); err != nil {
+		t.Errorf("got %v a day later", err)
+	}
+}

@@ -20,8 +20,8 @@ const (
 	// may store something at any time, and a machine may have slept.
 	keepLeast = 30 * time.Second
 	keepMost  = 15 * time.Minute
-	// keepGrace is for how long a renewal that is under way goes on when the
-	// program ends: what the service issues meanwhile is still to be stored.
+	// keepGrace is for how long what is under way in the background goes on when
+	// the program ends: what the service issues meanwhile is still to be stored.
 	keepGrace = 4 * time.Second
 )
 
@@ -139,17 +139,24 @@ func unasked(ctx context.Context) bool {
 // every quarter of an hour. What fails is left alone for a minute at first, and
 // for twice as long each time; it is tried by one request each time.
 func (l *Lifecycle) Keep(ctx context.Context) {
-	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	lasting, cancel := outlasting(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		late := time.AfterFunc(keepGrace, cancel)
-		context.AfterFunc(grace, func() { late.Stop() })
-	})()
-	work := bySelf(context.WithValue(grace, keepingKey{}, true))
+	work := bySelf(context.WithValue(lasting, keepingKey{}, true))
 	pause := keepFirst/2 + time.Duration(l.spread.random()*float64(keepFirst))
 	for l.idleFor(ctx, pause) == nil && ctx.Err() == nil {
 		pause = min(max(l.look(ctx, work), keepLeast), keepMost)
 	}
+}
+
+// outlasting returns a context that ends a few seconds after another one: what is
+// under way when a program ends may be issued a secret yet.
+func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		late := time.AfterFunc(keepGrace, cancel)
+		context.AfterFunc(work, func() { late.Stop() })
+	})
+	return work, func() { stop(); cancel() }
 }
 
 // look renews what is due, and returns how long it will be until something is.

@@ -150,7 +150,8 @@ func (s *Server) MCP() *mcpserver.MCPServer { return s.mcp }
 // expires.
 //
 // Beside it, what a process of the past left half-done is finished. No call waits
-// for that: before a credential is used its own is finished in any case.
+// for that, nor does the end of the program, but for a few seconds: before a
+// credential is used its own is finished in any case.
 func (s *Server) Start(ctx context.Context) {
 	s.start.Do(func() {
 		keeping, rest := context.WithCancel(ctx)
@@ -161,7 +162,7 @@ func (s *Server) Start(ctx context.Context) {
 		s.mu.Unlock()
 		s.keeping.Go(func() { s.keep(keeping) })
 		s.startOne(ctx, started, "start-up registration failed", s.client.Start)
-		s.startOne(ctx, healed, "what was left half-done could not all be finished", s.client.Lifecycle.Heal)
+		s.startOne(keeping, healed, "what was left half-done could not all be finished", s.client.Lifecycle.Heal)
 		s.background.Go(func() {
 			<-started
 			<-healed
