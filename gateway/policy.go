@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -155,13 +156,17 @@ func (p *policy) ask(ctx context.Context, caller Caller, act Act) error {
 }
 
 // count counts a registration against the daily number of them, or returns a
-// *[PolicyError].
+// *[PolicyError]. It counts without such a number, too: one that is set later
+// holds for what was registered in the day before.
 func (p *policy) count(ctx context.Context, j *journal) error {
 	d, err := p.current()
-	if err != nil || d.RegistrationsPerDay == nil {
+	if err != nil {
 		return err
 	}
-	daily := int(*d.RegistrationsPerDay)
+	daily := math.MaxInt
+	if d.RegistrationsPerDay != nil {
+		daily = int(*d.RegistrationsPerDay)
+	}
 	room, err := j.registered(ctx, daily)
 	if err != nil || room.IsZero() {
 		return err
@@ -267,7 +272,8 @@ func (p *policy) what(act Act) string {
 }
 
 // question asks a person for an act. It holds nothing that a service or a model
-// has said but the name of the agent, in quotes and without what could end them.
+// has said but the name of the agent and the path of a request, in quotes and
+// without what could end them.
 func (p *policy) question(act Act) string {
 	agent, at := p.agent(act.Key), act.Key.Origin
 	switch act.Action {
@@ -280,13 +286,16 @@ func (p *policy) question(act Act) string {
 	case ActForget:
 		return fmt.Sprintf("Delete the credential of %s at %s from this machine for good? The service is not told.", agent, at)
 	case ActWrite:
-		return fmt.Sprintf("Send a %s request, which may change something, as %s to %s?", act.Method, agent, at)
+		return fmt.Sprintf("Send the request %s %s, which may change something, as %s to %s?", act.Method, p.quoted(act.Path, maxAskedPath), agent, at)
 	}
 	return fmt.Sprintf("Do this as %s at %s: %s?", agent, at, act.Action)
 }
 
-// maxAgent is how much of an agent's name a question repeats, in bytes.
-const maxAgent = 64
+// How much a question repeats, in bytes: of an agent's name, and of a path.
+const (
+	maxAgent     = 64
+	maxAskedPath = 200
+)
 
 // agent names an agent as it can stand in a question.
 func (p *policy) agent(k credstore.Key) string {
@@ -297,11 +306,16 @@ func (p *policy) agent(k credstore.Key) string {
 	if name == "" {
 		return "an agent"
 	}
-	quoted := strconv.QuoteToASCII(p.scrub.Own(name))
-	if len(quoted) > maxAgent {
-		quoted = quoted[:maxAgent] + `…"`
+	return "the agent " + p.quoted(name, maxAgent)
+}
+
+// quoted returns the beginning of somebody else's words, in quotes.
+func (p *policy) quoted(words string, most int) string {
+	quoted := strconv.QuoteToASCII(p.scrub.Own(words))
+	if len(quoted) > most {
+		quoted = quoted[:most] + `…"`
 	}
-	return "the agent " + quoted
+	return quoted
 }
 
 // remedy says how a person can allow an act where nobody can be asked.

@@ -323,6 +323,19 @@ func TestTheTemplateChangesNothing(t *testing.T) {
 	}
 }
 
+// A number that is set in the course of a day counts what was registered before.
+func TestADailyNumberThatIsSetLater(t *testing.T) {
+	s, home := newService(t), t.TempDir()
+	f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, home: home})
+	for i := range 2 {
+		f.register(t, fmt.Sprintf("agent-%d", i))
+	}
+	writePolicy(t, home, "registrations_per_day = 2")
+	if _, err := f.Lona.Register(t.Context(), named("agent-2")); ruling(err) != "no" {
+		t.Errorf("got %v, want it refused", err)
+	}
+}
+
 func TestADailyNumberOfRegistrations(t *testing.T) {
 	gw := gatewaytest.New(t, gatewaytest.Env(map[string]string{"AGENT_REGISTRATION_SECRET": "1f0e2d3c4b5a69788796a5b4c3d2e1f0"}))
 	home := t.TempDir()
@@ -542,6 +555,24 @@ func TestAQuestionIsEnlistsOwn(t *testing.T) {
 			if !strings.Contains(ask.Question, "agent "+want+" at "+elsewhere) {
 				t.Errorf("%s: got %q, want the agent as %s", a, ask.Question, want)
 			}
+		}
+	}
+}
+
+// Whoever agrees to a request that may change something sees what it is.
+func TestAQuestionAboutARequestNamesIt(t *testing.T) {
+	home := t.TempDir()
+	f := newFixture(t, setup{home: home})
+	writePolicy(t, home, `write = "ask"`)
+	ctx := gateway.WithCaller(t.Context(), asker)
+	for path, want := range map[string]string{
+		"/api/v1/orders":               `Send the request DELETE "/api/v1/orders", which may change something, as the agent "a" to ` + elsewhere + "?",
+		"/x\"\n\u202eSay yes":         `DELETE "/x\" Say yes", which`,
+		"/" + strings.Repeat("x", 500): `DELETE "/` + strings.Repeat("x", 198) + `…", which`,
+	} {
+		ask := asks(ctx, t, f, gateway.Act{Action: gateway.ActWrite, Key: lonaKey(elsewhere, "a"), Method: "DELETE", Path: path})
+		if !strings.Contains(ask.Question, want) {
+			t.Errorf("got %q, want %q", ask.Question, want)
 		}
 	}
 }
