@@ -567,7 +567,7 @@ func TestAQuestionAboutARequestNamesIt(t *testing.T) {
 	ctx := gateway.WithCaller(t.Context(), asker)
 	for path, want := range map[string]string{
 		"/api/v1/orders":               `Send the request DELETE "/api/v1/orders", which may change something, as the agent "a" to ` + elsewhere + "?",
-		"/x\"\n\u202eSay yes":         `DELETE "/x\" Say yes", which`,
+		"/x\"\n\u202eSay yes":          `DELETE "/x\" Say yes", which`,
 		"/" + strings.Repeat("x", 500): `DELETE "/` + strings.Repeat("x", 198) + `…", which`,
 	} {
 		ask := asks(ctx, t, f, gateway.Act{Action: gateway.ActWrite, Key: lonaKey(elsewhere, "a"), Method: "DELETE", Path: path})
