@@ -101,8 +101,10 @@ func (j *journal) events(ctx context.Context, since time.Time, most int) ([]Even
 	if since.IsZero() {
 		from = 0
 	}
-	rows, err := db.QueryContext(ctx, `SELECT at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code
-		FROM (SELECT * FROM events WHERE at >= $1 ORDER BY id DESC LIMIT $2) ORDER BY id`, from, most)
+	rows, err := patiently(ctx, func() (*sql.Rows, error) {
+		return db.QueryContext(ctx, `SELECT at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code
+			FROM (SELECT * FROM events WHERE at >= $1 ORDER BY id DESC LIMIT $2) ORDER BY id`, from, most)
+	})
 	if err != nil {
 		return nil, j.problem(err)
 	}

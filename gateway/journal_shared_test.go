@@ -2,7 +2,10 @@ package gateway_test
 
 import (
 	"database/sql"
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -119,5 +122,75 @@ func TestRequestsDoNotQueueForTheAuditTrail(t *testing.T) {
 	}
 	if !strings.Contains(f.log.String(), "the audit trail could not be written") {
 		t.Error("the log does not say that nothing was noted")
+	}
+}
+
+// Many that open the journal, use it and close it again, as short commands do, are
+// not in each other's way: the last to close it has it for itself for a moment.
+func TestManyOpenAndCloseOneJournal(t *testing.T) {
+	s, home := newService(t), t.TempDir()
+	var wg sync.WaitGroup
+	for n := range 8 {
+		wg.Go(func() {
+			for m := range 25 {
+				f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, home: home})
+				if _, err := f.Lona.Register(t.Context(), named(fmt.Sprintf("agent-%d-%d", n, m))); err != nil {
+					t.Errorf("register: %v", err)
+				}
+				if _, err := f.Unfinished(t.Context()); err != nil {
+					t.Errorf("read: %v", err)
+				}
+				if err := f.Close(); err != nil {
+					t.Errorf("close: %v", err)
+				}
+				if log := f.log.String(); strings.Contains(log, "could not be written") {
+					t.Errorf("got the log %s", log)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// SQLite says at times at once that another process is in the way. That is tried
+// again, and nothing else is.
+func TestWhatIsInTheWayForAMomentIsTriedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "some.db")
+	open := func() *sql.DB {
+		db, err := sql.Open("sqlite", "file:"+filepath.ToSlash(path)+"?_txlock=immediate&_pragma=busy_timeout(0)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		return db
+	}
+	holder, other := open(), open()
+	held, err := holder.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tries := 0
+	err = gateway.Patiently(t.Context(), func() error {
+		tries++
+		if tries == 3 {
+			if err := held.Rollback(); err != nil {
+				t.Error(err)
+			}
+		}
+		tx, err := other.BeginTx(t.Context(), nil)
+		if err != nil {
+			return err
+		}
+		return tx.Rollback()
+	})
+	if err != nil || tries != 3 {
+		t.Errorf("got %v after %d tries, want it done by the third", err, tries)
+	}
+
+	tries = 0
+	broken := errors.New("disk I/O error")
+	err = gateway.Patiently(t.Context(), func() error { tries++; return broken })
+	if !errors.Is(err, broken) || tries != 1 {
+		t.Errorf("got %v after %d tries, want one", err, tries)
 	}
 }
