@@ -47,6 +47,8 @@ type Config struct {
 	Client *gateway.Client
 	// Caller says on whose behalf tools are called; the zero value: a model's.
 	Caller gateway.CallerKind
+	// Tools says which tools there are; the zero value: all.
+	Tools tools.Selection
 	// Version is what clients are told; "": "dev".
 	Version string
 	// Now is the clock.
@@ -94,6 +96,9 @@ func New(c Config) (*Server, error) {
 	if c.Client == nil || c.Now == nil {
 		return nil, errors.New("server: Config.Client and Config.Now are required")
 	}
+	if err := c.Tools.Check(); err != nil {
+		return nil, err
+	}
 	if c.Version == "" {
 		c.Version = "dev"
 	}
@@ -133,7 +138,7 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithToolHandlerMiddleware(s.logged),
 		mcpserver.WithToolHandlerMiddleware(s.settle.settled),
 	)
-	tools.Register(s.mcp, tools.Deps{Client: c.Client, Now: c.Now, StoredIn: c.StoredIn, Tick: c.Tick, Logger: c.Logger})
+	tools.Register(s.mcp, tools.Deps{Client: c.Client, Selection: c.Tools, Now: c.Now, StoredIn: c.StoredIn, Tick: c.Tick, Logger: c.Logger})
 	return s, nil
 }
 

@@ -125,9 +125,9 @@ func listCredentials(d Deps) server.ServerTool {
 		}
 		switch {
 		case len(all) == 0:
-			out.NextStep = "Register: call " + registerTools() + "."
+			out.NextStep = "Register: " + d.toRegister() + "."
 		case usable == 0:
-			out.NextStep = "None is usable: do what the reason says; if that fails, call rotate_credential, or " + registerTools() + " with the same agent."
+			out.NextStep = "None is usable: do what the reason says; if that fails, call rotate_credential, or register with the same agent: " + d.toRegister() + "." + d.withheld("rotate_credential")
 		default:
 			out.NextStep = "Use a credential whose state is active or expiring: with its service's tools, or with send_request."
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/mark3labs/mcp-go/server"
@@ -55,7 +56,14 @@ func sendRequest(d Deps) server.ServerTool {
 		lost:        "The credential is stored as it was. Whether the service did what the request asked for is not known.",
 		again:       "Find out with a GET request whether it was done, before you repeat it.",
 	}
+	if d.ReadOnly {
+		s.description = strings.Replace(s.description, "an HTTP request", "a GET, HEAD or OPTIONS request", 1)
+		s.readOnly, s.destructive, s.idempotent = true, false, true
+	}
 	return tool(d, s, func(ctx context.Context, in RequestInput) (Answer, error) {
+		if d.ReadOnly && !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, in.Method) {
+			return Answer{}, &gateway.RefusedError{Why: "Enlist was started with --read-only, so it makes GET, HEAD and OPTIONS requests only."}
+		}
 		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
 		if err != nil {
 			return Answer{}, err

@@ -109,7 +109,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 	case errors.As(err, &service):
 		return d.explainService(ctx, s, service)
 	case errors.As(err, &resolve):
-		return explainResolve(s, resolve)
+		return d.explainResolve(s, resolve)
 	case errors.As(err, &refused):
 		next := "Call " + s.name + " again with that put right."
 		if refused.Tool != "" {
@@ -146,7 +146,7 @@ func (d Deps) explainUnsupported(s spec, e *gateway.UnsupportedError) Failure {
 		instead = "rotate_credential, " + instead
 	}
 	if e.Op == "rotate" {
-		instead = cmp.Or(protocols()[e.Protocol].register, registerTools()) + ", forget_credential"
+		instead = cmp.Or(protocols()[e.Protocol].register, d.registerTools()) + ", forget_credential"
 	}
 	return Failure{
 		Code: CodeUnsupported, Protocol: e.Protocol, WhatIsStored: s.kept,
@@ -204,32 +204,21 @@ func (s spec) retry(when string) string {
 }
 
 // explainResolve is about a handle that names no credential, or not just one.
-func explainResolve(s spec, e *gateway.ResolveError) Failure {
+func (d Deps) explainResolve(s spec, e *gateway.ResolveError) Failure {
 	f := Failure{Code: CodeNoCredential, WhatHappened: e.Why, WhatIsStored: "Nothing changed."}
 	switch list := strings.Join(e.Candidates, ", "); {
 	case list != "":
 		f.WhatIsStored = "Nothing changed. Stored are: " + list + "."
-		f.NextStep = fmt.Sprintf("Call %s again with one of these as credential, or register: call %s.", s.name, registerTools())
+		f.NextStep = fmt.Sprintf("Call %s again with one of these as credential, or register: %s.", s.name, d.toRegister())
 		if e.Handle == "" && len(e.Candidates) > 1 {
 			f.Code = CodeWhichCredential
 		}
 	case e.Handle != "":
 		f.NextStep = "Call list_credentials: it has the handles of all credentials."
 	default:
-		f.NextStep = "Register first: call " + registerTools() + "."
+		f.NextStep = "Register first: " + d.toRegister() + "."
 	}
 	return f
-}
-
-// registerTools names the tools that register an agent.
-func registerTools() string {
-	var names []string
-	for _, t := range All(Deps{}) {
-		if strings.HasSuffix(t.Tool.Name, "_register_agent") {
-			names = append(names, t.Tool.Name)
-		}
-	}
-	return strings.Join(names, " or ")
 }
 
 // explainStore is about the place where credentials are kept.
@@ -251,7 +240,7 @@ func (d Deps) explainStore(s spec, err error) (Failure, bool) {
 		f.NextStep = "Ask the person to set ENLIST_STORE=file for Enlist."
 	case errors.Is(err, credstore.ErrDamaged):
 		f.Code = CodeStoreDamaged
-		f.NextStep = "Register the agent again: call " + registerTools() + "."
+		f.NextStep = "Register the agent again: " + d.toRegister() + "."
 	case known != nil, errors.Is(err, credstore.ErrUnavailable):
 		f.Code = CodeStoreUnavailable
 		f.NextStep = "Ask the person to unlock or repair the credential store, then call " + s.name + " again."
@@ -416,7 +405,7 @@ func (d Deps) refusalStep(s spec, p protocol, e *gateway.Error) string {
 	case (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && !d.rotates(e.Protocol):
 		return "Tell the person what service_said says; there is no other key to be had for this agent."
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
-		return "Call rotate_credential. If that fails too, register again: call " + cmp.Or(p.register, registerTools()) + "."
+		return "Call rotate_credential. If that fails too, register again: call " + cmp.Or(p.register, d.registerTools()) + "."
 	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed:
 		return "Ask the person whether the service's base URL is right."
 	}

@@ -59,7 +59,9 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 				if res := policed(s, err); res != nil {
 					return res, nil
 				}
-				return failed(d.explain(ctx, s, err)), nil
+				f := d.explain(ctx, s, err)
+				f.NextStep += d.withheld(f.NextStep)
+				return failed(f), nil
 			}
 			return mcp.NewToolResultStructuredOnly(out), nil
 		},

@@ -23,7 +23,9 @@ import (
 // Deps is what tools are made of. Client and Now are required.
 type Deps struct {
 	Client *gateway.Client
-	Now    func() time.Time
+	// Selection says which tools there are.
+	Selection
+	Now func() time.Time
 	// StoredIn names where secrets are kept, as credstore.Store.Backend does.
 	// nil: results do not say.
 	StoredIn func(context.Context) (string, error)
@@ -39,8 +41,8 @@ func Register(s *server.MCPServer, d Deps) {
 	s.AddTools(All(d)...)
 }
 
-// All lists every tool, sorted by name: those that are for every protocol, and
-// each protocol's own.
+// All lists every tool that is offered, sorted by name: those that are for every
+// protocol, and each protocol's own.
 func All(d Deps) []server.ServerTool {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
@@ -53,11 +55,15 @@ func All(d Deps) []server.ServerTool {
 		rotateCredential(d),
 		sendRequest(d),
 	}
-	for _, p := range protocols() {
+	for name, p := range protocols() {
+		if !d.speaks(name) {
+			continue
+		}
 		for _, t := range p.tools {
 			all = append(all, t(d))
 		}
 	}
+	all = d.of(all)
 	slices.SortFunc(all, func(a, b server.ServerTool) int { return strings.Compare(a.Tool.Name, b.Tool.Name) })
 	return all
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/gateway"
 	"github.com/enlist-mcp/enlist/server"
+	"github.com/enlist-mcp/enlist/tools"
 )
 
 // maxArguments is the most that `enlist call TOOL -` reads.
@@ -79,7 +80,7 @@ func jsonMistake(err error) string {
 }
 
 func (p *program) call(ctx context.Context, c *client, tool string, arguments map[string]any) (err error) {
-	s, err := p.newServer(c, gateway.CallerScript)
+	s, err := p.newServer(c, gateway.CallerScript, tools.Selection{})
 	if err != nil {
 		return err
 	}
@@ -154,10 +155,11 @@ func initializeRequest(name string) mcp.InitializeRequest {
 	return request
 }
 
-func (p *program) newServer(c *client, caller gateway.CallerKind) (*server.Server, error) {
+func (p *program) newServer(c *client, caller gateway.CallerKind, selection tools.Selection) (*server.Server, error) {
 	return server.New(server.Config{
 		Client:   c.Client,
 		Caller:   caller,
+		Tools:    selection,
 		Version:  version(),
 		Now:      p.now,
 		StoredIn: c.store.Backend,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/gateway"
 	"github.com/enlist-mcp/enlist/server"
+	"github.com/enlist-mcp/enlist/tools"
 )
 
 // mcpFlags are the flags of `enlist mcp`.
@@ -21,6 +22,7 @@ type mcpFlags struct {
 	allowHosts     []string
 	allowOrigins   []string
 	embeddedListen string
+	tools          tools.Selection
 }
 
 func (p *program) mcpCommand() *cobra.Command {
@@ -45,6 +47,8 @@ made and printed at the first start.`,
 	cmd.Flags().StringSliceVar(&flags.allowHosts, "allow-host", nil, "also accept this `host` in the Host header (loopback is accepted)")
 	cmd.Flags().StringSliceVar(&flags.allowOrigins, "allow-origin", nil, "also accept this `origin` in the Origin header (loopback is accepted)")
 	cmd.Flags().StringVar(&flags.embeddedListen, "embedded-listen", "", "with --embedded: also serve the gateway on this `address`, for other programs")
+	cmd.Flags().StringSliceVar(&flags.tools.Services, "services", nil, "offer the tools of these `services` only, as in lona,fluxra")
+	cmd.Flags().BoolVar(&flags.tools.ReadOnly, "read-only", false, "offer nothing that changes anything, here or at a service")
 	return cmd
 }
 
@@ -55,6 +59,9 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 	if flags.embeddedListen != "" && !p.flags.embedded {
 		return &usageError{errors.New("--embedded-listen goes with --embedded")}
 	}
+	if err := flags.tools.Check(); err != nil {
+		return &usageError{fmt.Errorf("--services: %w", err)}
+	}
 	p.serves = true
 	return p.withClient(cmd, func(ctx context.Context, c *client) error {
 		if flags.embeddedListen != "" {
@@ -64,7 +71,7 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 			}
 			defer stop()
 		}
-		s, err := p.newServer(c, gateway.CallerModel)
+		s, err := p.newServer(c, gateway.CallerModel, flags.tools)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,86 @@
+package tools
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mark3labs/mcp-go/server"
+)
+
+// Selection says which tools are offered. The zero value: all of them.
+type Selection struct {
+	// Services are the protocols whose tools are offered; none: all.
+	Services []string
+	// ReadOnly offers nothing that changes anything, here or at a service:
+	// send_request then makes GET, HEAD and OPTIONS requests only.
+	ReadOnly bool
+}
+
+// Check returns what is wrong with a selection.
+func (s Selection) Check() error {
+	known := slices.Sorted(maps.Keys(protocols()))
+	for _, name := range s.Services {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("there is no service %q; there are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}
+
+// speaks reports whether the tools of a protocol are offered.
+func (s Selection) speaks(protocol string) bool {
+	return len(s.Services) == 0 || slices.Contains(s.Services, protocol)
+}
+
+// of returns those of some tools that are offered.
+func (s Selection) of(all []server.ServerTool) []server.ServerTool {
+	return slices.DeleteFunc(all, func(t server.ServerTool) bool {
+		return s.ReadOnly && !*t.Tool.Annotations.ReadOnlyHint
+	})
+}
+
+// registerTools names the tools that register an agent and are offered; "" for
+// none.
+func (s Selection) registerTools() string {
+	if s.ReadOnly {
+		return ""
+	}
+	var names []string
+	all := protocols()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if s.speaks(name) && all[name].register != "" {
+			names = append(names, all[name].register)
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// toRegister says how to come to a credential, as a part of a sentence.
+func (s Selection) toRegister() string {
+	if names := s.registerTools(); names != "" {
+		return "call " + names
+	}
+	return "ask the person to start Enlist without --read-only, which keeps you from registering"
+}
+
+// withheld says of a next step which of the tools that it names are not offered,
+// and what to do instead; "": none.
+func (s Selection) withheld(step string) string {
+	if len(s.Services) == 0 && !s.ReadOnly {
+		return ""
+	}
+	offered := All(Deps{Selection: s})
+	var missing []string
+	for _, t := range All(Deps{}) {
+		name := t.Tool.Name
+		if strings.Contains(step, name) && !slices.ContainsFunc(offered, func(o server.ServerTool) bool { return o.Tool.Name == name }) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return " You do not have " + strings.Join(missing, " and ") + " here: ask the person to start Enlist without --read-only or --services, or to do it for you."
+}
