@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +28,7 @@ const (
 )
 
 // agentDoorRate is a limit as it is written: 1000/1h.
-var agentDoorRate = regexp.MustCompile(`^([1-9][0-9]{0,5})/([1-9][0-9]{0,3})([smhd])$`)
+var agentDoorRate = wire.NewPattern(`^([1-9][0-9]{0,5})/([1-9][0-9]{0,3})([smhd])$`)
 
 // agentDoorConfig is what the operator configures.
 type agentDoorConfig struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -23,7 +22,7 @@ const (
 )
 
 // fluxraKeyID is a key_id as it stands in a path or is used as a cursor.
-var fluxraKeyID = regexp.MustCompile(`^aky_[a-z0-9]{1,64}$`)
+var fluxraKeyID = wire.NewPattern(`^aky_[a-z0-9]{1,64}$`)
 
 // owner returns the credential of a kind that a call brings by Basic, with the
 // agent_id that it belongs to. Whatever else is wrong with it is one refusal.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -28,7 +27,7 @@ const (
 )
 
 // luminaID is a keyId as it stands in a path.
-var luminaID = regexp.MustCompile(`^[1-9][0-9]{0,15}$`)
+var luminaID = wire.NewPattern(`^[1-9][0-9]{0,15}$`)
 
 // lumina is the server half of Lumina's protocol.
 type lumina struct {

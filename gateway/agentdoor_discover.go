@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -15,7 +14,7 @@ import (
 const maxScopes = 30
 
 // agentDoorScopeID matches the names of scopes that can be repeated as they are.
-var agentDoorScopeID = regexp.MustCompile(`^[A-Za-z0-9._:/*-]{1,100}$`)
+var agentDoorScopeID = wire.NewPattern(`^[A-Za-z0-9._:/*-]{1,100}$`)
 
 // Discover implements [Discoverer]. It reads a service's discovery document. It is what the
 // protocol itself is found by, so one that is there and not whole is reported.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -28,7 +27,7 @@ type agentDoorScope struct {
 }
 
 // agentDoorPath matches an endpoint: a path that is what it looks like.
-var agentDoorPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+/?$`)
+var agentDoorPath = wire.NewPattern(`^(/[A-Za-z0-9._~-]+)+/?$`)
 
 // discover reads the discovery document of a service. Nothing is sent with the
 // request that says who asks.

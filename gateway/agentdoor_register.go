@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -73,8 +72,8 @@ type AgentDoorRegistered struct {
 // agentDoorFact matches what can be shown to a model as a fact, and agentDoorRate
 // a limit as in 1000/1h.
 var (
-	agentDoorFact = regexp.MustCompile(`^[A-Za-z0-9._:/+-]{1,80}$`)
-	agentDoorRate = regexp.MustCompile(`^[0-9]{1,12}/[0-9]{1,6}[a-z]{1,7}$`)
+	agentDoorFact = wire.NewPattern(`^[A-Za-z0-9._:/+-]{1,80}$`)
+	agentDoorRate = wire.NewPattern(`^[0-9]{1,12}/[0-9]{1,6}[a-z]{1,7}$`)
 )
 
 // fact returns what a service said, or "" where it is words, or a secret.

@@ -6,15 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // agentPart is what stands between the protocol and the host of a handle.
-var agentPart = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
+var agentPart = wire.NewPattern(`^[A-Za-z0-9._-]{1,100}$`)
 
 // Handle returns the name of a credential for people and models:
 // protocol/agent, with @host[:port] behind it where the origin is not the

@@ -2,11 +2,12 @@ package gateway
 
 import (
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 const (
@@ -79,4 +80,4 @@ func told(canonical string) bool {
 // rateLimit matches the names of rate limit headers. It leaves no room for
 // anything else, since a name changes its letter case on the way and could
 // carry a secret past those who look for one.
-var rateLimit = regexp.MustCompile(`^(X-)?Rate-?limit(-(After|Burst|Day|Email|Hour|Ip|Limit|Minute|Policy|Remaining|Requests|Reset|Resource|Retry|Scope|Second|Tokens|Used|Window)){0,4}$`)
+var rateLimit = wire.NewPattern(`^(X-)?Rate-?limit(-(After|Burst|Day|Email|Hour|Ip|Limit|Minute|Policy|Remaining|Requests|Reset|Resource|Retry|Scope|Second|Tokens|Used|Window)){0,4}$`)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"cmp"
 	"math/bits"
-	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strings"
@@ -103,7 +102,7 @@ func (m *masker) learnShapes(shapes []wire.Shape) {
 
 // beginning returns a text that every match of a pattern has in it: what it
 // begins with, as written, or "".
-func beginning(pattern *regexp.Regexp) string {
+func beginning(pattern wire.Pattern) string {
 	re, err := syntax.Parse(pattern.String(), syntax.Perl)
 	if err != nil {
 		return ""

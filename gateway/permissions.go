@@ -1,10 +1,10 @@
 package gateway
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/enlist-mcp/enlist/credstore"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 const (
@@ -17,7 +17,7 @@ const (
 
 // permissionLike matches what can be a permission rather than words: they are
 // shown to a model as facts, not as what a service said.
-var permissionLike = regexp.MustCompile(`^[A-Za-z0-9*_.:/-]{1,64}$`)
+var permissionLike = wire.NewPattern(`^[A-Za-z0-9*_.:/-]{1,64}$`)
 
 // Permissions returns what a service granted with a credential: no more than
 // 32, and nothing that does not look like a permission.

@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
+
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // refused returns the Error for an error status, with the service's own code
@@ -76,7 +77,7 @@ func refusal(body []byte) (code, text string) {
 }
 
 // codeLike matches what can be a code rather than a sentence.
-var codeLike = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+var codeLike = wire.NewPattern(`^[A-Za-z0-9_.-]{1,64}$`)
 
 // scalar returns the first of the named fields that is a non-empty string or
 // a number.
@@ -96,9 +97,9 @@ func scalar(fields map[string]json.RawMessage, names ...string) string {
 }
 
 var (
-	unseen = regexp.MustCompile(`(?is)<!--.*?-->|<(script|style|head)\b.*?</(script|style|head)>`)
-	tag    = regexp.MustCompile(`(?s)<[^>]*>`)
-	title  = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
+	unseen = wire.NewPattern(`(?is)<!--.*?-->|<(script|style|head)\b.*?</(script|style|head)>`)
+	tag    = wire.NewPattern(`(?s)<[^>]*>`)
+	title  = wire.NewPattern(`(?is)<title[^>]*>(.*?)</title>`)
 )
 
 // pageText returns what a page says to a reader, or the text itself when it

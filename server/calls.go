@@ -60,6 +60,7 @@ const startWait = 10 * time.Second
 // model would register once more.
 func (s *Server) afterStart(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+		s.stir()
 		s.mu.Lock()
 		started := s.started
 		s.mu.Unlock()

@@ -32,6 +32,10 @@ import (
 // service, another process, the keyring. Clients give up after 30 to 60 seconds.
 const callTimeout = 28 * time.Second
 
+// quietTime is how long what can wait waits after the start. A client starts us
+// and asks for the list of tools, and may use none of them today.
+const quietTime = 2 * time.Second
+
 // instructions is what a model is told before anything else.
 const instructions = `Enlist registers you, the agent, at services and keeps what they issue. You never see a key: you name a credential by its handle, such as lona/my-agent.
 
@@ -80,6 +84,8 @@ type Server struct {
 	stopping chan struct{} // closed when nobody is asked any more
 	stopAsks func()
 
+	quiet      chan struct{} // closed when what can wait begins
+	stir       func()
 	start      sync.Once
 	background sync.WaitGroup // what Start started, and ends by itself
 	keeping    sync.WaitGroup // what it started that ends with us
@@ -111,6 +117,9 @@ func New(c Config) (*Server, error) {
 	s.askTime = cmp.Or(c.AskTime, askTime)
 	s.stopping = make(chan struct{})
 	s.stopAsks = sync.OnceFunc(func() { close(s.stopping) })
+
+	s.quiet = make(chan struct{})
+	s.stir = sync.OnceFunc(func() { close(s.quiet) })
 
 	hooks := &mcpserver.Hooks{}
 	hooks.AddAfterCallTool(s.explainValidation)
@@ -154,8 +163,8 @@ func (s *Server) MCP() *mcpserver.MCPServer { return s.mcp }
 // From then on until the program ends it also renews what is stored before it
 // expires.
 //
-// Beside it, what a process of the past left half-done is finished. No call waits
-// for that, nor does the end of the program, but for a few seconds: before a
+// Beside it, what a process of the past left half-done is finished, from the
+// first tool call on, or two seconds after the start. No call waits for that, nor does the end of the program, but for a few seconds: before a
 // credential is used its own is finished in any case.
 func (s *Server) Start(ctx context.Context) {
 	s.start.Do(func() {
@@ -167,8 +176,11 @@ func (s *Server) Start(ctx context.Context) {
 		s.mu.Unlock()
 		s.keeping.Go(func() { s.keep(keeping) })
 		s.startOne(ctx, started, "start-up registration failed", s.client.Start)
-		s.startOne(keeping, healed, "what was left half-done could not all be finished", s.client.Lifecycle.Heal)
+		soon := time.AfterFunc(quietTime, s.stir)
 		s.background.Go(func() {
+			<-s.quiet
+			soon.Stop()
+			s.startOne(keeping, healed, "what was left half-done could not all be finished", s.client.Lifecycle.Heal)
 			<-started
 			<-healed
 			cancel()
@@ -191,6 +203,7 @@ func (s *Server) letRest() {
 	s.mu.Lock()
 	rest := s.rest
 	s.mu.Unlock()
+	s.stir()
 	rest()
 }
 

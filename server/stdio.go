@@ -71,7 +71,11 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 	}
 	session.inquiry.send = c.answer
 	go c.write(context.WithoutCancel(ctx))
-	err := c.read(reading, ctx, in)
+	// On a stack of its own: one that grows deep inside a command is copied frame
+	// by frame, and what the runtime looks up for that stays in memory.
+	ended := make(chan error, 1)
+	go func() { ended <- c.read(reading, ctx, in) }()
+	err := <-ended
 	s.letRest()
 	close(session.inquiry.gone)
 

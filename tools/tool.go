@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // spec describes a tool. All four hints are written out for each tool, because
@@ -45,8 +46,11 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 			mcp.WithOpenWorldHintAnnotation(s.openWorld),
 			func(t *mcp.Tool) {
 				t.InputSchema.Type = "" // it must not stand beside a raw one
-				t.RawInputSchema = schemaOf[In](anyArgument)
-				t.RawOutputSchema = resultSchema(schemaOf[Out](anyResult))
+				made, ok := d.schemas[s.name]
+				if !ok {
+					made = schemas{Input: schemaOf[In](anyArgument), Output: resultSchema(schemaOf[Out](anyResult))}
+				}
+				t.RawInputSchema, t.RawOutputSchema = made.Input, made.Output
 			},
 		),
 		Handler: func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
@@ -98,7 +102,7 @@ func unreadable(err error) string {
 
 // orNull matches the type of a pointer or slice in a generated schema. Some
 // clients take one type only, and to leave an argument out says the same.
-var orNull = regexp.MustCompile(`"type":\["null","(\w+)"\]`)
+var orNull = wire.NewPattern(`"type":\["null","(\w+)"\]`)
 
 // The types of an interface in a schema: of an argument, whose JSON can also
 // be given as a string, and in a result. What is generated for one says
@@ -111,7 +115,7 @@ const (
 // schemaOf returns the JSON schema of a struct. anything is the type of an
 // interface in it.
 func schemaOf[T any](anything string) json.RawMessage {
-	schema := orNull.ReplaceAll(mcp.NewTool("", mcp.WithInputSchema[T]()).RawInputSchema, []byte(`"type":"$1"`))
+	schema := []byte(orNull.ReplaceAllString(string(mcp.NewTool("", mcp.WithInputSchema[T]()).RawInputSchema), `"type":"$1"`))
 	schema = bytes.ReplaceAll(schema, []byte(`":true`), []byte(`":{`+anything+`}`))
 	// A map takes anything, numbers too: nobody chooses its type by the schema.
 	schema = bytes.ReplaceAll(schema, []byte(`"additionalProperties":{`+anything+`}`), []byte(`"additionalProperties":true`))

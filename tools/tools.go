@@ -34,6 +34,9 @@ type Deps struct {
 	Tick func() (ticks <-chan time.Time, stop func())
 	// Logger gets what only a bug of ours can cause. nil: nothing is logged.
 	Logger *slog.Logger
+
+	// schemas are those of the tools, made beforehand; nil: they are made.
+	schemas map[string]schemas
 }
 
 // Register adds every tool to a server.
@@ -44,10 +47,15 @@ func Register(s *server.MCPServer, d Deps) {
 // All lists every tool that is offered, sorted by name: those that are for every
 // protocol, and each protocol's own.
 func All(d Deps) []server.ServerTool {
+	d.schemas = committedSchemas()
+	return all(d)
+}
+
+func all(d Deps) []server.ServerTool {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
-	all := []server.ServerTool{
+	list := []server.ServerTool{
 		discoverService(d),
 		forgetCredential(d),
 		listCredentials(d),
@@ -60,12 +68,12 @@ func All(d Deps) []server.ServerTool {
 			continue
 		}
 		for _, t := range p.tools {
-			all = append(all, t(d))
+			list = append(list, t(d))
 		}
 	}
-	all = d.of(all)
-	slices.SortFunc(all, func(a, b server.ServerTool) int { return strings.Compare(a.Tool.Name, b.Tool.Name) })
-	return all
+	list = d.of(list)
+	slices.SortFunc(list, func(a, b server.ServerTool) int { return strings.Compare(a.Tool.Name, b.Tool.Name) })
+	return list
 }
 
 // protocol is the tools of a protocol, and what those that are for every

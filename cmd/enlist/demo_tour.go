@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
@@ -111,7 +110,7 @@ func (d *demo) agentDoor(ctx context.Context) error {
 }
 
 // mailedToken finds the token of a verification in a letter.
-var mailedToken = regexp.MustCompile(`token=(evt_[A-Za-z0-9_-]+)`)
+var mailedToken = wire.NewPattern(`token=(evt_[A-Za-z0-9_-]+)`)
 
 func (d *demo) fluxra(ctx context.Context) error {
 	saw, err := d.call(ctx, step{

@@ -41,7 +41,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	// What libraries write here is nobody's message, and can quote what a service
 	// sent: net/http does so with what comes behind an answer.
 	log.SetOutput(io.Discard)
-	root := p.root()
+	root := p.root(args)
 	root.SetArgs(args)
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
@@ -88,7 +88,7 @@ func run(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, [
 	}
 }
 
-func (p *program) root() *cobra.Command {
+func (p *program) root(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "enlist",
 		Short: "Accounts for AI agents, keys out of the model's sight",
@@ -103,6 +103,11 @@ the keys out of the model's sight.
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	p.flags.register(root.PersistentFlags())
+	if len(args) > 0 && args[0] == "mcp" {
+		// A client waits for this one: the others are not made.
+		root.AddCommand(p.mcpCommand())
+		return root
+	}
 	root.AddCommand(
 		p.auditCommand(),
 		p.callCommand(),

@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/base64"
 	"fmt"
-	"regexp"
 )
 
 // How AgentDoor's routes are called. It is a protocol and not one service, so
@@ -79,8 +78,8 @@ const (
 )
 
 var (
-	agentDoorKeyShape = regexp.MustCompile(`(agk_(?:live|test)_)[A-Za-z0-9_-]{16,}`)
-	agentDoorAgentID  = regexp.MustCompile(`^ag_[A-Za-z0-9_-]{1,64}$`)
+	agentDoorKeyShape = NewPattern(`(agk_(?:live|test)_)[A-Za-z0-9_-]{16,}`)
+	agentDoorAgentID  = NewPattern(`^ag_[A-Za-z0-9_-]{1,64}$`)
 )
 
 // AgentDoor describes the AgentDoor protocol.

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"net/url"
-	"regexp"
 	"strings"
 )
 
@@ -90,13 +89,13 @@ const (
 )
 
 var (
-	fluxraAgentName = regexp.MustCompile(`^[a-zA-Z0-9-]{3,50}$`) // seed
-	fluxraAgentID   = regexp.MustCompile(`^agt_[0-9a-f]{32}$`)
-	fluxraCode      = regexp.MustCompile(`^[0-9]{6}$`)
+	fluxraAgentName = NewPattern(`^[a-zA-Z0-9-]{3,50}$`) // seed
+	fluxraAgentID   = NewPattern(`^agt_[0-9a-f]{32}$`)
+	fluxraCode      = NewPattern(`^[0-9]{6}$`)
 	// Only where a word begins: "risk_management_parameters" is no secret.
-	fluxraRecoveryShape = regexp.MustCompile(`\brk_[A-Za-z0-9_-]{16,}`)
-	fluxraKeyShape      = regexp.MustCompile(`\bsk_[A-Za-z0-9_-]{16,}`)
-	fluxraMailShape     = regexp.MustCompile(`\bevt_[A-Za-z0-9_-]{16,}`)
+	fluxraRecoveryShape = NewPattern(`\brk_[A-Za-z0-9_-]{16,}`)
+	fluxraKeyShape      = NewPattern(`\bsk_[A-Za-z0-9_-]{16,}`)
+	fluxraMailShape     = NewPattern(`\bevt_[A-Za-z0-9_-]{16,}`)
 )
 
 // Fluxra describes the protocol of Fluxra.

@@ -1,7 +1,5 @@
 package wire
 
-import "regexp"
-
 // Where Lithtrix lives (seed) and what its routes are called (the first one is
 // in the seed, the others in the service's other documents).
 const (
@@ -42,9 +40,9 @@ const (
 )
 
 var (
-	lithtrixAgentName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+	lithtrixAgentName = NewPattern(`^[A-Za-z0-9_-]{1,100}$`)
 	// 8 characters are as many as the documentation's own example has.
-	lithtrixShape = regexp.MustCompile(`ltx_[A-Za-z0-9_-]{8,}`)
+	lithtrixShape = NewPattern(`ltx_[A-Za-z0-9_-]{8,}`)
 )
 
 // Lithtrix describes the protocol of Lithtrix.

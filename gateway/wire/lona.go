@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -67,11 +66,11 @@ func Lona() Protocol {
 }
 
 var (
-	lonaAgentID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,63}$`)
+	lonaAgentID = NewPattern(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,63}$`)
 	// The secret part is at least 8 characters, so that the documentation's
 	// own "lona_partner_<agent_id>_" is left alone.
-	lonaTokenShape  = regexp.MustCompile(`(lona_partner_[a-zA-Z0-9][a-zA-Z0-9._-]{1,63}?)_[a-zA-Z0-9]{12}_[a-zA-Z0-9_-]{8,}`)
-	lonaInviteShape = regexp.MustCompile(`lona_invite_[a-zA-Z0-9_-]{8,}`)
+	lonaTokenShape  = NewPattern(`(lona_partner_[a-zA-Z0-9][a-zA-Z0-9._-]{1,63}?)_[a-zA-Z0-9]{12}_[a-zA-Z0-9_-]{8,}`)
+	lonaInviteShape = NewPattern(`lona_invite_[a-zA-Z0-9_-]{8,}`)
 )
 
 // LonaInviteRequest is the body of a POST to [LonaInvitePath].

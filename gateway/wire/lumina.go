@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strconv"
 )
 
@@ -58,8 +57,8 @@ const (
 )
 
 var (
-	luminaKeyShape  = regexp.MustCompile(`lk_[0-9a-fA-F]{64}`)
-	luminaSignature = regexp.MustCompile(`^0x[0-9a-fA-F]{130}$`)
+	luminaKeyShape  = NewPattern(`lk_[0-9a-fA-F]{64}`)
+	luminaSignature = NewPattern(`^0x[0-9a-fA-F]{130}$`)
 )
 
 // Lumina describes the protocol of Lumina.

@@ -11,7 +11,6 @@ package wire
 
 import (
 	"fmt"
-	"regexp"
 	"time"
 )
 
@@ -50,7 +49,7 @@ type Route struct {
 // Shape recognises a secret by its looks.
 type Shape struct {
 	// Pattern matches the whole secret.
-	Pattern *regexp.Regexp
+	Pattern Pattern
 	// Mask replaces it, in the syntax of [regexp.Regexp.ReplaceAll]: it keeps
 	// what is public, such as the agent's id, and drops the rest.
 	Mask string
@@ -58,7 +57,7 @@ type Shape struct {
 
 // jwtShape matches a JSON Web Token in its compact form: a header that is a JSON
 // object begins with eyJ in base64url.
-var jwtShape = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
+var jwtShape = NewPattern(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
 
 // JWTShape is the shape of a JSON Web Token (RFC 7519), for the protocols that
 // issue one.

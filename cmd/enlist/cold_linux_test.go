@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// BenchmarkColdStart starts `enlist mcp` and a bare mcp-go server with one tool
+// by turns, each until it has answered tools/list over stdio, and reports how the
+// medians of the time and of the resident memory then compare:
+//
+//	go test ./cmd/enlist -run '^$' -bench ColdStart -benchtime 40x
+func BenchmarkColdStart(b *testing.B) {
+	dir := b.TempDir()
+	enlist := filepath.Join(dir, "enlist")
+	bare := filepath.Join(dir, "bare")
+	build(b, enlist, ".")
+	build(b, bare, "./testdata/bare")
+	env := []string{"HOME=" + dir, "ENLIST_HOME=" + filepath.Join(dir, "home"), "ENLIST_STORE=file", "PATH=" + os.Getenv("PATH")}
+	var ours, theirs struct{ took, resident []float64 }
+	for b.Loop() {
+		took, resident := coldStart(b, env, bare)
+		theirs.took, theirs.resident = append(theirs.took, took), append(theirs.resident, resident)
+		took, resident = coldStart(b, env, enlist, "mcp")
+		ours.took, ours.resident = append(ours.took, took), append(ours.resident, resident)
+	}
+	b.ReportMetric(0, "ns/op") // it would be of both
+	b.ReportMetric(median(ours.took), "ms")
+	b.ReportMetric(median(ours.took)/median(theirs.took), "×bare-time")
+	b.ReportMetric(median(ours.resident), "KiB")
+	b.ReportMetric(median(ours.resident)/median(theirs.resident), "×bare-memory")
+}
+
+func build(b *testing.B, binary, pkg string) {
+	b.Helper()
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("go build %s: %v\n%s", pkg, err, out)
+	}
+}
+
+// coldStart runs a server until it has answered tools/list, and returns how many
+// milliseconds that took and how many KiB are resident then.
+func coldStart(b *testing.B, env []string, command ...string) (took, resident float64) {
+	b.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = env
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	_, err = io.WriteString(in, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}
+{"jsonrpc":"2.0","method":"notifications/initialized"}
+{"jsonrpc":"2.0","id":2,"method":"tools/list"}
+`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	var last []byte
+	for range 2 {
+		if last, err = lines.ReadBytes('\n'); err != nil {
+			b.Fatal(err)
+		}
+	}
+	took = float64(time.Since(began).Microseconds()) / 1000
+	if !bytes.Contains(last, []byte(`"tools"`)) {
+		b.Fatalf("got %s", last)
+	}
+	resident = residentKiB(b, cmd.Process.Pid)
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	return took, resident
+}
+
+func residentKiB(b *testing.B, pid int) (kib float64) {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "\nVmRSS:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		b.Fatal(err)
+	}
+	return kib
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}

@@ -1,0 +1,40 @@
+package wire
+
+import (
+	"regexp"
+	"sync"
+)
+
+// Pattern is a regular expression that is compiled when it is used first. A
+// client starts the program and asks for its list of tools, and may need none of
+// the patterns today; to compile them all took longer than the answer.
+type Pattern struct {
+	expr     string
+	compiled func() *regexp.Regexp
+}
+
+// NewPattern returns a pattern for a package's table of them. It panics when it
+// is used first if the expression is none.
+func NewPattern(expr string) Pattern {
+	return Pattern{expr: expr, compiled: sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })}
+}
+
+// String returns the expression.
+func (p Pattern) String() string { return p.expr }
+
+// MatchString is [regexp.Regexp.MatchString].
+func (p Pattern) MatchString(s string) bool { return p.compiled().MatchString(s) }
+
+// FindString is [regexp.Regexp.FindString].
+func (p Pattern) FindString(s string) string { return p.compiled().FindString(s) }
+
+// FindAllString is [regexp.Regexp.FindAllString].
+func (p Pattern) FindAllString(s string, n int) []string { return p.compiled().FindAllString(s, n) }
+
+// FindStringSubmatch is [regexp.Regexp.FindStringSubmatch].
+func (p Pattern) FindStringSubmatch(s string) []string { return p.compiled().FindStringSubmatch(s) }
+
+// ReplaceAllString is [regexp.Regexp.ReplaceAllString].
+func (p Pattern) ReplaceAllString(s, with string) string {
+	return p.compiled().ReplaceAllString(s, with)
+}
