@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -44,7 +42,9 @@ type row struct {
 type index struct {
 	on      files
 	path    string
-	pragmas string // more of them, from tests
+	pragmas string                      // more of them, from tests
+	wait    time.Duration               // for another process's transaction
+	pause   func(context.Context) error // before what was in the way is tried again
 
 	mu     sync.Mutex
 	db     *sql.DB     // nil: not open
@@ -293,87 +293,6 @@ func (x *index) drop() error {
 	err := x.db.Close()
 	x.db, x.opened, x.rows, x.by = nil, nil, nil, nil
 	return err
-}
-
-// with opens the database if it is not open, or if another file is in its place.
-func (x *index) with(ctx context.Context, op string, f func(*sql.DB) error) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	stat, err := os.Stat(x.path)
-	if err == nil && !os.SameFile(stat, x.opened) {
-		// If somebody moved the file that db has open, SQLite notices, and
-		// does not delete the log of the new one, which has the same name.
-		_ = x.drop()
-		err = x.open(ctx, stat)
-	}
-	if err == nil {
-		err = f(x.db)
-	}
-	if err != nil {
-		return x.problem(op, err)
-	}
-	return nil
-}
-
-func (x *index) open(ctx context.Context, stat fs.FileInfo) error {
-	db, err := sql.Open("sqlite", x.dsn(x.path))
-	if err != nil {
-		return err
-	}
-	db.SetMaxOpenConns(1)
-	if err := inspect(ctx, db); err != nil {
-		_ = db.Close()
-		return err
-	}
-	x.db, x.opened = db, stat
-	return nil
-}
-
-var (
-	// errForeign: the file is a database, but not the index.
-	errForeign = errors.New("not an index of this version")
-	// errNewerIndex: it is one, and what is in it this Enlist may not understand.
-	errNewerIndex = errors.New("the index was written by a newer Enlist")
-)
-
-// maxIndexVersion tells a version to come from garbage in its place.
-const maxIndexVersion = 999
-
-// inspect looks for damage, so that it is found at once and not row by row.
-func inspect(ctx context.Context, db *sql.DB) error {
-	var verdict, table string
-	var version int
-	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
-		return err
-	}
-	if verdict != "ok" {
-		return fmt.Errorf("%w: %s", errForeign, verdict)
-	}
-	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
-		return err
-	}
-	err := db.QueryRowContext(ctx, `SELECT sql FROM sqlite_schema`).Scan(&table)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	if version > indexVersion && version <= maxIndexVersion {
-		return fmt.Errorf("version %d: %w", version, errNewerIndex)
-	}
-	if version != indexVersion || table != indexTable {
-		return errForeign
-	}
-	return nil
-}
-
-// dsn is the name of a database for the driver: many processes, durable commits.
-func (x *index) dsn(path string) string {
-	path = filepath.ToSlash(path)
-	if !strings.HasPrefix(path, "/") {
-		path = "/" + path // a drive letter
-	}
-	u := url.URL{Scheme: "file", Path: path, RawQuery: "_txlock=immediate&_dqs=0&_pragma=busy_timeout(5000)" +
-		"&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=trusted_schema(0)" + x.pragmas}
-	return u.String()
 }
 
 // problem tells damage from what passes.

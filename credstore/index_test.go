@@ -2,6 +2,8 @@ package credstore_test
 
 import (
 	"bytes"
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/credstore/credstoretest"
@@ -225,5 +228,40 @@ func TestHomeWithCharactersOfAURL(t *testing.T) {
 	wantListed(t, openOn(t, o, credstore.QuickSystem()), "my-agent")
 	if _, err := os.Stat(filepath.Join(o.Home, "index.db")); err != nil {
 		t.Error(err)
+	}
+}
+
+// What another process is in the way of for a moment is tried again, also where
+// SQLite itself does not wait.
+func TestTheIndexWaitsForAMoment(t *testing.T) {
+	home := t.TempDir()
+	var inTheWay *sql.Tx
+	store, err := credstore.OpenOn(
+		credstore.Options{Mode: credstore.ModeFile, Home: home, ConfigDir: t.TempDir(), Now: time.Now},
+		credstore.QuickSystem().WithPause(func(context.Context) error {
+			err := inTheWay.Rollback()
+			inTheWay = nil
+			return err
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(agent string) error {
+		return store.Put(t.Context(), credstoretest.Lona(agent))
+	}
+	if err := put("a"); err != nil {
+		t.Fatal(err)
+	}
+	other, err := sql.Open("sqlite", "file:"+filepath.ToSlash(filepath.Join(home, "index.db"))+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	if inTheWay, err = other.BeginTx(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := put("b"); err != nil || inTheWay != nil {
+		t.Errorf("got %v, want it stored when the other one is out of the way", err)
 	}
 }

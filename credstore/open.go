@@ -1,6 +1,7 @@
 package credstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,7 +48,9 @@ type system struct {
 	first      time.Duration // how long it may take when auto asks for the first time
 	writeWait  time.Duration
 	repairWait time.Duration
-	pragmas    string // for the index
+	pragmas    string                      // for the index
+	wait       time.Duration               // for the index
+	pause      func(context.Context) error // of the index
 }
 
 func realSystem() system {
@@ -60,6 +63,8 @@ func realSystem() system {
 		first:      3 * time.Second,
 		writeWait:  10 * time.Second,
 		repairWait: 3 * time.Second,
+		wait:       5 * time.Second,
+		pause:      pause,
 	}
 }
 
@@ -110,7 +115,7 @@ func newDurable(o Options, home string, on system) *durable {
 	return &durable{
 		mode: o.Mode, home: home, on: on.files, now: o.Now, logger: o.Logger,
 		locks:   newLocks(on.files, filepath.Join(home, "locks")),
-		index:   &index{on: on.files, path: filepath.Join(home, "index.db"), pragmas: on.pragmas},
+		index:   &index{on: on.files, path: filepath.Join(home, "index.db"), pragmas: on.pragmas, wait: on.wait, pause: on.pause},
 		keyring: newKeyringVault(on.ring, "", on.answer),
 		file: &fileVault{
 			on: on.files, path: filepath.Join(home, credentialsFile),
