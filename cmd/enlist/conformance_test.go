@@ -39,7 +39,7 @@ func TestConformance(t *testing.T) {
 	dir := conformanceDir(t)
 	program := filepath.Join(t.TempDir(), "enlist.exe") // Windows wants the ending, others do not mind it
 	inTree(t, root, "build", "-tags", "conformance", "-o", program, "./cmd/enlist")
-	url := withBearer(t, serveMCP(t, program, "--embedded"))
+	url := withBearer(t, serveMCP(t, program, t.TempDir(), nil, "--embedded"))
 	for name, tc := range map[string]struct {
 		suite string
 		args  []string
@@ -59,7 +59,7 @@ func TestConformance(t *testing.T) {
 // every server has, against the program as it is.
 func TestConformanceOfWhatIsShipped(t *testing.T) {
 	dir := conformanceDir(t)
-	url := withBearer(t, serveMCP(t, "enlist", "--embedded"))
+	url := withBearer(t, serveMCP(t, "enlist", t.TempDir(), nil, "--embedded"))
 	both := []string{"tools-list", "server-sse-multiple-streams", "dns-rebinding-protection"}
 	for revision, scenarios := range map[string][]string{
 		"2025-11-25": append([]string{"server-initialize", "ping", "server-session-lifecycle"}, both...),
@@ -137,17 +137,12 @@ func conforms(t *testing.T, dir, suite string, args ...string) {
 // mcpServer is a running `enlist mcp --http`.
 type mcpServer struct{ url, token string }
 
-// serveMCP runs `enlist mcp --http` with a home of its own until the test ends.
-func serveMCP(t *testing.T, program string, args ...string) mcpServer {
-	t.Helper()
-	home := t.TempDir()
-	return serveMCPIn(t, home, program, args...)
-}
-
-func serveMCPIn(t *testing.T, home, program string, args ...string) mcpServer {
+// serveMCP runs `enlist mcp --http` until the test ends, in a home and with
+// settings of its own.
+func serveMCP(t *testing.T, program, home string, env []string, args ...string) mcpServer {
 	t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, append([]string{"mcp", "--http", "127.0.0.1:0"}, args...)...)
-	cmd.Env = homeEnv(home)
+	cmd.Env = homeEnv(home, env...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -190,8 +185,8 @@ func serveMCPIn(t *testing.T, home, program string, args ...string) mcpServer {
 }
 
 // homeEnv is the environment of a program with a home of its own.
-func homeEnv(home string) []string {
-	return append(os.Environ(), "HOME="+home, "ENLIST_HOME="+filepath.Join(home, "enlist"), "ENLIST_STORE=file",
+func homeEnv(home string, more ...string) []string {
+	return append(append(os.Environ(), more...), "HOME="+home, "ENLIST_HOME="+filepath.Join(home, "enlist"), "ENLIST_STORE=file",
 		"XDG_CONFIG_HOME=", "XDG_DATA_HOME=", "AppData="+home, "LocalAppData="+home, leakscan.Variable+"="+os.Getenv(leakscan.Variable))
 }
 
@@ -222,4 +217,15 @@ func withBearer(t *testing.T, s mcpServer) string {
 	}))
 	t.Cleanup(proxy.Close)
 	return proxy.URL + "/mcp"
+}
+
+// TestOthersClientsAreNotLinked: the SDK that the tests use is not in the program.
+func TestOthersClientsAreNotLinked(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil || !bytes.Contains(out, []byte("github.com/mark3labs/mcp-go/server")) {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if bytes.Contains(out, []byte("modelcontextprotocol/go-sdk")) {
+		t.Error("the official Go SDK is linked into the program")
+	}
 }
