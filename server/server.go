@@ -123,7 +123,7 @@ func New(c Config) (*Server, error) {
 
 	hooks := &mcpserver.Hooks{}
 	hooks.AddAfterCallTool(s.explainValidation)
-	s.mcp = mcpserver.NewMCPServer("enlist", c.Version,
+	s.mcp = mcpserver.NewMCPServer("enlist", c.Version, append(s.fixtures(),
 		mcpserver.WithTitle("Enlist"),
 		mcpserver.WithDescription("Registers agents at services and keeps their keys out of the model's sight."),
 		mcpserver.WithInstructions(instructions),
@@ -146,8 +146,9 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithToolHandlerMiddleware(s.redact.results),
 		mcpserver.WithToolHandlerMiddleware(s.logged),
 		mcpserver.WithToolHandlerMiddleware(s.settle.settled),
-	)
+	)...)
 	tools.Register(s.mcp, tools.Deps{Client: c.Client, Selection: c.Tools, Now: c.Now, StoredIn: c.StoredIn, Tick: c.Tick, Logger: c.Logger})
+	s.addFixtures()
 	return s, nil
 }
 

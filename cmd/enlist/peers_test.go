@@ -69,7 +69,14 @@ func peerServer(t *testing.T, script string) string {
 // prints, one a line.
 func peer[Line any](t *testing.T, script string, args ...string) []Line {
 	t.Helper()
+	return peerIn[Line](t, nil, script, args...)
+}
+
+// peerIn is peer with an environment; nil: that of the test.
+func peerIn[Line any](t *testing.T, env []string, script string, args ...string) []Line {
+	t.Helper()
 	cmd := peerCommand(t.Context(), t, script, args...)
+	cmd.Env = env
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
