@@ -197,7 +197,11 @@ func (r *rig) serve() string {
 
 func (r *rig) handler(c server.HTTPConfig) http.Handler {
 	r.t.Helper()
-	c.Verify = func(token string) bool { return token == bearer }
+	if c.Verify == nil {
+		c.Verify = func(token string) (server.Principal, bool) {
+			return server.Principal{Name: "test", ID: "1"}, token == bearer
+		}
+	}
 	h, err := r.Handler(c)
 	if err != nil {
 		r.t.Fatal(err)
