@@ -31,25 +31,49 @@ type posted struct {
 	stream  int64 // the number of its stream in [events]; 0: none was announced
 }
 
-// serveMCP serves streamable HTTP. It refuses a GET or DELETE of a session that
-// does not exist: mcp-go begins it.
+// serveMCP serves streamable HTTP.
 func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
 	modern := mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
 	session := r.Header.Get(mcpserver.HeaderKeySessionID)
-	if r.Method != http.MethodPost && !modern && !g.sessions.owned(guestOf(r.Context()), session) {
-		refuse(w, http.StatusNotFound, errNoSession.Error())
-		return
-	}
 	switch {
-	case r.Method == http.MethodPost && modern:
-		defer g.server.work.begin()()
+	case modern:
+		if r.Method == http.MethodPost {
+			defer g.server.work.begin()()
+		}
 		g.mcp.ServeHTTP(w, r)
 	case r.Method == http.MethodPost:
 		g.servePost(w, r, session)
-	case g.resumes(r):
-		g.serveRest(w, r, session)
 	default:
-		g.mcp.ServeHTTP(w, r)
+		g.serveSession(w, r, session)
+	}
+}
+
+// serveSession serves a stream of a session, or its end. It refuses one of a
+// session that does not exist: mcp-go begins it, and has one that ends meanwhile
+// go on.
+func (g *guard) serveSession(w http.ResponseWriter, r *http.Request, session string) {
+	ctx, cancel, ok := g.sessions.within(r.Context(), guestOf(r.Context()), session)
+	if !ok {
+		refuse(w, http.StatusNotFound, errNoSession.Error())
+		return
+	}
+	defer cancel()
+	defer g.sweep(r.Context(), session)
+	switch {
+	case r.Method == http.MethodDelete:
+		g.mcp.ServeHTTP(w, r) // the context ends in the middle
+	case g.resumes(r):
+		g.serveRest(w, r.WithContext(ctx), session)
+	default:
+		g.mcp.ServeHTTP(w, r.WithContext(ctx))
+	}
+}
+
+// sweep takes away what was left behind by something that went on when its session
+// had ended.
+func (g *guard) sweep(ctx context.Context, session string) {
+	if session != "" && !g.sessions.alive(session) {
+		g.endSession(ctx, session)
 	}
 }
 
@@ -81,9 +105,7 @@ func (g *guard) servePost(w http.ResponseWriter, r *http.Request, session string
 	if p.stream != 0 {
 		g.events.retract(session, p)
 	}
-	if session != "" && !g.sessions.alive(session) {
-		g.endSession(ctx, session) // while it was answered, which left something behind
-	}
+	g.sweep(ctx, session)
 }
 
 // serveInitialize begins a session, if there is room for it.

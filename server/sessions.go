@@ -23,8 +23,9 @@ type sessions struct {
 
 // session is one of them.
 type session struct {
-	owner string // the ID of a [Principal]
-	leave func() // makes room for another
+	owner string          // the ID of a [Principal]
+	ctx   context.Context // ends with the session
+	end   func()          // ends it, and makes room for another
 }
 
 var _ mcpserver.SessionIdManagerResolver = (*sessions)(nil)
@@ -63,6 +64,20 @@ func (s *sessions) of(g *guest) []string {
 	return ids
 }
 
+// within returns a context that also ends with a session of the guest's; false:
+// there is none.
+func (s *sessions) within(ctx context.Context, g *guest, id string) (context.Context, context.CancelFunc, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	session, ok := s.live[id]
+	if !ok || session.owner != g.ID {
+		return nil, nil, false
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(session.ctx, cancel)
+	return ctx, func() { stop(); cancel() }, true
+}
+
 // owned reports whether a session lives and is the guest's.
 func (s *sessions) owned(g *guest, id string) bool {
 	s.mu.Lock()
@@ -95,7 +110,9 @@ func (o *ownSessions) Generate() string {
 	o.admission.taken = true
 	o.sessions.mu.Lock()
 	defer o.sessions.mu.Unlock()
-	o.sessions.live[id] = session{owner: o.guest.ID, leave: o.admission.leave}
+	ctx, cancel := context.WithCancel(context.Background())
+	leave := o.admission.leave
+	o.sessions.live[id] = session{owner: o.guest.ID, ctx: ctx, end: func() { cancel(); leave() }}
 	return id
 }
 
@@ -119,7 +136,7 @@ func (o *ownSessions) Terminate(id string) (notAllowed bool, err error) {
 	}
 	o.sessions.mu.Unlock()
 	if ok {
-		session.leave()
+		session.end()
 	}
 	return false, nil
 }
