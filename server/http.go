@@ -64,6 +64,9 @@ type HTTPConfig struct {
 	// MaxSessions is how many sessions there may be at once, of both transports,
 	// and MaxSessionsEach how many of them with one token; 0: 2000 and 1000.
 	MaxSessions, MaxSessionsEach int
+	// MaxRequests is how many requests the sessions that there are may have made
+	// together before the one with the most has to begin anew; 0: 100,000.
+	MaxRequests int64
 }
 
 // check returns what is wrong with the configuration.
@@ -96,7 +99,7 @@ func (s *Server) Handler(c HTTPConfig) (http.Handler, error) {
 	}
 	c.IdleTTL = cmp.Or(c.IdleTTL, idleTTL)
 	g := &guard{
-		server: s, config: c, sessions: newSessions(), streams: newStreams(s.work),
+		server: s, config: c, sessions: newSessions(cmp.Or(c.MaxRequests, maxRequests)), streams: newStreams(s.work),
 		guests: newGuests(cmp.Or(c.MaxSessions, maxSessions), cmp.Or(c.MaxSessionsEach, maxSessionsEach)),
 	}
 	g.events = newEvents(sessionEvents, allEvents, g.sessions.alive)
@@ -135,7 +138,6 @@ func (s *Server) Handler(c HTTPConfig) (http.Handler, error) {
 		rest()
 		_ = g.mcp.Shutdown(ctx) // it has no http.Server that could fail
 		g.sse.CloseSessions()
-		g.guests.close()
 	})
 	s.mu.Unlock()
 	s.Start(context.Background())

@@ -43,8 +43,7 @@ type guestKey struct{}
 // guest is a principal who has a session or a request under way.
 type guest struct {
 	Principal
-	// ctx ends when the token is no longer good, or the server is stopped; nil
-	// where there are no tokens. It is the guest's life, not that of a call.
+	// ctx ends when the token is no longer good; nil where there are no tokens. It is the guest's life, not that of a call.
 	ctx                context.Context
 	end                context.CancelFunc
 	sessions, requests int
@@ -86,7 +85,6 @@ type guests struct {
 	mu                 sync.Mutex
 	byID               map[string]*guest
 	sessions, requests int
-	closed             bool
 }
 
 func newGuests(most, mostEach int) *guests {
@@ -99,7 +97,7 @@ func (gs *guests) enter(ctx context.Context, p Principal) (within context.Contex
 	defer gs.mu.Unlock()
 	g := gs.byID[p.ID]
 	switch {
-	case gs.closed || gs.requests >= gs.most*requestsPerSession:
+	case gs.requests >= gs.most*requestsPerSession:
 		return nil, nil, errFull
 	case g != nil && g.requests >= gs.mostEach*requestsPerSession:
 		return nil, nil, errMany
@@ -171,16 +169,6 @@ func (gs *guests) all() []*guest {
 		all = append(all, g)
 	}
 	return all
-}
-
-// close ends whatever is done for anybody, and lets nobody in.
-func (gs *guests) close() {
-	gs.mu.Lock()
-	gs.closed = true
-	gs.mu.Unlock()
-	for _, g := range gs.all() {
-		g.end()
-	}
 }
 
 // ticks returns the clock by which is looked whether tokens are still good.

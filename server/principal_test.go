@@ -279,3 +279,29 @@ func TestThereAreOnlySoManyRequests(t *testing.T) {
 		continue
 	}
 }
+
+// What mcp-go keeps of requests does not grow for ever: the session that has made
+// the most has to begin anew.
+func TestASessionThatHasAskedTooMuchBeginsAnew(t *testing.T) {
+	r := newRig(t, nowhere)
+	c := newDoor().config()
+	c.MaxRequests = 10
+	url := r.serveWith(c)
+	alice, bob := r.sessionOf("alice", url, legacy), r.sessionOf("bob", url, legacy)
+	ping := func(session map[string]string) int {
+		return r.request(http.MethodPost, url+"/mcp", message(2, "ping", ""), session).StatusCode
+	}
+	for i := range 8 {
+		if got := ping(alice); got != http.StatusOK {
+			t.Fatalf("ping %d: got %d", i, got)
+		}
+	}
+	for i := range 4 {
+		if got := ping(bob); got != http.StatusOK {
+			t.Fatalf("another's ping %d: got %d", i, got)
+		}
+	}
+	if got := ping(alice); got != http.StatusNotFound {
+		t.Errorf("after 12 requests in all: got %d, want 404", got)
+	}
+}

@@ -105,6 +105,11 @@ func (g *guard) servePost(w http.ResponseWriter, r *http.Request, session string
 	if p.stream != 0 {
 		g.events.retract(session, p)
 	}
+	if len(m.ID) > 0 && m.Method != "" {
+		if id := g.sessions.count(session); id != "" {
+			g.endSession(ctx, id)
+		}
+	}
 	g.sweep(ctx, session)
 }
 

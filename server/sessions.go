@@ -17,8 +17,11 @@ var errNoSession = errors.New("no such session")
 // sessions gives out the ids of streamable HTTP sessions and knows those that
 // live, and whose they are. mcp-go's own keeps those that have ended for ever.
 type sessions struct {
-	mu   sync.Mutex
-	live map[string]session
+	most int64 // requests, as count says
+
+	mu       sync.Mutex
+	live     map[string]*session
+	requests int64 // of those that live
 }
 
 // session is one of them.
@@ -26,11 +29,18 @@ type session struct {
 	owner string          // the ID of a [Principal]
 	ctx   context.Context // ends with the session
 	end   func()          // ends it, and makes room for another
+
+	requests int64
 }
 
 var _ mcpserver.SessionIdManagerResolver = (*sessions)(nil)
 
-func newSessions() *sessions { return &sessions{live: make(map[string]session)} }
+// maxRequests is how many requests live sessions have made together, at most.
+const maxRequests = 100_000
+
+func newSessions(most int64) *sessions {
+	return &sessions{most: most, live: make(map[string]*session)}
+}
 
 // admissionKey is the context key of an [admission].
 type admissionKey struct{}
@@ -86,6 +96,28 @@ func (s *sessions) owned(g *guest, id string) bool {
 	return ok && session.owner == g.ID
 }
 
+// count notes a request of a session, and returns the id of one that must end; ""
+// for none. mcp-go keeps something of each request that was answered by events for
+// as long as its session lives: when that is too much, the session that has had
+// the most of them has to begin anew.
+func (s *sessions) count(id string) (tooMuch string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if session := s.live[id]; session != nil {
+		session.requests++
+		s.requests++
+	}
+	if s.requests <= s.most {
+		return ""
+	}
+	for other, session := range s.live {
+		if tooMuch == "" || session.requests > s.live[tooMuch].requests {
+			tooMuch = other
+		}
+	}
+	return tooMuch
+}
+
 // alive reports whether a session lives.
 func (s *sessions) alive(id string) bool {
 	s.mu.Lock()
@@ -112,7 +144,7 @@ func (o *ownSessions) Generate() string {
 	defer o.sessions.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	leave := o.admission.leave
-	o.sessions.live[id] = session{owner: o.guest.ID, ctx: ctx, end: func() { cancel(); leave() }}
+	o.sessions.live[id] = &session{owner: o.guest.ID, ctx: ctx, end: func() { cancel(); leave() }}
 	return id
 }
 
@@ -133,6 +165,7 @@ func (o *ownSessions) Terminate(id string) (notAllowed bool, err error) {
 	}
 	if ok {
 		delete(o.sessions.live, id)
+		o.sessions.requests -= session.requests
 	}
 	o.sessions.mu.Unlock()
 	if ok {
