@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 )
 
@@ -92,6 +93,9 @@ func (w *writer) begin(status int) {
 	w.began = true
 	// mcp-go opens every SSE stream to the pages of every origin.
 	w.Header().Del("Access-Control-Allow-Origin")
+	if strings.HasPrefix(w.Header().Get("Content-Type"), "text/event-stream") {
+		w.Header().Set("X-Accel-Buffering", "no") // a proxy must not wait for more
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
