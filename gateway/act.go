@@ -65,6 +65,9 @@ const (
 type Caller struct {
 	Kind          CallerKind
 	Name, Version string
+	// TokenName is the name that a person gave the bearer token that a client
+	// came with; "": it came without one.
+	TokenName string
 	// Asks says that the client can put a question to a person.
 	Asks bool
 }
@@ -156,6 +159,7 @@ func (s *steward) record(ctx context.Context, act Act, e Event) {
 	}
 	caller := callerOf(ctx)
 	e.Time, e.Client, e.Version = s.now(), s.clean(caller.Name), s.clean(caller.Version)
+	e.TokenName = s.clean(caller.TokenName)
 	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(path)
 	e.Protocol, e.Origin, e.Agent = act.Key.Protocol, act.Key.Origin, s.clean(act.Key.Agent)
 	e.Kind, e.Label = string(act.Key.Kind), s.clean(act.Key.Label)

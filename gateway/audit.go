@@ -12,20 +12,21 @@ import (
 // whose behalf, and what came of it. Nothing in it is secret. Texts that a client
 // or a service chose are cleaned and cut.
 type Event struct {
-	Time     time.Time `json:"time"`
-	Client   string    `json:"client"`            // what the client calls itself; "enlist": Enlist on its own
-	Version  string    `json:"version,omitempty"` // of the client
-	Action   Action    `json:"action"`
-	Protocol string    `json:"protocol,omitempty"`
-	Origin   string    `json:"origin,omitempty"`
-	Agent    string    `json:"agent,omitempty"`
-	Kind     string    `json:"kind,omitempty"`
-	Label    string    `json:"label,omitempty"`
-	Method   string    `json:"method,omitempty"` // of a request
-	Path     string    `json:"path,omitempty"`   // of a request, without its query
-	Status   int       `json:"status,omitempty"` // what a request was answered with
-	Outcome  string    `json:"outcome"`
-	Code     string    `json:"code,omitempty"` // why, where it was not done
+	Time      time.Time `json:"time"`
+	Client    string    `json:"client"`               // what the client calls itself; "enlist": Enlist on its own
+	Version   string    `json:"version,omitempty"`    // of the client
+	TokenName string    `json:"token_name,omitempty"` // of the bearer token that it came with
+	Action    Action    `json:"action"`
+	Protocol  string    `json:"protocol,omitempty"`
+	Origin    string    `json:"origin,omitempty"`
+	Agent     string    `json:"agent,omitempty"`
+	Kind      string    `json:"kind,omitempty"`
+	Label     string    `json:"label,omitempty"`
+	Method    string    `json:"method,omitempty"` // of a request
+	Path      string    `json:"path,omitempty"`   // of a request, without its query
+	Status    int       `json:"status,omitempty"` // what a request was answered with
+	Outcome   string    `json:"outcome"`
+	Code      string    `json:"code,omitempty"` // why, where it was not done
 }
 
 // The outcomes of an [Event].
@@ -66,10 +67,10 @@ func (j *journal) append(ctx context.Context, e Event) error {
 	}
 	return j.transact(ctx, db, "audit", func(tx *sql.Tx) error {
 		added, err := tx.ExecContext(ctx, `INSERT INTO events
-			(at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+			(at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code, token_name)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
 			e.Time.UnixMilli(), e.Client, e.Version, string(e.Action), e.Protocol, e.Origin, e.Agent, e.Kind, e.Label,
-			e.Method, e.Path, e.Status, e.Outcome, e.Code)
+			e.Method, e.Path, e.Status, e.Outcome, e.Code, e.TokenName)
 		if err != nil {
 			return err
 		}
@@ -102,7 +103,7 @@ func (j *journal) events(ctx context.Context, since time.Time, most int) ([]Even
 		from = 0
 	}
 	rows, err := patiently(ctx, func() (*sql.Rows, error) {
-		return db.QueryContext(ctx, `SELECT at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code
+		return db.QueryContext(ctx, `SELECT at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code, token_name
 			FROM (SELECT * FROM events WHERE at >= $1 ORDER BY id DESC LIMIT $2) ORDER BY id`, from, most)
 	})
 	if err != nil {
@@ -113,7 +114,7 @@ func (j *journal) events(ctx context.Context, since time.Time, most int) ([]Even
 		var e Event
 		var at int64
 		if err := rows.Scan(&at, &e.Client, &e.Version, &e.Action, &e.Protocol, &e.Origin, &e.Agent, &e.Kind, &e.Label,
-			&e.Method, &e.Path, &e.Status, &e.Outcome, &e.Code); err != nil {
+			&e.Method, &e.Path, &e.Status, &e.Outcome, &e.Code, &e.TokenName); err != nil {
 			return nil, j.problem(err)
 		}
 		e.Time = time.UnixMilli(at).UTC()

@@ -106,9 +106,15 @@ CREATE TABLE events (
 	path TEXT NOT NULL,
 	status INTEGER NOT NULL,
 	outcome TEXT NOT NULL,
-	code TEXT NOT NULL
+	code TEXT NOT NULL,
+	token_name TEXT NOT NULL DEFAULT ''
 ) STRICT;
 `
+
+// journalColumns adds what a journal has not that was made before there were
+// tokens with names. It stays at its version: those who do not know the column
+// leave it out.
+const journalColumns = `ALTER TABLE events ADD COLUMN token_name TEXT NOT NULL DEFAULT '';`
 
 func newJournal(home string, now func() time.Time) *journal {
 	j := &journal{now: now, kept: auditKept}
@@ -233,10 +239,11 @@ func (j *journal) dsn(synchronous string) string {
 // errJournalNewer: the journal is of a later version.
 var errJournalNewer = errors.New("the journal was written by a later version")
 
-// prepareJournal makes the tables, unless another process was faster.
+// prepareJournal makes the tables, or adds what they have not, unless another
+// process was faster.
 func prepareJournal(ctx context.Context, db *sql.DB) error {
-	ready, err := journalReady(ctx, db)
-	if err != nil || ready {
+	missing, err := journalMissing(ctx, db)
+	if err != nil || missing == "" {
 		return err
 	}
 	tx, err := db.BeginTx(ctx, nil)
@@ -244,28 +251,37 @@ func prepareJournal(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if ready, err = journalReady(ctx, tx); err != nil || ready {
+	if missing, err = journalMissing(ctx, tx); err != nil || missing == "" {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, journalSchema+fmt.Sprintf("PRAGMA user_version = %d;", journalVersion)); err != nil {
+	if _, err := tx.ExecContext(ctx, missing); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// journalReady reports whether the tables are there, in this version.
-func journalReady(ctx context.Context, db interface {
+// journalMissing returns the statements that make the journal what this version
+// needs; "": it is.
+func journalMissing(ctx context.Context, db interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 },
-) (bool, error) {
+) (string, error) {
 	var version int
 	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
-		return false, err
+		return "", err
 	}
-	if version > journalVersion {
-		return false, errJournalNewer
+	switch {
+	case version > journalVersion:
+		return "", errJournalNewer
+	case version < journalVersion:
+		return journalSchema + fmt.Sprintf("PRAGMA user_version = %d;", journalVersion), nil
 	}
-	return version == journalVersion, nil
+	var there int
+	err := db.QueryRowContext(ctx, `SELECT count(*) FROM pragma_table_info('events') WHERE name = 'token_name'`).Scan(&there)
+	if err != nil || there > 0 {
+		return "", err
+	}
+	return journalColumns, nil
 }
 
 // problem returns the error for a journal that cannot be used, with the remedy.

@@ -15,7 +15,7 @@ import (
 func called(kind gateway.CallerKind) mcpserver.ToolHandlerMiddleware {
 	return func(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerFunc {
 		return func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-			caller := gateway.Caller{Kind: kind}
+			caller := gateway.Caller{Kind: kind, TokenName: guestOf(ctx).Name}
 			session := mcpserver.ClientSessionFromContext(ctx)
 			if info := mcpserver.RequestProtocolInfoFromContext(ctx); info != nil && info.Modern {
 				if info.ClientInfo != nil {

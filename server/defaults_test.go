@@ -121,8 +121,8 @@ func TestDefaultSessionsAreGivenOutAndEnd(t *testing.T) {
 			t.Errorf("%s without a session: got %s, want 404", method, got.Status)
 		}
 	}
-	if got := r.request(http.MethodPost, url+"/message?sessionId=invented", message(1, "tools/list", ""), nil); got.StatusCode != http.StatusBadRequest {
-		t.Errorf("/message with an invented session: got %s, want 400", got.Status)
+	if got := r.request(http.MethodPost, url+"/message?sessionId=invented", message(1, "tools/list", ""), nil); got.StatusCode != http.StatusNotFound {
+		t.Errorf("/message with an invented session: got %s, want 404", got.Status)
 	}
 
 	session := r.session(url)

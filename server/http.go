@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -39,9 +40,18 @@ const (
 
 // HTTPConfig says who may use a [Server.Handler].
 type HTTPConfig struct {
-	// Verify reports whether a bearer token is the right one, in constant time.
+	// Verify returns whose a bearer token is, if it is good, in constant time.
 	// Every request must carry one in its Authorization header. Required.
-	Verify func(token string) bool
+	Verify func(token string) (Principal, bool)
+	// Good reports whether a token that was good still is: it may have expired or
+	// been revoked. Its sessions, streams and calls end when it is not. nil: tokens
+	// are good for as long as the server runs.
+	Good func(Principal) bool
+	// Tick is the clock by which Good is asked; nil: every second.
+	Tick func() (ticks <-chan time.Time, stop func())
+	// HostAllowed reports whether a host name, without a port, is accepted beside
+	// those of AllowedHosts; nil: none is.
+	HostAllowed func(name string) bool
 	// AllowedHosts are the values of Host that are accepted beside those of
 	// the loopback interface: a name, or a name with a port.
 	AllowedHosts []string
@@ -51,6 +61,12 @@ type HTTPConfig struct {
 	AllowedOrigins []string
 	// IdleTTL is how long a session is kept that nobody uses; 0: 30 minutes.
 	IdleTTL time.Duration
+	// MaxSessions is how many sessions there may be at once, of both transports,
+	// and MaxSessionsEach how many of them with one token; 0: 2000 and 1000.
+	MaxSessions, MaxSessionsEach int
+	// MaxRequests is how many requests the sessions that there are may have made
+	// together before the one with the most has to begin anew; 0: 100,000.
+	MaxRequests int64
 }
 
 // check returns what is wrong with the configuration.
@@ -81,19 +97,21 @@ func (s *Server) Handler(c HTTPConfig) (http.Handler, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	if c.IdleTTL == 0 {
-		c.IdleTTL = idleTTL
+	c.IdleTTL = cmp.Or(c.IdleTTL, idleTTL)
+	g := &guard{
+		server: s, config: c, sessions: newSessions(cmp.Or(c.MaxRequests, maxRequests)), streams: newStreams(s.work),
+		guests: newGuests(cmp.Or(c.MaxSessions, maxSessions), cmp.Or(c.MaxSessionsEach, maxSessionsEach)),
 	}
-	g := &guard{server: s, config: c, sessions: newSessionIDs(), streams: newStreams(s.work)}
+	g.events = newEvents(sessionEvents, allEvents, g.sessions.alive)
 	g.mcp = mcpserver.NewStreamableHTTPServer(s.mcp,
 		// A session id that was not given out, or whose session has ended, is
 		// refused, and what a session holds is dropped when nobody uses it.
-		mcpserver.WithSessionIdManager(g.sessions),
+		mcpserver.WithSessionIdManagerResolver(g.sessions),
 		mcpserver.WithSessionIdleTTL(c.IdleTTL),
 		mcpserver.WithHeartbeatInterval(heartbeat),
 		// Without it a notification is lost when its call returns at once.
-		mcpserver.WithEventStore(mcpserver.NewInMemoryEventStore()),
-		mcpserver.WithHTTPContextFunc(s.ownSession),
+		mcpserver.WithEventStore(g.events),
+		mcpserver.WithHTTPContextFunc(g.requestSession),
 		mcpserver.WithStreamableHTTPLogger(s.log),
 		// The guard is stricter, and knows AllowedHosts.
 		mcpserver.WithDisableLocalhostProtection(true),
@@ -107,8 +125,17 @@ func (s *Server) Handler(c HTTPConfig) (http.Handler, error) {
 		mcpserver.WithSSEContextFunc(g.streamSession),
 		mcpserver.WithSSEDisableLocalhostProtection(true),
 	)
+	watching, rest := context.WithCancel(context.Background())
+	if c.Good != nil {
+		ticks, stop := g.ticks()
+		go func() {
+			defer stop()
+			g.watch(watching, ticks)
+		}()
+	}
 	s.mu.Lock()
 	s.ends = append(s.ends, func(ctx context.Context) {
+		rest()
 		_ = g.mcp.Shutdown(ctx) // it has no http.Server that could fail
 		g.sse.CloseSessions()
 	})
@@ -117,13 +144,18 @@ func (s *Server) Handler(c HTTPConfig) (http.Handler, error) {
 	return g, nil
 }
 
-// ownSession gives a request without a session a session of its own.
-func (s *Server) ownSession(ctx context.Context, _ *http.Request) context.Context {
+// requestSession gives a request without a session a session of its own, and
+// begins the answer to a call that can be resumed.
+func (g *guard) requestSession(ctx context.Context, r *http.Request) context.Context {
 	session, ok := mcpserver.ClientSessionFromContext(ctx).(httpSession)
-	if !ok || session.SessionID() != "" {
+	if !ok {
 		return ctx
 	}
-	return s.mcp.WithContext(ctx, &requestSession{httpSession: session, id: rand.Text()})
+	if session.SessionID() != "" {
+		g.announce(ctx, session, r.Header.Get(mcp.HeaderProtocolVersion))
+		return ctx
+	}
+	return g.server.mcp.WithContext(ctx, &requestSession{httpSession: session, id: rand.Text()})
 }
 
 // streamSession gives a message of an SSE client a session that knows when the
@@ -142,7 +174,9 @@ func (g *guard) streamSession(ctx context.Context, _ *http.Request) context.Cont
 type guard struct {
 	server   *Server
 	config   HTTPConfig
-	sessions *sessionIDs
+	guests   *guests
+	sessions *sessions
+	events   *events
 	streams  *streams
 	mcp      *mcpserver.StreamableHTTPServer
 	sse      *mcpserver.SSEServer
@@ -165,26 +199,38 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusForbidden, "this Origin is not allowed")
 		return
 	}
-	if !g.authorized(r.Header.Values("Authorization")) {
+	who, ok := g.authorized(r.Header.Values("Authorization"))
+	if !ok {
 		h.Set("WWW-Authenticate", `Bearer realm="enlist"`)
-		refuse(w, http.StatusUnauthorized, "a bearer token is required in the Authorization header")
+		refuse(w, http.StatusUnauthorized, "a bearer token is required in the Authorization header: one that has neither expired nor been revoked")
 		return
 	}
+	ctx, leave, err := g.guests.enter(r.Context(), who)
+	if err != nil {
+		refuseForNow(w, err)
+		return
+	}
+	defer leave()
+	g.serveGuest(w, r.WithContext(ctx))
+}
+
+// serveGuest serves a request that came with a token.
+func (g *guard) serveGuest(w http.ResponseWriter, r *http.Request) {
 	next, methods := g.route(r.URL.Path)
 	if next == nil {
 		refuse(w, http.StatusNotFound, "no such route")
 		return
 	}
 	if !slices.Contains(methods, r.Method) {
-		h.Set("Allow", strings.Join(methods, ", "))
+		w.Header().Set("Allow", strings.Join(methods, ", "))
 		refuse(w, http.StatusMethodNotAllowed, "method not allowed")
 		return
 	}
 	if r.Method == http.MethodPost && !readBody(w, r) {
 		return
 	}
-	if g.server.work.stopping() {
-		h.Set("Retry-After", "5")
+	if g.server.work.stopping() && !g.resumes(r) {
+		w.Header().Set("Retry-After", "5")
 		refuse(w, http.StatusServiceUnavailable, "the server is being stopped")
 		return
 	}
@@ -222,41 +268,6 @@ func (g *guard) serve(next http.Handler, w http.ResponseWriter, r *http.Request)
 	next.ServeHTTP(out, r)
 }
 
-// serveMCP refuses a GET or DELETE of a session that does not exist: mcp-go
-// begins it.
-func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
-	modern := mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
-	if r.Method != http.MethodPost && !modern {
-		if _, err := g.sessions.Validate(r.Header.Get(mcpserver.HeaderKeySessionID)); err != nil {
-			refuse(w, http.StatusNotFound, "no such session")
-			return
-		}
-	}
-	if r.Method == http.MethodPost {
-		defer g.server.work.begin()()
-	}
-	g.mcp.ServeHTTP(w, r)
-}
-
-// serveSSE serves a stream, and remembers it for as long as it is there.
-func (g *guard) serveSSE(w http.ResponseWriter, r *http.Request) {
-	s := g.streams.begin()
-	defer g.streams.end(s)
-	if w, ok := w.(*writer); ok {
-		w.stream = s
-	}
-	g.sse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
-}
-
-// serveMessage takes a message; what it asks for is answered on the stream.
-func (g *guard) serveMessage(w http.ResponseWriter, r *http.Request) {
-	if body, err := io.ReadAll(r.Body); err == nil {
-		g.streams.asked(r.URL.Query().Get("sessionId"), body)
-		r.Body = io.NopCloser(bytes.NewReader(body))
-	}
-	g.sse.ServeHTTP(w, r)
-}
-
 // hostAllowed keeps out a page whose own name was made to point here (DNS
 // rebinding): its requests carry that name.
 func (g *guard) hostAllowed(host string) bool {
@@ -266,6 +277,9 @@ func (g *guard) hostAllowed(host string) bool {
 		name = h
 	}
 	allowed := func(s string) bool { return strings.EqualFold(s, host) || strings.EqualFold(s, name) }
+	if g.config.HostAllowed != nil && name != "" && g.config.HostAllowed(name) {
+		return true
+	}
 	return loopback(name) || slices.ContainsFunc(g.config.AllowedHosts, allowed)
 }
 
@@ -296,13 +310,13 @@ func loopback(host string) bool {
 
 // authorized takes the token from one header and nowhere else: a URL ends up
 // in logs and histories.
-func (g *guard) authorized(values []string) bool {
+func (g *guard) authorized(values []string) (Principal, bool) {
 	if len(values) != 1 {
-		return false
+		return Principal{}, false
 	}
 	scheme, token, ok := strings.Cut(values[0], " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return false
+		return Principal{}, false
 	}
 	return g.config.Verify(strings.TrimSpace(token))
 }
@@ -331,6 +345,16 @@ func readBody(w http.ResponseWriter, r *http.Request) bool {
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return true
+}
+
+// refuseForNow answers one who may come again.
+func refuseForNow(w http.ResponseWriter, err error) {
+	status := http.StatusServiceUnavailable
+	if errors.Is(err, errMany) {
+		status = http.StatusTooManyRequests
+	}
+	w.Header().Set("Retry-After", "30")
+	refuse(w, status, err.Error())
 }
 
 // refuse answers with a JSON-RPC error that belongs to no request.

@@ -133,7 +133,7 @@ func first(values ...string) string {
 }
 
 func TestHandlerRefusesAConfigurationThatCannotBeMeant(t *testing.T) {
-	yes := func(string) bool { return true }
+	yes := func(string) (server.Principal, bool) { return server.Principal{}, true }
 	for name, c := range map[string]server.HTTPConfig{
 		"nobody is let in":         {},
 		"a URL for a host":         {Verify: yes, AllowedHosts: []string{"https://mcp.example.com"}},

@@ -108,7 +108,7 @@ func TestARenewalUnderWayIsStoredBeforeTheProgramEnds(t *testing.T) {
 		},
 		"over HTTP": func(a *aging) (func(), <-chan error) {
 			ended := make(chan error, 1)
-			if _, err := a.Handler(server.HTTPConfig{Verify: func(string) bool { return true }}); err != nil {
+			if _, err := a.Handler(server.HTTPConfig{Verify: func(string) (server.Principal, bool) { return server.Principal{}, true }}); err != nil {
 				ended <- err
 			}
 			return func() { go func() { ended <- a.Drain(context.Background()) }() }, ended

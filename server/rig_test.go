@@ -40,7 +40,7 @@ const (
 // rig is a server, and a record of all that it wrote.
 type rig struct {
 	*server.Server
-	t      *testing.T
+	t      testing.TB
 	store  *hanging
 	client *gateway.Client
 	ticks  chan time.Time // of the clock that slow answers are reported by
@@ -88,13 +88,13 @@ func (r *rig) written() string {
 }
 
 // newRig returns a server with a stored credential for the service at origin.
-func newRig(t *testing.T, origin string, env ...string) *rig {
+func newRig(t testing.TB, origin string, env ...string) *rig {
 	t.Helper()
 	return newRigWith(t, server.Config{}, origin, env...)
 }
 
 // newRigWith is newRig with settings of the server.
-func newRigWith(t *testing.T, config server.Config, origin string, env ...string) *rig {
+func newRigWith(t testing.TB, config server.Config, origin string, env ...string) *rig {
 	t.Helper()
 	now := func() time.Time { return time.Date(2026, 2, 6, 12, 0, 0, 0, time.UTC) }
 	r := &rig{t: t, store: &hanging{Store: credstore.NewMemory(now)}, ticks: make(chan time.Time)}
@@ -184,7 +184,12 @@ func (r *rig) progressTool(n int) {
 // serve serves the server over HTTP and returns its base URL.
 func (r *rig) serve() string {
 	r.t.Helper()
-	h := r.handler(server.HTTPConfig{})
+	return r.serveWith(server.HTTPConfig{})
+}
+
+func (r *rig) serveWith(c server.HTTPConfig) string {
+	r.t.Helper()
+	h := r.handler(c)
 	s := httptest.NewServer(h)
 	r.t.Cleanup(func() {
 		if err := r.Drain(context.Background()); err != nil {
@@ -197,7 +202,11 @@ func (r *rig) serve() string {
 
 func (r *rig) handler(c server.HTTPConfig) http.Handler {
 	r.t.Helper()
-	c.Verify = func(token string) bool { return token == bearer }
+	if c.Verify == nil {
+		c.Verify = func(token string) (server.Principal, bool) {
+			return server.Principal{Name: "test", ID: "1"}, token == bearer
+		}
+	}
 	h, err := r.Handler(c)
 	if err != nil {
 		r.t.Fatal(err)
@@ -265,7 +274,13 @@ func (r *rig) request(method, url, body string, header map[string]string) *http.
 // modernPost posts a request of the revision without sessions.
 func (r *rig) modernPost(url string, id any, method, params string) *http.Response {
 	r.t.Helper()
-	header := map[string]string{"Mcp-Protocol-Version": modern, "Mcp-Method": method}
+	return r.modernPostAs("", url, id, method, params)
+}
+
+// modernPostAs is modernPost with the token of a guest.
+func (r *rig) modernPostAs(name, url string, id any, method, params string) *http.Response {
+	r.t.Helper()
+	header := as(name, map[string]string{"Mcp-Protocol-Version": modern, "Mcp-Method": method})
 	var named struct{ Name string }
 	if json.Unmarshal([]byte("{"+params+"}"), &named) == nil && named.Name != "" {
 		header["Mcp-Name"] = named.Name
@@ -337,6 +352,7 @@ func (r *rig) messages(resp *http.Response) []rpc {
 // sse is an SSE client, read event by event.
 type sse struct {
 	rig     *rig
+	name    string // of the guest
 	scanner *bufio.Scanner
 	message string // the URL to post to
 	hangUp  context.CancelFunc
@@ -344,19 +360,24 @@ type sse struct {
 
 func (r *rig) openSSE(url string) *sse {
 	r.t.Helper()
+	return r.openSSEAs("", url)
+}
+
+func (r *rig) openSSEAs(name, url string) *sse {
+	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	r.t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/sse", nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+bearer)
+	req.Header.Set("Authorization", "Bearer "+bearer+name)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { resp.Body.Close() })
-	s := &sse{rig: r, scanner: bufio.NewScanner(io.TeeReader(resp.Body, record{r})), hangUp: cancel}
+	s := &sse{rig: r, name: name, scanner: bufio.NewScanner(io.TeeReader(resp.Body, record{r})), hangUp: cancel}
 	s.message = url + s.data()
 	return s
 }
@@ -379,7 +400,7 @@ func (s *sse) next() rpc {
 
 func (s *sse) post(body string) {
 	s.rig.t.Helper()
-	if resp := s.rig.request(http.MethodPost, s.message, body, nil); resp.StatusCode != http.StatusAccepted {
+	if resp := s.rig.request(http.MethodPost, s.message, body, as(s.name)); resp.StatusCode != http.StatusAccepted {
 		s.rig.t.Fatalf("post: got %s: %s", resp.Status, s.rig.body(resp))
 	}
 }

@@ -140,6 +140,7 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithRecovery(),
 		mcpserver.WithToolHandlerMiddleware(s.recovered),
 		mcpserver.WithToolHandlerMiddleware(called(c.Caller)),
+		mcpserver.WithToolHandlerMiddleware(whileGood),
 		mcpserver.WithToolHandlerMiddleware(s.asking),
 		mcpserver.WithToolHandlerMiddleware(bounded),
 		mcpserver.WithToolHandlerMiddleware(s.afterStart),

@@ -26,14 +26,21 @@ func newStreams(w *work) *streams { return &streams{work: w, byID: make(map[stri
 // stream is one of them.
 type stream struct {
 	id    string
+	owner string // the ID of a [Principal]
 	ended chan struct{}
 
 	mu  sync.Mutex
 	due []func() // one for each request that has no answer yet
 }
 
-// begin returns a new stream, which gets its id from open.
-func (*streams) begin() *stream { return &stream{ended: make(chan struct{})} }
+// begin returns a new stream of a guest's, which gets its id from open.
+func (*streams) begin(g *guest) *stream { return &stream{owner: g.ID, ended: make(chan struct{})} }
+
+// owned reports whether a stream is open and is the guest's.
+func (s *streams) owned(g *guest, id string) bool {
+	st := s.find(id)
+	return st != nil && st.owner == g.ID
+}
 
 // open returns the id of the stream of a request. It is a
 // [mcpserver.SessionIDGenFunc].

@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 )
 
@@ -49,11 +51,28 @@ func (w *writer) Flush() {
 // Unwrap lets [http.ResponseController] reach the connection.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// finish sends what is left when the handler has returned.
+// finish sends what is left when the handler has returned. mcp-go keeps the
+// writer of an answer that can be resumed for as long as the session: what is
+// behind it must not be kept with it.
 func (w *writer) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.send()
+	w.buf, w.ctx, w.ResponseWriter = bytes.Buffer{}, context.Background(), &unread{header: make(http.Header)}
+}
+
+// announce begins a stream of events with one that has an id and no message, so
+// that a client which loses the connection at once can ask for the rest.
+func (w *writer) announce(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.began {
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.begin(http.StatusOK)
+	fmt.Fprintf(w.ResponseWriter, "id: %s\nretry: %d\ndata: \n\n", id, retryAfter.Milliseconds())
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // the client has gone
 }
 
 // abandon answers in the place of a handler that panicked, if that is still
@@ -74,6 +93,9 @@ func (w *writer) begin(status int) {
 	w.began = true
 	// mcp-go opens every SSE stream to the pages of every origin.
 	w.Header().Del("Access-Control-Allow-Origin")
+	if strings.HasPrefix(w.Header().Get("Content-Type"), "text/event-stream") {
+		w.Header().Set("X-Accel-Buffering", "no") // a proxy must not wait for more
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 

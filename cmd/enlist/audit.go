@@ -23,6 +23,7 @@ type auditFlags struct {
 	since      string
 	credential string
 	action     string
+	client     string
 	limit      int
 }
 
@@ -32,7 +33,7 @@ func (p *program) auditCommand() *cobra.Command {
 		Use:   "audit",
 		Short: "Show what was done with the credentials, by whom, and what came of it",
 		Long: fmt.Sprintf(`Show the audit trail, the oldest entry first: when, on whose behalf (what the client
-calls itself), what was done with which credential, and what came of it. There is no
+calls itself, behind the name of the token that it came with over HTTP), what was done with which credential, and what came of it. There is no
 secret in it. The last %d entries are kept.
 
 What came of it is one of: done; failed, with nothing changed; refused, by Enlist,
@@ -66,6 +67,7 @@ it says what became of that; unknown: the service may have done it.`, gateway.Au
 	cmd.Flags().StringVar(&flags.since, "since", "", "from this `time` on: 90m, 24h, 7d, 2026-11-01, or with a time of day")
 	cmd.Flags().StringVar(&flags.credential, "credential", "", "of this `handle` only; it may be forgotten already")
 	cmd.Flags().StringVar(&flags.action, "action", "", "of this action only, such as register or reveal")
+	cmd.Flags().StringVar(&flags.client, "client", "", "of this client only: the `name` of its token (enlist token), or what it calls itself")
 	cmd.Flags().IntVar(&flags.limit, "limit", 0, "the last `N` entries only")
 	return cmd
 }
@@ -104,6 +106,9 @@ func (p *program) auditSince(flags auditFlags) (time.Time, error) {
 // wants reports whether an event is one that the flags ask for.
 func (f auditFlags) wants(c *client, e gateway.Event) bool {
 	if f.action != "" && e.Action != gateway.Action(f.action) {
+		return false
+	}
+	if f.client != "" && f.client != e.TokenName && f.client != e.Client {
 		return false
 	}
 	handle := eventHandle(c, e)
@@ -147,9 +152,18 @@ func (p *program) auditTable(c *client, events []gateway.Event) error {
 			credential += " (" + e.Kind + ")"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format(time.RFC3339),
-			cell(e.Client+" "+e.Version), e.Action, cell(credential), cell(auditOutcome(e)))
+			cell(auditWho(e)), e.Action, cell(credential), cell(auditOutcome(e)))
 	}
 	return w.Flush()
+}
+
+// auditWho returns who did it: first what Enlist knows, then what the client says.
+func auditWho(e gateway.Event) string {
+	who := e.Client + " " + e.Version
+	if e.TokenName != "" {
+		who = e.TokenName + ": " + who
+	}
+	return who
 }
 
 // auditOutcome returns what came of an act, with the request that it was.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +20,9 @@ type mcpFlags struct {
 	http           string
 	allowHosts     []string
 	allowOrigins   []string
+	tlsCert        string
+	tlsKey         string
+	behindProxy    bool
 	embeddedListen string
 	tools          tools.Selection
 }
@@ -33,11 +35,18 @@ func (p *program) mcpCommand() *cobra.Command {
 		Long: `Run the MCP server: on standard input and output, or with --http over streamable
 HTTP (/mcp) and SSE (/sse and /message).
 
-Over HTTP every request needs the bearer token in ENLIST_HOME/mcp-token, which is
-made and printed at the first start.`,
+Over HTTP every request needs a bearer token: one that 'enlist token add' has made for
+the client, or the one in ENLIST_HOME/mcp-token, which the first start makes and prints
+when there is no other.
+
+Beyond this machine tokens go over TLS only: with --tls-cert and --tls-key, which are
+read again when they change, or behind a proxy that does so (--behind-proxy). The
+program believes no X-Forwarded header. Host names that the certificate is for are
+accepted; --allow-host accepts the name that a proxy passes on.`,
 		Example: `  enlist mcp
   enlist mcp --embedded
-  enlist mcp --http 127.0.0.1:8421`,
+  enlist mcp --http 127.0.0.1:8421
+  enlist mcp --http :8421 --tls-cert fullchain.pem --tls-key privkey.pem`,
 		Args: cobra.NoArgs,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
 			return p.serveMCP(cmd, flags)
@@ -46,6 +55,9 @@ made and printed at the first start.`,
 	cmd.Flags().StringVar(&flags.http, "http", "", "serve HTTP on this `address` instead of standard input and output")
 	cmd.Flags().StringSliceVar(&flags.allowHosts, "allow-host", nil, "also accept this `host` in the Host header (loopback is accepted)")
 	cmd.Flags().StringSliceVar(&flags.allowOrigins, "allow-origin", nil, "also accept this `origin` in the Origin header (loopback is accepted)")
+	cmd.Flags().StringVar(&flags.tlsCert, "tls-cert", "", "serve TLS with the certificate chain in this `file`")
+	cmd.Flags().StringVar(&flags.tlsKey, "tls-key", "", "the `file` with its key, which nobody else may read")
+	cmd.Flags().BoolVar(&flags.behindProxy, "behind-proxy", false, "serve plain HTTP beyond this machine, to a proxy with TLS")
 	cmd.Flags().StringVar(&flags.embeddedListen, "embedded-listen", "", "with --embedded: also serve the gateway on this `address`, for other programs")
 	cmd.Flags().StringSliceVar(&flags.tools.Services, "services", nil, "offer the tools of these `services` only, as in lona,fluxra")
 	cmd.Flags().BoolVar(&flags.tools.ReadOnly, "read-only", false, "offer nothing that changes anything, here or at a service")
@@ -53,8 +65,8 @@ made and printed at the first start.`,
 }
 
 func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
-	if flags.http == "" && (flags.allowHosts != nil || flags.allowOrigins != nil) {
-		return &usageError{errors.New("--allow-host and --allow-origin go with --http")}
+	if flags.http == "" && (flags.allowHosts != nil || flags.allowOrigins != nil || flags.tlsCert != "" || flags.tlsKey != "" || flags.behindProxy) {
+		return &usageError{errors.New("--allow-host, --allow-origin, --tls-cert, --tls-key and --behind-proxy go with --http")}
 	}
 	if flags.embeddedListen != "" && !p.flags.embedded {
 		return &usageError{errors.New("--embedded-listen goes with --embedded")}
@@ -105,7 +117,7 @@ func (p *program) listenEmbedded(ctx context.Context, c *client, addr string) (s
 }
 
 func (p *program) serveHTTP(ctx context.Context, s *server.Server, flags mcpFlags) error {
-	home, err := p.home()
+	cert, err := p.tlsCertificate(flags)
 	if err != nil {
 		return err
 	}
@@ -115,23 +127,28 @@ func (p *program) serveHTTP(ctx context.Context, s *server.Server, flags mcpFlag
 		return err
 	}
 	defer func() { _ = ln.Close() }() // where the server has not done so
-	verify, err := p.bearerToken(filepath.Join(home, "mcp-token"))
+	if addr, ok := ln.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() && cert == nil && !flags.behindProxy {
+		return &usageError{fmt.Errorf("--http %s: tokens would go over the network in the clear: give --tls-cert and --tls-key, "+
+			"listen on 127.0.0.1, or say --behind-proxy where only a proxy with TLS can reach the address", flags.http)}
+	}
+	tokens, err := p.serverTokens(ctx)
 	if err != nil {
 		return err
 	}
-	handler, err := s.Handler(server.HTTPConfig{
-		Verify:         verify,
-		AllowedHosts:   flags.allowHosts,
-		AllowedOrigins: flags.allowOrigins,
-	})
+	config := server.HTTPConfig{
+		Verify: tokens.verify, Good: tokens.good,
+		AllowedHosts: flags.allowHosts, AllowedOrigins: flags.allowOrigins,
+	}
+	scheme := "http"
+	if cert != nil {
+		scheme, config.HostAllowed = "https", cert.names
+	}
+	handler, err := s.Handler(config)
 	if err != nil {
 		return err
 	}
-	if addr, ok := ln.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
-		p.logger().WarnContext(ctx, "serving plain http beyond this machine: put a proxy with TLS before it", "address", addr.String())
-	}
-	fmt.Fprintf(p.stderr, "enlist mcp: listening on http://%s/mcp (streamable HTTP) and http://%s/sse (SSE)\n", ln.Addr(), ln.Addr())
-	return p.serveUntil(ctx, ln, s, handler)
+	fmt.Fprintf(p.stderr, "enlist mcp: listening on %[1]s://%[2]s/mcp (streamable HTTP) and %[1]s://%[2]s/sse (SSE)\n", scheme, ln.Addr())
+	return p.serveUntil(ctx, ln, s, handler, cert)
 }
 
 // The times for requests under way once the server was told to stop: for the
@@ -142,7 +159,7 @@ const (
 )
 
 // serveUntil serves until ctx ends, and lets the calls under way be answered.
-func (p *program) serveUntil(ctx context.Context, ln net.Listener, s *server.Server, handler http.Handler) error {
+func (p *program) serveUntil(ctx context.Context, ln net.Listener, s *server.Server, handler http.Handler, cert *certificate) error {
 	after := context.WithoutCancel(ctx)
 	hs := &http.Server{
 		Handler:           handler,
@@ -152,7 +169,12 @@ func (p *program) serveUntil(ctx context.Context, ln net.Listener, s *server.Ser
 		BaseContext:       func(net.Listener) context.Context { return after },
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- hs.Serve(ln) }()
+	serve := hs.Serve
+	if cert != nil {
+		hs.TLSConfig = cert.config()
+		serve = func(ln net.Listener) error { return hs.ServeTLS(ln, "", "") }
+	}
+	go func() { failed <- serve(ln) }()
 	var err error
 	select {
 	case err = <-failed:

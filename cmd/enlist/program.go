@@ -125,6 +125,7 @@ the keys out of the model's sight.
 		p.revokeCommand(),
 		p.rotateCommand(),
 		p.showCommand(),
+		p.tokenCommand(),
 		p.versionCommand(),
 		p.walletCommand(),
 	)

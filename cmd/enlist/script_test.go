@@ -111,9 +111,11 @@ func TestScripts(t *testing.T) {
 		Setup:               setUp,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": start,
-			"stop":  stopCommand,
-			"token": token,
+			"certificate": certificateCommand,
+			"greet":       greet,
+			"start":       start,
+			"stop":        stopCommand,
+			"token":       token,
 		},
 		UpdateScripts: os.Getenv("ENLIST_UPDATE_SCRIPTS") != "",
 	})
@@ -194,7 +196,7 @@ func (p *process) stop() error {
 	return p.cmd.Wait()
 }
 
-var listening = regexp.MustCompile(`listening on (http://[0-9.:]+)`)
+var listening = regexp.MustCompile(`listening on (https?://[0-9.:]+)`)
 
 // start runs `enlist ARGS` in the background until the script ends. It waits
 // for the line that says where the server listens and sets NAME_URL to it; what
