@@ -112,7 +112,7 @@ func (g *page) step(title string, left, right []string, lines int) {
 
 // side prints one side of a step on the whole page.
 func (g *page) side(title string, text []string, lines int) {
-	fmt.Fprintln(g.s.out, g.quiet(title))
+	g.say(styleQuiet, title)
 	fmt.Fprintln(g.s.out, g.quiet(strings.Repeat("─", g.width)))
 	for _, line := range cut(wrapAll(text, g.width), lines) {
 		fmt.Fprintln(g.s.out, g.lit(line))

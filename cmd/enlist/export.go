@@ -56,10 +56,12 @@ dead on both.`,
 					return err
 				}
 				n := 0
+				waited := p.waits().wait("encrypting")
 				err = writeWhole(args[0], force, func(f *os.File) error {
 					n, err = c.Lifecycle.Export(ctx, f, passphrase, keys...)
 					return err
 				})
+				waited()
 				if err != nil {
 					return err
 				}
@@ -102,7 +104,9 @@ file that --passphrase-file or ENLIST_EXPORT_PASSPHRASE_FILE names.`,
 				if err != nil {
 					return err
 				}
+				waited := p.waits().wait("decrypting")
 				done, err := c.Lifecycle.Import(ctx, f, passphrase, replace)
+				waited()
 				return p.printImported(c, done, asJSON, err)
 			})
 		}),

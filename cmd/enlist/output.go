@@ -96,7 +96,7 @@ func failed(err error) failure {
 		f.Code, f.Status = service.Code, service.Status
 	case errors.As(err, &resolve):
 		f.Code = tools.CodeNoCredential
-		if len(resolve.Candidates) > 1 {
+		if resolve.Handle == "" && len(resolve.Candidates) > 1 {
 			f.Code = tools.CodeWhichCredential
 		}
 		f.NextStep = "enlist list prints the handles"

@@ -58,7 +58,9 @@ What a wallet signs names no service, so a wallet is used at one of them only;
 				}
 			}
 			return p.withClient(cmd, func(ctx context.Context, c *client) error {
+				waited := p.waits().wait("opening the wallet")
 				w, err := c.Lumina.ImportWallet(ctx, in)
+				waited()
 				if err != nil {
 					return err
 				}
