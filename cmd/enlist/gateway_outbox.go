@@ -68,7 +68,11 @@ func (s *screen) outbox(list []embeddedgateway.Mail, asJSON bool) error {
 		if i > 0 {
 			fmt.Fprintln(out, "\n"+strings.Repeat("-", s.rule(72)))
 		}
-		fmt.Fprintf(out, "Letter:   %s, of %s, tries so far: %d\n", m.Name, s.when(&m.Created), m.Tries)
+		written := "of " + s.when(&m.Created)
+		if s.person {
+			written = "written " + s.when(&m.Created)
+		}
+		fmt.Fprintf(out, "Letter:   %s, %s, tries so far: %d\n", m.Name, written, m.Tries)
 		fmt.Fprintf(out, "Expires:  %s\nTo:       %s\nSubject:  %s\n\n", s.when(&m.Expires), plain(m.To), s.paint(styleTitle, plain(m.Subject)))
 		if _, err := fmt.Fprintln(out, plain(strings.TrimRight(m.Text, "\n"))); err != nil {
 			return err

@@ -51,6 +51,7 @@ func (p *program) openClient() (*client, error) {
 		Env:       p.env,
 		Origins:   origins,
 		Transport: waitedTransport{e, p.waits()},
+		Sleep:     p.pause,
 		Now:       p.now,
 		Logger:    p.logger(),
 		Version:   version(),

@@ -144,7 +144,8 @@ func (p *program) printFailure(cmd *cobra.Command, args []string, err error, usa
 			return
 		}
 	}
-	fmt.Fprintf(p.stderr, "enlist: %s\n", plain(err.Error()))
+	said := screen{colour: p.coloured(p.stderr)}
+	fmt.Fprintf(p.stderr, "%s %s\n", said.paint(styleBad, "enlist:"), plain(err.Error()))
 	if usage {
 		fmt.Fprintln(p.stderr, "Run 'enlist --help' for the commands, 'enlist COMMAND --help' for one.")
 	}

@@ -200,7 +200,8 @@ func (l *list) print() error {
 // has several lines.
 func (s *screen) hang(begin string, columns int, value field) error {
 	width := 0
-	if s.width > 0 {
+	// One word is an address or an id, which somebody may want to copy whole.
+	if s.width > 0 && strings.Contains(value.text, " ") {
 		width = max(s.width-columns, minFlexible)
 	}
 	for i, line := range fold(value.text, width) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/enlist-mcp/enlist/credstore"
 )
@@ -19,6 +20,19 @@ func (p *program) waits() *spinner {
 		}
 	}
 	return p.spins
+}
+
+// pause waits before a request is tried again, or less long when ctx ends.
+func (p *program) pause(ctx context.Context, d time.Duration) error {
+	defer p.waits().wait("waiting to try again")()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // waitedStore is a store that a person may have to wait for.
