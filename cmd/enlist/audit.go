@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,11 +59,13 @@ it says what became of that; unknown: the service may have done it.`, gateway.Au
 				if flags.json {
 					return auditLines(p.stdout, c, events)
 				}
-				return p.auditTable(c, events)
+				return p.screen().audit(c, events)
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON, one line an entry")
+	jsonFlag(cmd, &flags.json, `one object a line, the oldest first: time, client, version, action,
+protocol, origin, agent, kind, label, method, path, status, outcome, code,
+credential (its handle). What an entry has nothing of is left out.`)
 	cmd.Flags().StringVar(&flags.since, "since", "", "from this `time` on: 90m, 24h, 7d, 2026-11-01, or with a time of day")
 	cmd.Flags().StringVar(&flags.credential, "credential", "", "of this `handle` only; it may be forgotten already")
 	cmd.Flags().StringVar(&flags.action, "action", "", "of this action only, such as register or reveal")
@@ -125,7 +127,8 @@ func eventHandle(c *client, e gateway.Event) string {
 }
 
 func auditLines(out io.Writer, c *client, events []gateway.Event) error {
-	enc := json.NewEncoder(out)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
 	for _, e := range events {
 		line := struct {
@@ -136,25 +139,36 @@ func auditLines(out io.Writer, c *client, events []gateway.Event) error {
 			return err
 		}
 	}
-	return nil
+	_, err := out.Write(escaped(text.Bytes()))
+	return err
 }
 
-func (p *program) auditTable(c *client, events []gateway.Event) error {
+func (s *screen) audit(c *client, events []gateway.Event) error {
 	if len(events) == 0 {
-		fmt.Fprintln(p.stdout, "The audit trail has nothing, or nothing of what was asked for.")
+		s.say("The audit trail has nothing, or nothing of what was asked for.")
 		return nil
 	}
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TIME\tWHO\tACTION\tCREDENTIAL\tOUTCOME")
+	t := titled("TIME", "WHO…", "ACTION", "CREDENTIAL…", "OUTCOME…")
 	for _, e := range events {
 		credential := eventHandle(c, e)
 		if credential != "" && !c.Lifecycle.HasHandle(e.Key()) {
 			credential += " (" + e.Kind + ")"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format(time.RFC3339),
-			cell(auditWho(e)), e.Action, cell(credential), cell(auditOutcome(e)))
+		t.row(s.when(&e.Time), auditWho(e), e.Action, credential, field{auditOutcome(e), outcomeLook(e.Outcome)})
 	}
-	return w.Flush()
+	return s.print(t)
+}
+
+func outcomeLook(outcome string) style {
+	switch outcome {
+	case gateway.OutcomeDone:
+		return styleGood
+	case gateway.OutcomeFailed, gateway.OutcomeRefused:
+		return styleBad
+	case gateway.OutcomeUnknown:
+		return styleWarning
+	}
+	return stylePending
 }
 
 // auditWho returns who did it: first what Enlist knows, then what the client says.
@@ -179,14 +193,4 @@ func auditOutcome(e gateway.Event) string {
 		}
 	}
 	return said
-}
-
-// cell is a text as it can stand in a table: without what a terminal would obey,
-// on one line.
-func cell(text string) string {
-	text = strings.Join(strings.Fields(plain(text)), " ")
-	if text == "" {
-		return "-"
-	}
-	return text
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
 )
 
-// patience is how long a test waits for what should come at once.
-const patience = 20 * time.Second
+// comesAtOnce is how long a test waits for what should come at once.
+const comesAtOnce = 20 * time.Second
 
 // clientCases are the ways in which a client speaks to Enlist: each transport,
 // in every revision of the protocol that has it.
@@ -322,7 +322,7 @@ func (g *goClient) registers() {
 // waits has a slow request reported, and gives up on another.
 func (g *goClient) waits() {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(g.t.Context(), comesAtOnce)
 	defer cancel()
 	slow := map[string]any{"credential": "lithtrix/scout", "method": "GET", "path": "/slow"}
 	released := make(chan error, 1)

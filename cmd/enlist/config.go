@@ -25,12 +25,14 @@ type globalFlags struct {
 	store    string
 	embedded bool
 	verbose  bool
+	colour   colourFlag
 }
 
 func (f *globalFlags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.home, "home", "", "data `folder` (ENLIST_HOME; default: the platform's folder for user data)")
 	set.StringVar(&f.store, "store", "", "where secrets are kept: auto, keyring, file or memory (ENLIST_STORE; default: auto)")
 	set.BoolVar(&f.embedded, "embedded", false, "talk to a gateway inside this process, and to nothing else")
+	set.Var(&f.colour, "color", "colours: auto, always or never (NO_COLOR, CLICOLOR, CLICOLOR_FORCE)")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "log more, to standard error")
 }
 
@@ -182,7 +184,7 @@ func (p *program) logger() *slog.Logger {
 	if p.flags.verbose {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(p.waits().above(p.stderr), &slog.HandlerOptions{Level: level}))
 }
 
 func first(values ...string) string {

@@ -24,7 +24,8 @@ import (
 )
 
 func (p *program) demoCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "A tour, offline, in a few seconds",
 		Long: `A tour of all five protocols, offline, in a few seconds: a real MCP client talks
@@ -39,20 +40,36 @@ folder. It does not touch yours and leaves nothing behind.`,
 			if err := p.flags.refuseClient(); err != nil {
 				return &usageError{err}
 			}
-			return p.demo(cmd.Context())
+			return p.demo(cmd.Context(), asJSON)
 		}),
 	}
+	jsonFlag(cmd, &asJSON, `an object, and no tour: protocols, tool_calls, bytes_received (by the
+model), secrets_issued, secrets_found (among those bytes; more than 0 is a failure).`)
+	return cmd
+}
+
+// toured is what came of the demo.
+type toured struct {
+	Protocols     int `json:"protocols"`
+	ToolCalls     int `json:"tool_calls"`
+	BytesReceived int `json:"bytes_received"`
+	SecretsIssued int `json:"secrets_issued"`
+	SecretsFound  int `json:"secrets_found"`
 }
 
 // demo sets the stage, runs the tour and clears the stage.
-func (p *program) demo(ctx context.Context) (err error) {
+func (p *program) demo(ctx context.Context, asJSON bool) (err error) {
 	dir, err := os.MkdirTemp("", "enlist-demo-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	d := &demo{page: newPage(p.stdout, p.columns()), wire: &wiretap{next: gateway.NewTransport(nil)}}
+	s := p.screen()
+	if asJSON {
+		s.out = io.Discard
+	}
+	d := &demo{page: newPage(s, p.columns()), wait: p.waits().wait, wire: &wiretap{next: gateway.NewTransport(nil)}}
 	stop, err := d.serve(ctx, p, dir)
 	if err != nil {
 		return err
@@ -63,7 +80,17 @@ func (p *program) demo(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, hangUp()) }()
-	return d.tour(ctx)
+	if err := d.tour(ctx); err != nil {
+		return err
+	}
+	err = d.clean()
+	if asJSON {
+		if err != nil {
+			err = &runError{err: err, reported: true} // the numbers say it
+		}
+		err = errors.Join(err, printJSON(p.stdout, d.toured))
+	}
+	return err
 }
 
 // serve runs a gateway on a free loopback port.
@@ -101,6 +128,7 @@ func noEnvironment(string) string { return "" }
 // demo is the tour and what it looks at while it goes.
 type demo struct {
 	page    *page
+	wait    func(what string) (done func())
 	wire    *wiretap
 	model   byteCounter // everything that the server said to the model
 	gateway *embeddedgateway.Gateway
@@ -109,6 +137,8 @@ type demo struct {
 
 	mu    sync.Mutex
 	asked []string // what the person was asked
+
+	toured toured
 }
 
 // connect starts the MCP server on a pair of pipes and connects a client, just
@@ -183,7 +213,10 @@ func (d *demo) call(ctx context.Context, s step) (map[string]any, error) {
 	if s.arguments == nil {
 		request.Params.Arguments = map[string]any{}
 	}
+	done := d.wait("waiting for " + s.tool)
 	result, err := d.caller.CallTool(ctx, request)
+	done()
+	d.toured.ToolCalls++
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.tool, err)
 	}
@@ -200,7 +233,7 @@ func (d *demo) call(ctx context.Context, s step) (map[string]any, error) {
 }
 
 // verdict looks for every secret of the tour in everything the model received.
-func (d *demo) verdict() error {
+func (d *demo) verdict() {
 	secrets := d.wire.secrets()
 	found := 0
 	for _, s := range secrets {
@@ -208,9 +241,15 @@ func (d *demo) verdict() error {
 			found++
 		}
 	}
+	d.toured.BytesReceived, d.toured.SecretsIssued, d.toured.SecretsFound = d.model.len(), len(secrets), found
 	d.page.verdict(len(secrets), d.model.len(), found)
-	if found > 0 || len(secrets) == 0 {
-		return fmt.Errorf("%d of %d secrets reached the model", found, len(secrets))
+}
+
+// clean returns an error if a secret has reached the model, or if none was there
+// to be looked for.
+func (d *demo) clean() error {
+	if d.toured.SecretsFound > 0 || d.toured.SecretsIssued == 0 {
+		return fmt.Errorf("%d of %d secrets reached the model", d.toured.SecretsFound, d.toured.SecretsIssued)
 	}
 	return nil
 }

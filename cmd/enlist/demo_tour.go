@@ -37,12 +37,14 @@ func (d *demo) tour(ctx context.Context) error {
 		if err := chapter.tell(ctx); err != nil {
 			return err
 		}
+		d.toured.Protocols++
 	}
 	d.page.chapter("All five", "what is left when the agent comes back tomorrow")
 	if err := d.steps(ctx, step{title: "What the agent knows of its accounts", tool: "list_credentials"}); err != nil {
 		return err
 	}
-	return d.verdict()
+	d.verdict()
+	return nil
 }
 
 // steps makes tool calls one after the other.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
+	"github.com/clipperhouse/displaywidth"
 	"github.com/spf13/cobra"
 
 	"github.com/enlist-mcp/enlist/gateway"
@@ -17,6 +17,8 @@ const (
 	levelOK      = "ok"
 	levelNote    = "note"    // worth knowing; nothing need be done
 	levelProblem = "problem" // needs a hand
+	// levelRepaired is what stands before what --repair did.
+	levelRepaired = "repaired"
 )
 
 // finding is one thing that the doctor has looked at.
@@ -76,7 +78,8 @@ The exit code is 0 when all is well, and 1 when something needs a hand.`,
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, `an object: well, repaired (what --repair did), and findings, an array of
+objects: level (ok, note or problem), area, subject, text, remedy, repairable.`)
 	cmd.Flags().BoolVar(&repair, "repair", false, "do what is safe, and ask about the rest")
 	cmd.Flags().BoolVar(&offline, "offline", false, "make no request")
 	return cmd
@@ -101,11 +104,11 @@ func (p *program) doctor(ctx context.Context, c *client, asJSON, repair, offline
 	for _, f := range d.found {
 		all.Well = all.Well && f.Level != levelProblem
 	}
-	show := printDiagnosis
+	show := p.screen().diagnosis
 	if asJSON {
-		show = func(out io.Writer, all diagnosis) error { return printJSON(out, all) }
+		show = func(all diagnosis) error { return printJSON(p.stdout, all) }
 	}
-	if err := show(p.stdout, all); err != nil || all.Well {
+	if err := show(all); err != nil || all.Well {
 		return err
 	}
 	return &runError{err: errors.New("something needs a hand"), reported: true}
@@ -122,9 +125,11 @@ func (d *doctor) examine(ctx context.Context, services bool) {
 	}
 }
 
-func printDiagnosis(out io.Writer, all diagnosis) error {
+func (s *screen) diagnosis(all diagnosis) error {
 	for _, done := range all.Repaired {
-		fmt.Fprintln(out, "repaired  "+plain(done))
+		if err := s.found(field{levelRepaired, styleGood}, "✓", done); err != nil {
+			return err
+		}
 	}
 	problems, repairable := 0, 0
 	for _, f := range all.Findings {
@@ -134,24 +139,50 @@ func printDiagnosis(out io.Writer, all diagnosis) error {
 		if f.Repairable {
 			repairable++
 		}
-		what := f.Area
-		if f.Subject != "" {
-			what += " " + cell(f.Subject)
-		}
-		fmt.Fprintf(out, "%-8s  %s: %s\n", f.Level, what, plain(f.Text))
-		if f.Remedy != "" {
-			fmt.Fprintf(out, "          → %s\n", plain(f.Remedy))
+		if err := s.finding(f); err != nil {
+			return err
 		}
 	}
 	switch {
 	case problems == 0:
-		fmt.Fprintln(out, "\nAll is well.")
+		fmt.Fprintln(s.out, "\n"+s.paint(styleGood, "All is well."))
 	case repairable == 0:
-		fmt.Fprintf(out, "\n%s.\n", counted(problems, "problem"))
+		fmt.Fprintf(s.out, "\n%s.\n", s.paint(styleBad, counted(problems, "problem")))
 	default:
-		fmt.Fprintf(out, "\n%s, of which 'enlist doctor --repair' mends %d.\n", counted(problems, "problem"), repairable)
+		fmt.Fprintf(s.out, "\n%s, of which 'enlist doctor --repair' mends %d.\n", s.paint(styleBad, counted(problems, "problem")), repairable)
 	}
 	return nil
+}
+
+// finding prints a finding and, below it, what to do.
+func (s *screen) finding(f finding) error {
+	what := f.Area
+	if f.Subject != "" {
+		what += " " + cell(f.Subject)
+	}
+	level, sign := field{f.Level, styleQuiet}, "·"
+	switch f.Level {
+	case levelOK:
+		level.look, sign = styleGood, "✓"
+	case levelProblem:
+		level.look, sign = styleBad, "✗"
+	}
+	if err := s.found(level, sign, what+": "+f.Text); err != nil || f.Remedy == "" {
+		return err
+	}
+	begin := strings.Repeat(" ", displaywidth.String(s.signed(sign, field{}).text)+levelWidth+len(columnGap)) + "→ "
+	return s.hang(begin, displaywidth.String(begin), field{text: plain(f.Remedy)})
+}
+
+// levelWidth is how wide the longest level is.
+const levelWidth = len(levelRepaired)
+
+// found prints one line of a diagnosis behind its level.
+func (s *screen) found(level field, sign, text string) error {
+	word := s.signed(sign, level).text
+	columns := displaywidth.String(s.signed(sign, field{}).text) + levelWidth
+	begin := s.paint(level.look, word) + strings.Repeat(" ", columns-displaywidth.String(word)) + columnGap
+	return s.hang(begin, columns+len(columnGap), field{text: plain(text)})
 }
 
 // repair does what is safe of what was found, and asks about the rest.

@@ -18,7 +18,9 @@ func (d *doctor) examineStore(ctx context.Context) {
 		d.add(levelNote, "store", "", "credentials are in memory and end with each process (ENLIST_STORE=memory)", "")
 		return
 	}
+	done := d.p.waits().wait("looking at the credential store and the keyring")
 	r, err := inspector.Inspect(ctx)
+	done()
 	if err != nil {
 		d.add(levelProblem, "store", r.Home, err.Error(), "try again")
 		return
@@ -140,7 +142,9 @@ func (d *doctor) repairStore(ctx context.Context) ([]string, error) {
 	if !ok {
 		return nil, nil
 	}
+	waited := d.p.waits().wait("mending the credential store")
 	r, err := inspector.Repair(ctx)
+	waited()
 	var done []string
 	if r.Index != "" {
 		done = append(done, "the damaged index is at "+r.Index+" now")

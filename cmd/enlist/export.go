@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -26,7 +25,7 @@ const (
 
 func (p *program) exportCommand() *cobra.Command {
 	var passphraseFile string
-	var force bool
+	var force, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "export FILE [CREDENTIAL...]",
 		Short: "Write the credentials into one encrypted file, to take them to another machine",
@@ -57,18 +56,24 @@ dead on both.`,
 					return err
 				}
 				n := 0
+				waited := p.waits().wait("encrypting")
 				err = writeWhole(args[0], force, func(f *os.File) error {
 					n, err = c.Lifecycle.Export(ctx, f, passphrase, keys...)
 					return err
 				})
+				waited()
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(p.stdout, "Wrote %s into %s. With the passphrase, enlist import reads it on another machine.\n", counted(n, "secret"), args[0])
+				if asJSON {
+					return printJSON(p.stdout, map[string]any{"file": args[0], "secrets": n})
+				}
+				p.screen().say(fmt.Sprintf("Wrote %s into %s. With the passphrase, enlist import reads it on another machine.", counted(n, "secret"), plain(args[0])))
 				return nil
 			})
 		}),
 	}
+	jsonFlag(cmd, &asJSON, "an object: file, secrets (how many).")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "read the passphrase from the first line of `FILE` ("+archivePassphraseVariable+")")
 	cmd.Flags().BoolVar(&force, "force", false, "replace FILE if there is one")
 	return cmd
@@ -99,14 +104,18 @@ file that --passphrase-file or ENLIST_EXPORT_PASSPHRASE_FILE names.`,
 				if err != nil {
 					return err
 				}
+				waited := p.waits().wait("decrypting")
 				done, err := c.Lifecycle.Import(ctx, f, passphrase, replace)
-				return errors.Join(err, p.printImported(c, done, asJSON))
+				waited()
+				return p.printImported(c, done, asJSON, err)
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "read the passphrase from the first line of `FILE` ("+archivePassphraseVariable+")")
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace what is stored and differs")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, `an array of objects, one a secret: credential (its handle), kind,
+outcome (added, replaced, same or kept). If it fails in the middle: an object with
+error, and with that array as imported.`)
 	return cmd
 }
 
@@ -212,36 +221,52 @@ func writeWhole(path string, force bool, write func(*os.File) error) error {
 	return err
 }
 
-// printImported says what came of each credential.
-func (p *program) printImported(c *client, done []credstore.Imported, asJSON bool) error {
-	type line struct {
-		Credential string            `json:"credential"`
-		Kind       credstore.Kind    `json:"kind"`
-		Outcome    credstore.Outcome `json:"outcome"`
-	}
-	lines, count := []line{}, map[credstore.Outcome]int{}
+// imported is what came of one secret of a file.
+type imported struct {
+	Credential string            `json:"credential"`
+	Kind       credstore.Kind    `json:"kind"`
+	Outcome    credstore.Outcome `json:"outcome"`
+}
+
+// printImported says what came of each credential, and what ended the import
+// before its end, if that is so.
+func (p *program) printImported(c *client, done []credstore.Imported, asJSON bool, why error) error {
+	lines, count := []imported{}, map[credstore.Outcome]int{}
 	for _, i := range done {
-		lines = append(lines, line{c.Lifecycle.Handle(i.Key), i.Key.Kind, i.Outcome})
+		lines = append(lines, imported{c.Lifecycle.Handle(i.Key), i.Key.Kind, i.Outcome})
 		count[i.Outcome]++
 	}
-	if asJSON {
+	switch {
+	case asJSON && why != nil && len(lines) > 0:
+		err := printJSON(p.stdout, map[string]any{"error": failed(why), "imported": lines})
+		return errors.Join(&runError{err: why, reported: true}, err)
+	case asJSON && why == nil:
 		return printJSON(p.stdout, lines)
+	case asJSON || len(lines) == 0:
+		return why
 	}
-	if len(lines) == 0 {
-		return nil
-	}
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "CREDENTIAL\tSECRET\tOUTCOME")
+	s := p.screen()
+	t := titled("CREDENTIAL", "SECRET", "OUTCOME")
 	for _, l := range lines {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", cell(l.Credential), cell(string(l.Kind)), l.Outcome)
+		t.row(l.Credential, l.Kind, field{string(l.Outcome), importedLook(l.Outcome)})
 	}
-	if err := w.Flush(); err != nil {
-		return err
+	if err := s.print(t); err != nil {
+		return errors.Join(why, err)
 	}
-	fmt.Fprintf(p.stdout, "\n%d added, %d replaced, %d the same already.\n",
-		count[credstore.OutcomeAdded], count[credstore.OutcomeReplaced], count[credstore.OutcomeSame])
+	s.say(fmt.Sprintf("\n%d added, %d replaced, %d the same already.",
+		count[credstore.OutcomeAdded], count[credstore.OutcomeReplaced], count[credstore.OutcomeSame]))
 	if n := count[credstore.OutcomeKept]; n > 0 {
-		fmt.Fprintf(p.stdout, "%d differ from what is stored here, which was kept: --replace takes the file's instead.\n", n)
+		s.say(fmt.Sprintf("%d differ from what is stored here, which was kept: --replace takes the file's instead.", n))
 	}
-	return nil
+	return why
+}
+
+func importedLook(o credstore.Outcome) style {
+	switch o {
+	case credstore.OutcomeAdded, credstore.OutcomeReplaced:
+		return styleGood
+	case credstore.OutcomeKept:
+		return styleWarning
+	}
+	return styleQuiet
 }

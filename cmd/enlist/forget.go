@@ -21,6 +21,8 @@ type forgotten struct {
 	MayStillWork   bool   `json:"may_still_work"`
 	WhatHappened   string `json:"what_happened"`
 	NextStep       string `json:"next_step,omitempty"`
+	// Error is why nothing was deleted.
+	Error *failure `json:"error,omitempty"`
 }
 
 func (p *program) forgetCommand() *cobra.Command {
@@ -40,6 +42,11 @@ told: there it lives until it expires, if it does.`,
 			}
 			done, err := forget(ctx, c, info)
 			if asJSON {
+				if err != nil {
+					why := failed(err)
+					why.WhatHappened, why.NextStep = done.WhatHappened, done.NextStep
+					done.Error = &why
+				}
 				if printed := printJSON(p.stdout, done); printed != nil || err == nil {
 					return printed
 				}
@@ -48,10 +55,11 @@ told: there it lives until it expires, if it does.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(p.stdout, done.WhatHappened)
+			p.screen().say(done.WhatHappened)
 			return nil
 		})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, `an object: credential (its handle), deleted, ended_at_service,
+may_still_work, what_happened, next_step, and error where it failed.`)
 	cmd.Flags().BoolVar(&localOnly, "local-only", false, "delete it here without telling the service, which accepts it until it expires")
 	return cmd
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,21 +51,22 @@ func (p *program) gatewayKeysListCommand(database *string) *cobra.Command {
 				if asJSON {
 					return printJSON(p.stdout, keys)
 				}
-				w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "KEY\tMADE\tRETIRES")
+				s := p.screen()
+				t := titled("KEY", "MADE", "RETIRES")
 				for _, k := range keys {
-					fmt.Fprintf(w, "%s\t%s\t%s\n", k.KeyID, k.MadeAt.Format(time.RFC3339), expiry(k.RetiresAt))
+					t.row(k.KeyID, s.when(&k.MadeAt), s.when(k.RetiresAt))
 				}
-				return w.Flush()
+				return s.print(t)
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "an array of objects, one a key: kid, made_at, retires_at (absent: never).")
 	return cmd
 }
 
 func (p *program) gatewayKeysRotateCommand(database *string) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Sign tokens with a new key from now on",
 		Long: `Sign tokens with a new key from now on, in every gateway over the database,
@@ -79,9 +79,14 @@ so long the keys before it are published.`,
 				if err != nil {
 					return err
 				}
+				if asJSON {
+					return printJSON(p.stdout, map[string]string{"kid": kid})
+				}
 				fmt.Fprintf(p.stdout, "Tokens are signed with %s from now on. Those that are out stay good until they expire.\n", kid)
 				return nil
 			})
 		}),
 	}
+	jsonFlag(cmd, &asJSON, "an object: kid.")
+	return cmd
 }

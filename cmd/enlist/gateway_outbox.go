@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -45,15 +43,16 @@ is a command for a person at a terminal; no tool of an agent does this.`,
 				if err != nil && len(list) == 0 {
 					return err
 				}
-				return errors.Join(printOutbox(p.stdout, list, asJSON), err)
+				return errors.Join(p.screen().outbox(list, asJSON), err)
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "an array of objects, one a letter: letter, to, subject, text, created_at,\nexpires_at, tries.")
 	return cmd
 }
 
-func printOutbox(out io.Writer, list []embeddedgateway.Mail, asJSON bool) error {
+func (s *screen) outbox(list []embeddedgateway.Mail, asJSON bool) error {
+	out := s.out
 	if asJSON {
 		letters := make([]waiting, 0, len(list))
 		for _, m := range list {
@@ -67,24 +66,17 @@ func printOutbox(out io.Writer, list []embeddedgateway.Mail, asJSON bool) error 
 	}
 	for i, m := range list {
 		if i > 0 {
-			fmt.Fprintln(out, "\n"+strings.Repeat("-", 72))
+			fmt.Fprintln(out, "\n"+strings.Repeat("-", s.rule(72)))
 		}
-		fmt.Fprintf(out, "Letter:   %s, of %s, tries so far: %d\n", m.Name, m.Created.Format(time.RFC3339), m.Tries)
-		fmt.Fprintf(out, "Expires:  %s\nTo:       %s\nSubject:  %s\n\n", m.Expires.Format(time.RFC3339), plain(m.To), plain(m.Subject))
+		written := "of " + s.when(&m.Created)
+		if s.person {
+			written = "written " + s.when(&m.Created)
+		}
+		fmt.Fprintf(out, "Letter:   %s, %s, tries so far: %d\n", m.Name, written, m.Tries)
+		fmt.Fprintf(out, "Expires:  %s\nTo:       %s\nSubject:  %s\n\n", s.when(&m.Expires), plain(m.To), s.paint(styleTitle, plain(m.Subject)))
 		if _, err := fmt.Fprintln(out, plain(strings.TrimRight(m.Text, "\n"))); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// plain is a text without anything that a terminal would obey: an address in it
-// was given by a stranger.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
 }

@@ -81,7 +81,7 @@ func TestOutboxIsPrinted(t *testing.T) {
 		{Name: "mnopqrstuvwx", To: "eve\x1b[2J@example.org", Subject: "Code", Text: "123456\n", Created: at, Expires: at.Add(time.Minute)},
 	}
 	var out bytes.Buffer
-	if err := printOutbox(&out, list, false); err != nil {
+	if err := (&screen{out: &out}).outbox(list, false); err != nil {
 		t.Fatal(err)
 	}
 	const want = `Letter:   abcdefghijkl, of 2026-02-06T12:00:00Z, tries so far: 2
@@ -105,7 +105,7 @@ Subject:  Code
 		t.Errorf("got:\n%s\nwant:\n%s", out.String(), want)
 	}
 	out.Reset()
-	if err := printOutbox(&out, list[:1], true); err != nil {
+	if err := (&screen{out: &out}).outbox(list[:1], true); err != nil {
 		t.Fatal(err)
 	}
 	for _, field := range []string{

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,43 +83,39 @@ func (p *program) listCommand() *cobra.Command {
 				if asJSON {
 					return printJSON(p.stdout, credentials)
 				}
-				if len(credentials) == 0 {
-					fmt.Fprintln(p.stdout, "No credentials yet. Register with: enlist call lona_register_agent '{\"agent_id\":\"my-agent\",\"agent_name\":\"My Agent\"}'")
-					return nil
-				}
-				w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "CREDENTIAL\tSTATE\tEXPIRES\tSTORED IN")
-				for _, d := range credentials {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Handle, d.State, expiry(d.ExpiresAt), d.StoredIn)
-				}
-				if err := w.Flush(); err != nil {
-					return err
-				}
-				for _, d := range credentials {
-					if d.Remedy != "" {
-						fmt.Fprintf(p.stdout, "\n%s: %s %s\n", d.Handle, d.Reason, d.Remedy)
-					}
-				}
-				return nil
+				return p.screen().credentials(credentials)
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "an array of objects, one a credential: "+credentialFields)
 	return cmd
 }
 
-func expiry(t *time.Time) string {
-	if t == nil {
-		return "never"
-	}
-	return t.Format(time.RFC3339)
-}
+// credentialFields are the fields of credential, for the help.
+const credentialFields = `handle, protocol, origin, agent,
+kind, label, state (pending, active, expiring, expired, revoked or lost), reason,
+remedy, key_id, created_at, expires_at (absent: never), stored_in, attributes.`
 
-func printJSON(out io.Writer, v any) error {
-	enc := json.NewEncoder(out)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+// credentials prints a table of credentials, and below it what is to be done.
+func (s *screen) credentials(all []credential) error {
+	if len(all) == 0 {
+		s.say("No credentials yet. Register with: enlist call lona_register_agent '{\"agent_id\":\"my-agent\",\"agent_name\":\"My Agent\"}'")
+		return nil
+	}
+	t := titled("CREDENTIAL", "STATE", "EXPIRES", "STORED IN")
+	for _, d := range all {
+		t.row(d.Handle, s.state(d.State), s.when(d.ExpiresAt), d.StoredIn)
+	}
+	if err := s.print(t); err != nil {
+		return err
+	}
+	for _, d := range all {
+		if d.Remedy != "" {
+			fmt.Fprintln(s.out)
+			s.say(cell(d.Handle) + ": " + plain(d.Reason) + " " + plain(d.Remedy))
+		}
+	}
+	return nil
 }
 
 // withClient runs f with the client half open, and closes it.

@@ -45,12 +45,13 @@ func (p *program) openClient() (*client, error) {
 		}
 	}
 	c, err := gateway.New(gateway.Options{
-		Store:     store,
+		Store:     waitedStore{store, p.waits()},
 		Home:      journalHome(options),
 		Policy:    filepath.Join(options.Home, gateway.PolicyFile),
 		Env:       p.env,
 		Origins:   origins,
-		Transport: e,
+		Transport: waitedTransport{e, p.waits()},
+		Sleep:     p.pause,
 		Now:       p.now,
 		Logger:    p.logger(),
 		Version:   version(),

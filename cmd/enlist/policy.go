@@ -3,12 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -23,22 +21,69 @@ func (p *program) policyCommand() *cobra.Command {
 folder. It is written with an editor, by a person; no tool of an agent reads or
 changes it. A change holds at once, also for servers that run.`,
 	}
-	command := func(use, short string, f func(path string) error) {
-		cmd.AddCommand(&cobra.Command{
+	command := func(use, short, fields string, f func(path string, asJSON bool) error) {
+		var asJSON bool
+		sub := &cobra.Command{
 			Use: use, Short: short, Args: cobra.NoArgs,
 			RunE: run(func(*cobra.Command, []string) error {
 				home, err := p.home()
 				if err != nil {
 					return err
 				}
-				return f(filepath.Join(home, gateway.PolicyFile))
+				return f(filepath.Join(home, gateway.PolicyFile), asJSON)
 			}),
-		})
+		}
+		jsonFlag(sub, &asJSON, fields)
+		cmd.AddCommand(sub)
 	}
-	command("show", "Say what holds now, with the file or without one", p.showPolicy)
-	command("check", "Say whether the file is right", p.checkPolicy)
-	command("init", "Write a file that changes nothing yet, with everything it could say as comments", p.beginPolicy)
+	command("show", "Say what holds now, with the file or without one", `an object: path, written (there is a file), rules, an array of objects:
+action, model, script, person, itself, for (absent: everything), and lists, an
+array of objects: name, any, values, for.`, p.showPolicy)
+	command("check", "Say whether the file is right", "an object: path, written (there is a file), right.", p.checkPolicy)
+	command("init", "Write a file that changes nothing yet, with everything it could say as comments", "an object: path, written.", p.beginPolicy)
 	return cmd
+}
+
+// policyFile is what is said of the file.
+type policyFile struct {
+	Path    string `json:"path"`
+	Written bool   `json:"written"`
+	Right   bool   `json:"right,omitempty"`
+}
+
+// policyInForce is what holds.
+type policyInForce struct {
+	policyFile
+	Rules []policyRule `json:"rules"`
+	Lists []policyList `json:"lists"`
+}
+
+type policyRule struct {
+	Action gateway.Action `json:"action"`
+	Model  string         `json:"model"`
+	Script string         `json:"script"`
+	Person string         `json:"person"`
+	Itself string         `json:"itself"`
+	For    string         `json:"for,omitempty"`
+}
+
+type policyList struct {
+	Name   string   `json:"name"`
+	Any    bool     `json:"any"`
+	Values []string `json:"values"`
+	For    string   `json:"for,omitempty"`
+}
+
+// inForce is a policy as it is printed as JSON.
+func inForce(path string, view gateway.PolicyView) policyInForce {
+	p := policyInForce{policyFile{Path: path, Written: view.Written}, []policyRule{}, []policyList{}}
+	for _, r := range view.Rules {
+		p.Rules = append(p.Rules, policyRule{r.Action, r.Model, r.Script, r.Person, r.Itself, r.For})
+	}
+	for _, l := range view.Lists {
+		p.Lists = append(p.Lists, policyList{l.Name, l.Any, append([]string{}, l.Values...), l.For})
+	}
+	return p
 }
 
 // readPolicy reads the policy file, if there is one.
@@ -50,40 +95,45 @@ func (p *program) readPolicy(path string) (gateway.PolicyView, error) {
 	return view, nil
 }
 
-func (p *program) checkPolicy(path string) error {
+func (p *program) checkPolicy(path string, asJSON bool) error {
 	view, err := p.readPolicy(path)
 	switch {
 	case err != nil:
 		return err
+	case asJSON:
+		return printJSON(p.stdout, policyFile{path, view.Written, true})
 	case !view.Written:
-		fmt.Fprintf(p.stdout, "There is no %s; 'enlist policy show' says what holds without one.\n", path)
+		p.screen().say(fmt.Sprintf("There is no %s; 'enlist policy show' says what holds without one.", path))
 	default:
-		fmt.Fprintf(p.stdout, "%s is right.\n", path)
+		p.screen().say(path + " is right.")
 	}
 	return nil
 }
 
-func (p *program) showPolicy(path string) error {
+func (p *program) showPolicy(path string, asJSON bool) error {
 	view, err := p.readPolicy(path)
 	if err != nil {
 		return err
 	}
-	if view.Written {
-		fmt.Fprintf(p.stdout, "%s\n", path)
-	} else {
-		fmt.Fprintf(p.stdout, "There is no %s; 'enlist policy init' writes one. Without it:\n", path)
+	if asJSON {
+		return printJSON(p.stdout, inForce(path, view))
 	}
-	return printPolicy(p.stdout, view)
+	s := p.screen()
+	if view.Written {
+		s.say(path)
+	} else {
+		s.say(fmt.Sprintf("There is no %s; 'enlist policy init' writes one. Without it:", path))
+	}
+	return s.policy(view)
 }
 
-// printPolicy prints what holds, for what and for whom.
-func printPolicy(out io.Writer, view gateway.PolicyView) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nACTION\tAN AGENT\tA SCRIPT\tYOU\tENLIST BY ITSELF\tFOR")
+// policy prints what holds, for what and for whom.
+func (s *screen) policy(view gateway.PolicyView) error {
+	rules := titled("ACTION…", "AN AGENT", "A SCRIPT", "YOU", "ENLIST BY ITSELF", "FOR…")
 	for _, r := range view.Rules {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Action, r.Model, r.Script, r.Person, r.Itself, forWhat(r.For))
+		rules.row(r.Action, ruled(r.Model), ruled(r.Script), ruled(r.Person), ruled(r.Itself), forWhat(r.For))
 	}
-	fmt.Fprintln(w, "\nLIST\tALLOWED\tFOR")
+	lists := titled("LIST", "ALLOWED…", "FOR…")
 	for _, l := range view.Lists {
 		values := strings.Join(l.Values, ", ")
 		switch {
@@ -92,9 +142,26 @@ func printPolicy(out io.Writer, view gateway.PolicyView) error {
 		case values == "":
 			values = "none"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", l.Name, values, forWhat(l.For))
+		lists.row(l.Name, values, forWhat(l.For))
 	}
-	return w.Flush()
+	for _, t := range []*table{rules, lists} {
+		fmt.Fprintln(s.out)
+		if err := s.print(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ruled is a verdict of the policy.
+func ruled(verdict string) field {
+	switch verdict {
+	case "allow":
+		return field{verdict, styleGood}
+	case "deny":
+		return field{verdict, styleBad}
+	}
+	return field{verdict, styleWarning}
 }
 
 func forWhat(of string) string {
@@ -105,7 +172,7 @@ func forWhat(of string) string {
 }
 
 // beginPolicy writes the file, unless there is one.
-func (p *program) beginPolicy(path string) error {
+func (p *program) beginPolicy(path string, asJSON bool) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -120,6 +187,9 @@ func (p *program) beginPolicy(path string) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	fmt.Fprintf(p.stdout, "Written: %s. It changes nothing until you take the # from a line.\n", path)
+	if asJSON {
+		return printJSON(p.stdout, policyFile{Path: path, Written: true})
+	}
+	p.screen().say(fmt.Sprintf("Written: %s. It changes nothing until you take the # from a line.", path))
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -33,7 +32,8 @@ type program struct {
 	wrapGateway func(http.Handler) http.Handler
 
 	flags  globalFlags
-	serves bool // the command is a server; its log says what it does
+	spins  *spinner // see waits
+	serves bool     // the command is a server; its log says what it does
 }
 
 // run executes the command line and returns the exit code.
@@ -41,23 +41,23 @@ func (p *program) run(ctx context.Context, args []string) int {
 	// What libraries write here is nobody's message, and can quote what a service
 	// sent: net/http does so with what comes behind an answer.
 	log.SetOutput(io.Discard)
-	root := p.root(args)
+	root := p.root(args...)
 	root.SetArgs(args)
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	err := root.ExecuteContext(ctx)
-	var failed *runError
+	cmd, err := root.ExecuteContextC(ctx)
+	var broken *runError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &failed):
-		if !failed.reported {
-			fmt.Fprintf(p.stderr, "enlist: %v\n", failed.err)
+	case errors.As(err, &broken):
+		if !broken.reported {
+			p.printFailure(cmd, args, broken.err, false)
 		}
-		return cmp.Or(failed.code, exitFailure)
+		return cmp.Or(broken.code, exitFailure)
 	}
-	fmt.Fprintf(p.stderr, "enlist: %v\nRun 'enlist --help' for the commands, 'enlist COMMAND --help' for one.\n", err)
+	p.printFailure(cmd, args, err, true)
 	return exitUsage
 }
 
@@ -88,7 +88,7 @@ func run(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, [
 	}
 }
 
-func (p *program) root(args []string) *cobra.Command {
+func (p *program) root(args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "enlist",
 		Short: "Accounts for AI agents, keys out of the model's sight",
@@ -97,7 +97,12 @@ the keys out of the model's sight.
 
   enlist demo       a tour, offline, in a few seconds
   enlist mcp        the MCP server for Claude, Cursor, VS Code and others
-  enlist gateway    the registration gateway, for those who run a service`,
+  enlist gateway    the registration gateway, for those who run a service
+
+Exit codes: 0 done, 1 failed, 2 a mistake in the command line. A command with
+--json that fails prints {"error": {"code", "what_happened", "next_step"}} on
+standard output. Only a terminal gets colours, times such as "in 12 days", and
+lines that are broken to fit: what a script reads is the same everywhere.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},

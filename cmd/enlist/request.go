@@ -55,7 +55,8 @@ CREDENTIAL is a handle as 'enlist list' prints it, such as lona/my-agent.`,
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "add a `'Name: value'` header")
 	cmd.Flags().StringArrayVarP(&query, "query", "q", nil, "add a `name=value` to the query")
 	cmd.Flags().StringVarP(&data, "data", "d", "", "send this `body`; - reads standard input")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print status, headers and body as JSON")
+	jsonFlag(cmd, &asJSON, `an object, whatever the status: status, headers, body (JSON as it came,
+else a string), truncated, binary, file (where a long body lies).`)
 	return cmd
 }
 
@@ -84,6 +85,9 @@ func (p *program) request(ctx context.Context, c *client, handle string, r gatew
 		if f := answer.File; f != nil {
 			fmt.Fprintf(p.stderr, "enlist: %s has %d bytes of it\n", f.Path, f.Size)
 		}
+	}
+	if err == nil && answer.Status >= 400 && asJSON {
+		return &runError{err: fmt.Errorf("HTTP %d", answer.Status), reported: true} // the JSON has the status
 	}
 	if err == nil && answer.Status >= 400 {
 		return fmt.Errorf("%s answered HTTP %d", info.Origin, answer.Status)

@@ -67,23 +67,31 @@ func (p *program) rotateCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(p.stdout, d)
 			}
-			fmt.Fprintf(p.stdout, "Rotated %s. The new one is stored in the %s and expires %s. The old one is refused from now on.\n",
-				d.Handle, d.StoredIn, expiry(d.ExpiresAt))
+			s := p.screen()
+			s.say(fmt.Sprintf("Rotated %s. The new one is stored in the %s and expires %s. The old one is refused from now on.",
+				d.Handle, d.StoredIn, s.when(d.ExpiresAt)))
 			return nil
 		})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "the new credential, an object: "+credentialFields)
 	cmd.Flags().BoolVar(&inPlace, "revoke-first", false, "end the old one before there is a new one, where the service has no place for both")
 	return cmd
 }
 
 func (p *program) revokeCommand() *cobra.Command {
-	return p.credentialCommand("revoke", "End a credential at the service",
+	var asJSON bool
+	cmd := p.credentialCommand("revoke", "End a credential at the service",
 		"End a credential at the service. Where a protocol has no such call, this says what can be\ndone instead.",
 		func(ctx context.Context, c *client, info credstore.Info) error {
 			if err := c.Lifecycle.Revoke(ctx, info.Key); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "Revoked %s at %s.\n", c.Lifecycle.Handle(info.Key), info.Origin)
+			handle := c.Lifecycle.Handle(info.Key)
+			if asJSON {
+				return printJSON(p.stdout, map[string]any{"credential": handle, "origin": info.Origin, "revoked": true})
+			}
+			p.screen().say(fmt.Sprintf("Revoked %s at %s.", handle, info.Origin))
 			return nil
 		})
+	jsonFlag(cmd, &asJSON, "an object: credential (its handle), origin, revoked.")
+	return cmd
 }

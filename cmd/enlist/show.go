@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,9 +35,9 @@ handle, such as a key and the recovery key of its account, --kind says which.`,
 			if asJSON {
 				return printJSON(p.stdout, d)
 			}
-			return printCredential(p.stdout, d)
+			return p.screen().credential(d)
 		})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "an object: "+credentialFields)
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the secret, on a terminal, after a question")
 	cmd.Flags().StringVar(&kind, "kind", "", "with --reveal: which secret, such as api_key or recovery_key")
 	cmd.MarkFlagsMutuallyExclusive("reveal", "json")
@@ -95,32 +91,23 @@ func (p *program) chooseSecret(ctx context.Context, c *client, info credstore.In
 		c.Lifecycle.Handle(info.Key), strings.Join(kinds, ", "))}
 }
 
-func printCredential(out io.Writer, d credential) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(w, "%s\t%s\n", name, value)
-		}
+func (s *screen) credential(d credential) error {
+	l := s.list("")
+	text := func(name, value string) { l.add(name, field{text: value}) }
+	text("credential", d.Handle)
+	text("service", d.Origin)
+	text("agent", d.Agent)
+	text("kind", string(d.Kind))
+	text("label", d.Label)
+	l.add("state", s.state(d.State))
+	text("reason", d.Reason)
+	text("remedy", d.Remedy)
+	text("key id", d.KeyID)
+	text("created", s.whenExactly(&d.CreatedAt))
+	text("expires", s.whenExactly(d.ExpiresAt))
+	text("stored in", d.StoredIn)
+	for _, name := range sortedNames(d.Attrs) {
+		text(strings.ReplaceAll(name, "_", " "), d.Attrs[name])
 	}
-	row("credential", d.Handle)
-	row("service", d.Origin)
-	row("agent", d.Agent)
-	row("kind", string(d.Kind))
-	row("label", d.Label)
-	row("state", string(d.State))
-	row("reason", d.Reason)
-	row("remedy", d.Remedy)
-	row("key id", d.KeyID)
-	row("created", d.CreatedAt.Format(time.RFC3339))
-	row("expires", expiry(d.ExpiresAt))
-	row("stored in", d.StoredIn)
-	names := make([]string, 0, len(d.Attrs))
-	for name := range d.Attrs {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		row(strings.ReplaceAll(name, "_", " "), d.Attrs[name])
-	}
-	return w.Flush()
+	return l.print()
 }

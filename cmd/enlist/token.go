@@ -10,10 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/enlist-mcp/enlist/credstore"
 )
 
 // minToken is how long a bearer token must be: 32 characters of rand.Text's
@@ -41,6 +42,7 @@ Once it is revoked it is not made again.`,
 
 func (p *program) tokenAddCommand() *cobra.Command {
 	var expires string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Make a token for a client, and print it, this once",
@@ -55,21 +57,29 @@ func (p *program) tokenAddCommand() *cobra.Command {
 			if err := checkTokenName(args[0]); err != nil {
 				return &usageError{err}
 			}
-			return p.addToken(cmd, args[0], until)
+			return p.addToken(cmd.Context(), args[0], until, asJSON)
 		}),
 	}
+	jsonFlag(cmd, &asJSON, "the token, an object: name, token, expires_at (absent: never).")
 	cmd.Flags().StringVar(&expires, "expires", "90d", "how long it is good: a `time` such as 12h or 90d, or never")
 	return cmd
 }
 
-func (p *program) addToken(cmd *cobra.Command, name string, until *time.Time) error {
+// madeToken is a new token as the command prints it.
+type madeToken struct {
+	Name    string     `json:"name"`
+	Token   string     `json:"token"` //nolint:gosec // it is what is asked for, and said this once
+	Expires *time.Time `json:"expires_at,omitempty"`
+}
+
+func (p *program) addToken(ctx context.Context, name string, until *time.Time, asJSON bool) error {
 	all, err := p.tokens()
 	if err != nil {
 		return err
 	}
 	token, kept := newToken(name, p.now())
 	kept.Expires = until
-	err = all.change(cmd.Context(), func(named []accessToken) ([]accessToken, error) {
+	err = all.change(ctx, func(named []accessToken) ([]accessToken, error) {
 		switch {
 		case slices.ContainsFunc(named, func(t accessToken) bool { return t.Name == name }):
 			return nil, fmt.Errorf("there is a token %s already: choose another name, or 'enlist token revoke %s' first", name, name)
@@ -81,9 +91,14 @@ func (p *program) addToken(cmd *cobra.Command, name string, until *time.Time) er
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(p.stdout, token); err != nil {
+	if asJSON {
+		err = printJSON(p.stdout, madeToken{Name: name, Token: token, Expires: until})
+	} else {
+		_, err = fmt.Fprintln(p.stdout, token)
+	}
+	if err != nil {
 		// Nobody has it.
-		return errors.Join(fmt.Errorf("the token could not be printed, and is revoked: %w", err), dropToken(cmd.Context(), all, name))
+		return errors.Join(fmt.Errorf("the token could not be printed, and is revoked: %w", err), dropToken(ctx, all, name))
 	}
 	fmt.Fprintf(p.stderr, "enlist token: %s is good %s. Clients send it as 'Authorization: Bearer TOKEN'. Only its hash is kept: it is not printed again.\n",
 		name, goodUntil(until))
@@ -136,7 +151,7 @@ type listedToken struct {
 	Name    string     `json:"name"`
 	State   string     `json:"state"`
 	Created time.Time  `json:"created_at"`
-	Expires *time.Time `json:"expires_at"`
+	Expires *time.Time `json:"expires_at,omitempty"`
 	Kept    string     `json:"kept"` // where, or as what
 }
 
@@ -169,28 +184,31 @@ func (p *program) tokenListCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(p.stdout, list)
 			}
-			return p.tokenTable(list)
+			return p.screen().tokens(list)
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "an array of objects, one a token: "+tokenFields)
 	return cmd
 }
 
-func (p *program) tokenTable(list []listedToken) error {
+// tokenFields are the fields of listedToken, for the help.
+const tokenFields = "name, state (active or expired),\ncreated_at, expires_at (absent: never), kept (hash, or the path of mcp-token)."
+
+func (s *screen) tokens(list []listedToken) error {
 	if len(list) == 0 {
-		fmt.Fprintln(p.stdout, "There is no token. 'enlist token add NAME' makes one for a client.")
+		s.say("There is no token. 'enlist token add NAME' makes one for a client.")
 		return nil
 	}
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSTATE\tMADE\tEXPIRES\tKEPT")
-	for _, t := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, t.State, t.Created.Format(time.RFC3339), expiry(t.Expires), t.Kept)
+	t := titled("NAME", "STATE", "MADE", "EXPIRES", "KEPT")
+	for _, l := range list {
+		t.row(l.Name, s.state(credstore.State(l.State)), s.when(&l.Created), s.when(l.Expires), l.Kept)
 	}
-	return w.Flush()
+	return s.print(t)
 }
 
 func (p *program) tokenRevokeCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "Revoke a token, at once, and end what was begun with it",
 		Args:  cobra.ExactArgs(1),
@@ -202,10 +220,15 @@ func (p *program) tokenRevokeCommand() *cobra.Command {
 			if err := dropToken(cmd.Context(), all, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "%s is revoked.\n", args[0])
+			if asJSON {
+				return printJSON(p.stdout, map[string]string{"name": args[0], "state": "revoked"})
+			}
+			p.screen().say(args[0] + " is revoked.")
 			return nil
 		}),
 	}
+	jsonFlag(cmd, &asJSON, "an object: name, state (revoked).")
+	return cmd
 }
 
 // dropToken takes a token out. Where it is the default one, the file of the

@@ -38,6 +38,6 @@ func (p *program) versionCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "an object: version, go, platform.")
 	return cmd
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -28,8 +27,11 @@ func (p *program) walletCommand() *cobra.Command {
 	return cmd
 }
 
+// walletFields are the fields of gateway.Wallet, for the help.
+const walletFields = "name, origin, address."
+
 func (p *program) walletImportCommand() *cobra.Command {
-	var shared bool
+	var shared, asJSON bool
 	var passphraseFile string
 	cmd := &cobra.Command{
 		Use:   "import NAME FILE",
@@ -56,22 +58,28 @@ What a wallet signs names no service, so a wallet is used at one of them only;
 				}
 			}
 			return p.withClient(cmd, func(ctx context.Context, c *client) error {
+				waited := p.waits().wait("opening the wallet")
 				w, err := c.Lumina.ImportWallet(ctx, in)
+				waited()
 				if err != nil {
 					return err
+				}
+				if asJSON {
+					return printJSON(p.stdout, w)
 				}
 				fmt.Fprintf(p.stdout, "Stored the wallet %s (%s) for %s.\n", w.Name, w.Address, w.Origin)
 				return nil
 			})
 		}),
 	}
+	jsonFlag(cmd, &asJSON, "the wallet, an object: "+walletFields)
 	cmd.Flags().BoolVar(&shared, "shared", false, "the wallet may be used at another service already")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "read the keystore's passphrase from the first line of `FILE`")
 	return cmd
 }
 
 func (p *program) walletDeleteCommand() *cobra.Command {
-	var force bool
+	var force, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete a wallet from this machine for good",
@@ -94,11 +102,15 @@ first, and refuses while credentials hang on the wallet.`,
 				if w, err = c.Lumina.DeleteWallet(ctx, args[0], force); err != nil {
 					return err
 				}
+				if asJSON {
+					return printJSON(p.stdout, w)
+				}
 				fmt.Fprintf(p.stdout, "Deleted the wallet %s (%s) for %s.\n", w.Name, w.Address, w.Origin)
 				return nil
 			})
 		}),
 	}
+	jsonFlag(cmd, &asJSON, "the wallet that is gone, an object: "+walletFields)
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask, and delete it even if credentials hang on it")
 	return cmd
 }
@@ -136,19 +148,18 @@ func (p *program) walletListCommand() *cobra.Command {
 					return printJSON(p.stdout, append([]gateway.Wallet{}, all...))
 				}
 				if len(all) == 0 {
-					fmt.Fprintln(p.stdout, "No wallets yet. Registering at Lumina makes one.")
+					p.screen().say("No wallets yet. Registering at Lumina makes one.")
 					return nil
 				}
-				w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "WALLET\tADDRESS\tFOR")
+				t := titled("WALLET", "ADDRESS", "FOR")
 				for _, one := range all {
-					fmt.Fprintf(w, "%s\t%s\t%s\n", one.Name, one.Address, one.Origin)
+					t.row(one.Name, one.Address, one.Origin)
 				}
-				return w.Flush()
+				return p.screen().print(t)
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON, "an array of objects, one a wallet: "+walletFields)
 	return cmd
 }
 
