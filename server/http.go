@@ -232,7 +232,12 @@ func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if r.Method == http.MethodPost {
+	switch {
+	case r.Method == http.MethodPost && modern && r.Header.Get(mcp.HeaderMethod) == string(mcp.MethodSubscriptionsListen):
+		var end func()
+		r, end = g.server.listening(r)
+		defer end()
+	case r.Method == http.MethodPost:
 		defer g.server.work.begin()()
 	}
 	g.mcp.ServeHTTP(w, r)
