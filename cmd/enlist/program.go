@@ -98,9 +98,8 @@ the keys out of the model's sight.
   enlist demo       a tour, offline, in a few seconds
   enlist mcp        the MCP server for Claude, Cursor, VS Code and others
   enlist gateway    the registration gateway, for those who run a service`,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		SilenceUsage:  true,
+		SilenceErrors: true,
 	}
 	p.flags.register(root.PersistentFlags())
 	root.AddCommand(
@@ -123,5 +122,6 @@ the keys out of the model's sight.
 		p.versionCommand(),
 		p.walletCommand(),
 	)
+	p.complete(root)
 	return root
 }
