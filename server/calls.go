@@ -61,19 +61,25 @@ const startWait = 10 * time.Second
 func (s *Server) afterStart(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 		s.stir()
-		s.mu.Lock()
-		started := s.started
-		s.mu.Unlock()
-		if started != nil {
-			limit := time.NewTimer(startWait)
-			defer limit.Stop()
-			select {
-			case <-started:
-			case <-limit.C:
-			case <-ctx.Done():
-			}
-		}
+		s.waitStarted(ctx)
 		return next(ctx, req)
+	}
+}
+
+// waitStarted waits, for a while, until what [Server.Start] started has ended.
+func (s *Server) waitStarted(ctx context.Context) {
+	s.mu.Lock()
+	started := s.started
+	s.mu.Unlock()
+	if started == nil {
+		return
+	}
+	limit := time.NewTimer(startWait)
+	defer limit.Stop()
+	select {
+	case <-started:
+	case <-limit.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -36,6 +36,10 @@ func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
 	modern := mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
 	session := r.Header.Get(mcpserver.HeaderKeySessionID)
 	switch {
+	case modern && r.Header.Get(mcp.HeaderMethod) == string(mcp.MethodSubscriptionsListen):
+		r, end := g.server.listening(r)
+		defer end()
+		g.mcp.ServeHTTP(w, r)
 	case modern:
 		if r.Method == http.MethodPost {
 			defer g.server.work.begin()()

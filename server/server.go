@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,6 +63,10 @@ type Config struct {
 	StoredIn func(context.Context) (string, error)
 	// Tick is as in tools.Deps; nil: slow answers are reported every second.
 	Tick func() (ticks <-chan time.Time, stop func())
+	// Look gives the ticks at which it is looked, while a client wants to know,
+	// whether another process has changed which credentials there are; nil:
+	// every 10 seconds.
+	Look func() (ticks <-chan time.Time, stop func())
 	// AskTime is for how long a question to a person waits for its answer;
 	// 0: 5 minutes.
 	AskTime time.Duration
@@ -77,6 +82,7 @@ type Server struct {
 	log    *slog.Logger
 	redact *redactor
 	settle *settler
+	watch  *watch
 
 	work *work
 
@@ -123,7 +129,10 @@ func New(c Config) (*Server, error) {
 
 	hooks := &mcpserver.Hooks{}
 	hooks.AddAfterCallTool(s.explainValidation)
-	s.mcp = mcpserver.NewMCPServer("enlist", c.Version, append(s.fixtures(),
+	deps := tools.Deps{Client: c.Client, Selection: c.Tools, Now: c.Now, StoredIn: c.StoredIn, Tick: c.Tick, Logger: c.Logger}
+	s.watch = newWatch(s, deps, c.Look)
+	more := &resources{server: s, deps: deps, watch: s.watch}
+	s.mcp = mcpserver.NewMCPServer("enlist", c.Version, slices.Concat(s.fixtures(), []mcpserver.ServerOption{
 		mcpserver.WithTitle("Enlist"),
 		mcpserver.WithDescription("Registers agents at services and keeps their keys out of the model's sight."),
 		mcpserver.WithInstructions(instructions),
@@ -147,8 +156,9 @@ func New(c Config) (*Server, error) {
 		mcpserver.WithToolHandlerMiddleware(s.redact.results),
 		mcpserver.WithToolHandlerMiddleware(s.logged),
 		mcpserver.WithToolHandlerMiddleware(s.settle.settled),
-	)...)
-	tools.Register(s.mcp, tools.Deps{Client: c.Client, Selection: c.Tools, Now: c.Now, StoredIn: c.StoredIn, Tick: c.Tick, Logger: c.Logger})
+	}, more.options(hooks))...)
+	tools.Register(s.mcp, deps)
+	more.add(s.mcp)
 	s.addFixtures()
 	return s, nil
 }
@@ -200,13 +210,14 @@ func (s *Server) keep(ctx context.Context) {
 	s.client.Lifecycle.Keep(ctx)
 }
 
-// letRest has nothing more renewed. What is under way goes on for some seconds.
+// letRest has nothing more renewed, nor looked for. What is under way goes on for some seconds.
 func (s *Server) letRest() {
 	s.mu.Lock()
 	rest := s.rest
 	s.mu.Unlock()
 	s.stir()
 	rest()
+	s.watch.rest()
 }
 
 // startOne does one thing in the background and closes ended when it is done.

@@ -105,6 +105,7 @@ type stdioSession struct {
 	initialized   atomic.Bool
 	client
 	inquiry *inquiry
+	legacy  atomic.Bool // the client has initialized the session
 }
 
 var _ mcpserver.ClientSession = (*stdioSession)(nil)
@@ -127,7 +128,7 @@ type stdioConn struct {
 	written   chan error // what write returned
 
 	slots  chan struct{}  // one for each call under way
-	calls  sync.WaitGroup // tool calls, which end by themselves
+	calls  sync.WaitGroup // tool calls and reads, which end by themselves
 	others sync.WaitGroup // requests that end with the connection
 }
 
@@ -197,8 +198,17 @@ func readLine(r *bufio.Reader, limit int) (line []byte, long bool, err error) {
 	}
 }
 
-// handle handles one message. Tool calls run beside each other; everything
-// else is quick and is answered in the order of the questions.
+// slow reports whether a request may have to wait for the store or a service.
+func slow(method string) bool {
+	switch mcp.MCPMethod(method) {
+	case mcp.MethodToolsCall, mcp.MethodResourcesList, mcp.MethodResourcesRead, mcp.MethodPromptsGet, mcp.MethodCompletionComplete:
+		return true
+	}
+	return false
+}
+
+// handle handles one message. What may be slow runs beside each other; everything
+// else is answered in the order of the questions.
 func (c *stdioConn) handle(ctx context.Context, line []byte) {
 	if len(line) == 0 {
 		return
@@ -216,7 +226,7 @@ func (c *stdioConn) handle(ctx context.Context, line []byte) {
 	switch {
 	case head.Method == "" && (head.Result != nil || head.Error != nil):
 		c.session.inquiry.answered(head.ID, head.Result)
-	case head.Method == string(mcp.MethodToolsCall) && head.ID != nil:
+	case slow(head.Method) && head.ID != nil:
 		select {
 		case c.slots <- struct{}{}:
 		case <-ctx.Done():
@@ -228,8 +238,11 @@ func (c *stdioConn) handle(ctx context.Context, line []byte) {
 			c.answer(ctx, c.server.handle(context.WithValue(ctx, placeKey{}, p), head.ID, line))
 		})
 	case head.Method == string(mcp.MethodSubscriptionsListen) && head.ID != nil:
-		c.others.Go(func() { c.answer(ctx, c.server.handle(ctx, head.ID, line)) })
+		c.others.Go(func() { c.listen(ctx, head.ID, line) })
 	default:
+		if head.Method == string(mcp.MethodInitialize) {
+			c.session.legacy.Store(true)
+		}
 		c.answer(ctx, c.server.handle(ctx, head.ID, line))
 	}
 }

@@ -23,6 +23,10 @@ func agentDoor() protocol {
 		asks:     "Its URL and an agent_name of your choice; scopes, if not all that cost nothing. The tool makes the key pair that the service asks for.",
 		setting:  "AGENTDOOR_URL",
 		forgets:  "Its key pair is gone, too: this registration can never be had again.",
+		routes: []string{
+			"GET /.well-known/agentdoor.json says what the service is and which scopes it has; discover_service reads it, too.",
+			"The service's own routes are in its documentation; what the scopes of the credential allow, it answers.",
+		},
 		advice: map[string]string{
 			wire.AgentDoorInvalidRequest: "Read service_said for what is wrong (some services want an x402_wallet, or other metadata), then call " + agentDoorRegister + " again with it put right.",
 			wire.AgentDoorInvalidScopes:  "Read service_said, then call " + agentDoorRegister + " again with scopes that the service has, or without scopes.",

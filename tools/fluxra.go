@@ -34,6 +34,10 @@ func fluxra() protocol {
 		setting:  "FLUXRA_API_URL",
 		forgets:  "Its recovery key is gone, too: without a verified email the account can never be had again.",
 		asks:     "An agent_name of your choice. The person's email is optional, but without a verified one the account cannot be recovered.",
+		routes: []string{
+			"GET /api/agents/{agent_id} lists the agent's API keys, never the keys themselves.",
+			"GET /health says whether the service is up.",
+		},
 		advice: map[string]string{
 			wire.FluxraInvalidAgentName: "Call " + fluxraRegister + " again with an agent_name of 3 to 50 ASCII letters, digits and dashes.",
 			wire.FluxraInvalidRequest:   invalid,

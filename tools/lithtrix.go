@@ -17,6 +17,11 @@ func lithtrix() protocol {
 		register: register,
 		setting:  "LITHTRIX_API_URL",
 		asks:     "An agent_name of your choice, and who the owner is, which the person says. Some services also ask whether the person agrees to their terms.",
+		routes: []string{
+			"GET /v1/me says who the key is for: agent_id, agent_name, owner_identifier, tier.",
+			"GET /v1/capabilities lists the service's endpoints and rate limits.",
+			"GET /v1/billing says how many calls were made of those that are free.",
+		},
 		advice: map[string]string{
 			wire.LithtrixAgentExists: "This agent_name and owner_identifier are registered, and no usable key of theirs is stored here. There are two ways out: " +
 				"call " + register + " with another agent_name; or, if the person has a backup of the lost key, they restore it into Enlist's credential store and you call rotate_credential.",

@@ -23,6 +23,9 @@ func lona() protocol {
 		register: register,
 		setting:  "LONA_GATEWAY_URL",
 		asks:     "An agent_id and an agent_name of your choice. The tool gets the invite that the service also asks for.",
+		routes: []string{
+			"GET /api/v1/strategies lists the agent's strategies; lona_list_strategies does the same.",
+		},
 		advice: map[string]string{
 			wire.LonaInvalidRequest: "Read service_said for the argument that is wrong, then call " + register + " again with it put right.",
 			wire.LonaInvalidInvite:  "Call " + register + " again: it gets a new invite.",

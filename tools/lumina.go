@@ -26,6 +26,9 @@ func lumina() protocol {
 		setting:  "LUMINA_API_URL",
 		asks: "The signature of an Ethereum wallet, which is stored here or made. " +
 			"What the service calls its sandbox and its faucet is no registration, and Enlist does not use it.",
+		routes: []string{
+			"GET /api/v1/agent/keys lists the wallet's active keys, never the keys themselves.",
+		},
 		advice: map[string]string{
 			wire.LuminaStaleTimestamp:    "Ask the person to set this machine's clock right, then call " + luminaRegister + " again.",
 			wire.LuminaInvalidSignature:  signature,

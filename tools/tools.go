@@ -83,6 +83,7 @@ type protocol struct {
 	register string            // the tool that registers an agent
 	setting  string            // the environment variable that holds the service's base URL
 	asks     string            // what an agent needs to register, in words
+	routes   []string          // what send_request is good for there, in words
 	advice   map[string]string // the next step for an error code of the service
 	// lost is the next step after the answer to what was being done was lost,
 	// where that is not what the tool itself says.

@@ -103,9 +103,8 @@ Exit codes: 0 done, 1 failed, 2 a mistake in the command line. A command with
 --json that fails prints {"error": {"code", "what_happened", "next_step"}} on
 standard output. Only a terminal gets colours, times such as "in 12 days", and
 lines that are broken to fit: what a script reads is the same everywhere.`,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		SilenceUsage:  true,
+		SilenceErrors: true,
 	}
 	p.flags.register(root.PersistentFlags())
 	if len(args) > 0 && args[0] == "mcp" {
@@ -134,5 +133,6 @@ lines that are broken to fit: what a script reads is the same everywhere.`,
 		p.versionCommand(),
 		p.walletCommand(),
 	)
+	p.complete(root)
 	return root
 }
