@@ -140,6 +140,10 @@ func (l *Lifecycle) finish(ctx context.Context, k credstore.Key) error {
 	if !l.idle(ctx, k) || !l.healing.due(k, l.now()) {
 		return nil
 	}
+	// What somebody else had under way may have come to its end meanwhile.
+	if open, err = l.steward.journal.unfinished(ctx, k); err != nil || len(open) == 0 {
+		return err
+	}
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	// It was asked for, and allowed, when it was begun.

@@ -286,5 +286,12 @@ func TestASubscriptionIsAcknowledgedFirst(t *testing.T) {
 	}
 	r := newRig(t, nowhere)
 	check("http", r.messages(r.modernPost(r.serve(), 7, "subscriptions/listen", listen)))
-	check("stdio", newRig(t, nowhere).pipe(modernMessage(7, "subscriptions/listen", listen)))
+	c := newRig(t, nowhere).openStdio(t.Context())
+	c.send(modernMessage(7, "subscriptions/listen", listen))
+	first := c.next()
+	_ = c.in.Close() // which ends the subscription, too
+	check("stdio", []rpc{first, c.next()})
+	if err := <-c.ended; err != nil {
+		t.Error(err)
+	}
 }
