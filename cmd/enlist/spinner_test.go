@@ -4,15 +4,40 @@ import (
 	"bytes"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // spinning returns a spinner that draws into a buffer.
-func spinning(width int) (*spinner, *bytes.Buffer) {
-	var drawn bytes.Buffer
+func spinning(width int) (*spinner, *canvas) {
+	var drawn canvas
 	return &spinner{out: &drawn, width: func() int { return width }, now: time.Now}, &drawn
+}
+
+// canvas is what a spinner draws on, at any time.
+type canvas struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (c *canvas) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.text.Write(p)
+}
+
+func (c *canvas) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.text.String()
+}
+
+func (c *canvas) Reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text.Reset()
 }
 
 // pass lets time pass in the bubble.
@@ -28,7 +53,7 @@ func TestSpinnerIsPatient(t *testing.T) {
 		pass(patience - time.Millisecond)
 		done()
 		done() // twice does no harm
-		if drawn.Len() > 0 {
+		if drawn.String() != "" {
 			t.Errorf("after less than %s it has drawn %q", patience, drawn)
 		}
 		// What was waited before counts.
@@ -47,7 +72,7 @@ func TestSpinnerIsPatient(t *testing.T) {
 		}
 		drawn.Reset()
 		pass(time.Hour)
-		if drawn.Len() > 0 {
+		if drawn.String() != "" {
 			t.Errorf("it draws when nothing is waited for: %q", drawn)
 		}
 	})
