@@ -129,6 +129,7 @@ func New(c Config) (*Server, error) {
 
 	hooks := &mcpserver.Hooks{}
 	hooks.AddAfterCallTool(s.explainValidation)
+	hooks.AddAfterSubscriptionsListen(s.settle.listened)
 	deps := tools.Deps{Client: c.Client, Selection: c.Tools, Now: c.Now, StoredIn: c.StoredIn, Tick: c.Tick, Logger: c.Logger}
 	s.watch = newWatch(s, deps, c.Look)
 	more := &resources{server: s, deps: deps, watch: s.watch}

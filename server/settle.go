@@ -55,6 +55,14 @@ func (t *settler) settled(next mcpserver.ToolHandlerFunc) mcpserver.ToolHandlerF
 	}
 }
 
+// listened is the hook of subscriptions: the acknowledgement of one that ends at
+// once goes out before its end.
+func (t *settler) listened(ctx context.Context, _ any, _ *mcp.SubscriptionsListenRequest, _ *mcp.SubscriptionsListenResult) {
+	if session, ok := mcpserver.ClientSessionFromContext(ctx).(settling); ok {
+		t.wait(ctx, session)
+	}
+}
+
 // wait returns when what was sent over the session is written, or will never be.
 func (t *settler) wait(ctx context.Context, session settling) {
 	id, done := rand.Text(), make(chan struct{})
