@@ -54,6 +54,9 @@ func (p *program) run(ctx context.Context, args []string) int {
 	case errors.As(err, &failed):
 		if !failed.reported {
 			fmt.Fprintf(p.stderr, "enlist: %v\n", failed.err)
+			if code := failureCode(failed.err); code != "" {
+				fmt.Fprintf(p.stderr, "What this means: enlist help %s\n", code)
+			}
 		}
 		return cmp.Or(failed.code, exitFailure)
 	}
@@ -97,12 +100,14 @@ the keys out of the model's sight.
 
   enlist demo       a tour, offline, in a few seconds
   enlist mcp        the MCP server for Claude, Cursor, VS Code and others
-  enlist gateway    the registration gateway, for those who run a service`,
+  enlist gateway    the registration gateway, for those who run a service
+  enlist help       the manual, such as: enlist help quick-start`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	p.flags.register(root.PersistentFlags())
+	root.SetHelpCommand(p.helpCommand())
 	root.AddCommand(
 		p.auditCommand(),
 		p.callCommand(),
