@@ -346,3 +346,27 @@ func TestTheCheckOfCommandsFindsMistakes(t *testing.T) {
 		}
 	}
 }
+
+// Every command that prints JSON is on the page about that.
+func TestTheManualHasEveryJSON(t *testing.T) {
+	rows, found := spans(t, manual("json")), 0
+	var look func(cmd *cobra.Command)
+	look = func(cmd *cobra.Command) {
+		for _, c := range cmd.Commands() {
+			look(c)
+		}
+		if cmd.Flags().Lookup("json") == nil {
+			return
+		}
+		found++
+		if !slices.ContainsFunc(rows, func(row string) bool {
+			return strings.HasPrefix(row, cmd.CommandPath()+" ") && strings.HasSuffix(row, " --json")
+		}) {
+			t.Errorf("%s --json is not on the page", cmd.CommandPath())
+		}
+	}
+	look(commandTree())
+	if found < 10 {
+		t.Errorf("only %d commands print JSON", found)
+	}
+}
