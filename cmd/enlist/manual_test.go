@@ -265,6 +265,9 @@ func words(line string) []string {
 	line, _, _ = strings.Cut(line+" ", " # ")
 	var list []string
 	for _, w := range shellWord.FindAllString(line, -1) {
+		if slices.Contains([]string{">", ">>", "<", "|", "||", "&&", "&", ";"}, w) {
+			break // what comes then is no argument
+		}
 		if w = strings.Trim(w, `'"`); len(list) > 0 || !assignment.MatchString(w) {
 			list = append(list, w)
 		}
