@@ -33,7 +33,7 @@ type maker struct {
 }
 
 // makers lists every protocol, sorted by name. It is one of the four lists that
-// a new protocol is added to; CONTRIBUTING.md names them.
+// a new protocol is added to; the manual names them, in adding-a-protocol.
 func makers() []maker {
 	return []maker{
 		{wire.AgentDoorName, newAgentDoor},

@@ -65,7 +65,7 @@ type Options struct {
 
 // Client is the client half of every protocol over one store. Its protocols,
 // here and where New makes them, are one of the four lists that a new one is
-// added to; CONTRIBUTING.md names them.
+// added to; the manual names them, in adding-a-protocol.
 type Client struct {
 	AgentDoor *AgentDoor
 	Fluxra    *Fluxra

@@ -93,7 +93,7 @@ type protocol struct {
 }
 
 // protocols lists them. It is one of the four lists that a new protocol is added
-// to; CONTRIBUTING.md names them.
+// to; the manual names them, in adding-a-protocol.
 func protocols() map[string]protocol {
 	return map[string]protocol{
 		wire.AgentDoorName: agentDoor(),

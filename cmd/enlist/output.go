@@ -106,6 +106,8 @@ func failed(err error) failure {
 		f.Code = tools.CodeUnsupported
 	case errors.Is(err, credstore.ErrNotFound):
 		f.Code = tools.CodeNoCredential
+	case errors.Is(err, credstore.ErrTooLarge):
+		f.Code = tools.CodeStoreTooSmall
 	case errors.Is(err, credstore.ErrDamaged):
 		f.Code = tools.CodeStoreDamaged
 	case errors.As(err, &store), errors.Is(err, credstore.ErrUnavailable):
@@ -148,5 +150,9 @@ func (p *program) printFailure(cmd *cobra.Command, args []string, err error, usa
 	fmt.Fprintf(p.stderr, "%s %s\n", said.paint(styleBad, "enlist:"), plain(err.Error()))
 	if usage {
 		fmt.Fprintln(p.stderr, "Run 'enlist --help' for the commands, 'enlist COMMAND --help' for one.")
+		return
+	}
+	if code := failed(err).Code; code != tools.CodeLocalFailure && codeSections(code) != "" {
+		fmt.Fprintf(p.stderr, "What this means: enlist help %s\n", code)
 	}
 }

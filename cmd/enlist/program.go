@@ -98,6 +98,7 @@ the keys out of the model's sight.
   enlist demo       a tour, offline, in a few seconds
   enlist mcp        the MCP server for Claude, Cursor, VS Code and others
   enlist gateway    the registration gateway, for those who run a service
+  enlist help       the manual, such as: enlist help quick-start
 
 Exit codes: 0 done, 1 failed, 2 a mistake in the command line. A command with
 --json that fails prints {"error": {"code", "what_happened", "next_step"}} on
@@ -112,6 +113,7 @@ lines that are broken to fit: what a script reads is the same everywhere.`,
 		root.AddCommand(p.mcpCommand())
 		return root
 	}
+	root.SetHelpCommand(p.helpCommand())
 	root.AddCommand(
 		p.auditCommand(),
 		p.callCommand(),

@@ -104,8 +104,13 @@ func crashing(h http.Handler) http.Handler {
 // TestScripts runs the sessions in testdata/script, each in a folder of its own
 // with an empty home.
 func TestScripts(t *testing.T) {
+	runScripts(t, "testdata/script")
+}
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               setUp,
@@ -113,6 +118,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"certificate": certificateCommand,
 			"greet":       greet,
+			"readdress":   readdress,
 			"start":       start,
 			"stop":        stopCommand,
 			"token":       token,
@@ -257,6 +263,18 @@ func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	delete(running, args[0])
 	ts.Check(p.stop())
+}
+
+// readdress has an example of the manual talk to the gateway that the script
+// started, and not to the address that the manual has.
+//
+//	readdress FILE
+func readdress(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: readdress FILE")
+	}
+	text := strings.ReplaceAll(ts.ReadFile(args[0]), "http://"+manualAddress, ts.Getenv("gateway_URL"))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 
 // token sets a variable to the first line of a file, or to what the group of a

@@ -64,7 +64,7 @@ var jwtShape = NewPattern(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`
 func JWTShape() Shape { return Shape{Pattern: jwtShape, Mask: "eyJ…"} }
 
 // Protocols lists every protocol, sorted by name. It is one of the four lists
-// that a new protocol is added to; CONTRIBUTING.md names them.
+// that a new protocol is added to; the manual names them, in adding-a-protocol.
 func Protocols() []Protocol {
 	return []Protocol{AgentDoor(), Fluxra(), Lithtrix(), Lona(), Lumina()}
 }
