@@ -24,16 +24,9 @@ const (
 	fixtureWAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA="
 )
 
-// fixtures returns what a server for the suite declares, and its outermost
-// middleware.
+// fixtures returns the outermost middleware of a server for the suite.
 func (*Server) fixtures() []mcpserver.ServerOption {
-	return []mcpserver.ServerOption{
-		mcpserver.WithToolHandlerMiddleware(refusing),
-		mcpserver.WithCompletions(),
-		mcpserver.WithLogging(),
-		mcpserver.WithPromptCapabilities(true),
-		mcpserver.WithResourceCapabilities(true, true),
-	}
+	return []mcpserver.ServerOption{mcpserver.WithToolHandlerMiddleware(refusing)}
 }
 
 // refusalKey is the context key of the *error with which a call is refused by
@@ -61,9 +54,18 @@ func refuseCall(ctx context.Context, err error) (*mcp.CallToolResult, error) {
 	return mcp.NewToolResultText("refused"), nil
 }
 
-// addFixtures adds the tools, resources and prompts of the suite.
+// addFixtures adds the tools, resources and prompts of the suite, and declares
+// everything that it tries; tools of the suite change the lists.
 func (s *Server) addFixtures() {
-	mcpserver.WithToolCapabilities(true)(s.mcp) // a tool of the suite changes the list
+	for _, declare := range []mcpserver.ServerOption{
+		mcpserver.WithToolCapabilities(true),
+		mcpserver.WithCompletions(),
+		mcpserver.WithLogging(),
+		mcpserver.WithPromptCapabilities(true),
+		mcpserver.WithResourceCapabilities(true, true),
+	} {
+		declare(s.mcp)
+	}
 	s.mcp.AddTools(s.contentFixtures()...)
 	s.mcp.AddTools(s.notifyingFixtures()...)
 	s.mcp.AddTools(s.askingFixtures()...)
