@@ -148,6 +148,7 @@ func (s *Server) notifyingFixtures() []mcpserver.ServerTool {
 					return nil, err
 				}
 			}
+			settle(ctx)
 			return mcp.NewToolResultText("done"), nil
 		}),
 		saying("test_reconnection", mcp.NewTextContent("The stream was not closed before this answer.")),
@@ -164,10 +165,20 @@ func (s *Server) notifyingFixtures() []mcpserver.ServerTool {
 	}
 }
 
-// pause waits for as long as the suite says: without that what a call sends can
-// overtake itself, since a session of streamable HTTP has two streams.
-func pause(ctx context.Context) {
-	t := time.NewTimer(50 * time.Millisecond)
+// pause waits for as long as the suite says between what a call sends: without
+// that it can overtake itself, since a session of streamable HTTP has two streams.
+func pause(ctx context.Context) { wait(ctx, 50*time.Millisecond) }
+
+// settle lets what was sent last arrive before the result, for the same reason:
+// mcp-go may send it on the other stream, after which the client does not listen.
+func settle(ctx context.Context) { wait(ctx, time.Second) }
+
+// wait does not, in the stateless era, which has one stream a call.
+func wait(ctx context.Context, d time.Duration) {
+	if mcpserver.IsModernRequest(ctx) {
+		return
+	}
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -184,6 +195,7 @@ func (s *Server) logging(ctx context.Context, _ mcp.CallToolRequest) (*mcp.CallT
 			return nil, err
 		}
 	}
+	settle(ctx)
 	return mcp.NewToolResultText("done"), nil
 }
 

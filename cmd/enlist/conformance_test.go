@@ -107,6 +107,9 @@ func conforms(t *testing.T, dir, suite string, args ...string) {
 	}
 	checks := 0
 	for _, file := range files {
+		if strings.HasPrefix(filepath.Base(filepath.Dir(file)), "server-tasks-") {
+			continue // an extension, which is not offered: it is run, and does not count
+		}
 		text, readErr := os.ReadFile(file)
 		if readErr != nil {
 			t.Fatal(readErr)
