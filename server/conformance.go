@@ -24,16 +24,9 @@ const (
 	fixtureWAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA="
 )
 
-// fixtures returns what a server for the suite declares, and its outermost
-// middleware.
+// fixtures returns the outermost middleware of a server for the suite.
 func (*Server) fixtures() []mcpserver.ServerOption {
-	return []mcpserver.ServerOption{
-		mcpserver.WithToolHandlerMiddleware(refusing),
-		mcpserver.WithCompletions(),
-		mcpserver.WithLogging(),
-		mcpserver.WithPromptCapabilities(true),
-		mcpserver.WithResourceCapabilities(true, true),
-	}
+	return []mcpserver.ServerOption{mcpserver.WithToolHandlerMiddleware(refusing)}
 }
 
 // refusalKey is the context key of the *error with which a call is refused by
@@ -61,9 +54,18 @@ func refuseCall(ctx context.Context, err error) (*mcp.CallToolResult, error) {
 	return mcp.NewToolResultText("refused"), nil
 }
 
-// addFixtures adds the tools, resources and prompts of the suite.
+// addFixtures adds the tools, resources and prompts of the suite, and declares
+// everything that it tries; tools of the suite change the lists.
 func (s *Server) addFixtures() {
-	mcpserver.WithToolCapabilities(true)(s.mcp) // a tool of the suite changes the list
+	for _, declare := range []mcpserver.ServerOption{
+		mcpserver.WithToolCapabilities(true),
+		mcpserver.WithCompletions(),
+		mcpserver.WithLogging(),
+		mcpserver.WithPromptCapabilities(true),
+		mcpserver.WithResourceCapabilities(true, true),
+	} {
+		declare(s.mcp)
+	}
 	s.mcp.AddTools(s.contentFixtures()...)
 	s.mcp.AddTools(s.notifyingFixtures()...)
 	s.mcp.AddTools(s.askingFixtures()...)
@@ -146,6 +148,7 @@ func (s *Server) notifyingFixtures() []mcpserver.ServerTool {
 					return nil, err
 				}
 			}
+			settle(ctx)
 			return mcp.NewToolResultText("done"), nil
 		}),
 		saying("test_reconnection", mcp.NewTextContent("The stream was not closed before this answer.")),
@@ -162,10 +165,20 @@ func (s *Server) notifyingFixtures() []mcpserver.ServerTool {
 	}
 }
 
-// pause waits for as long as the suite says: without that what a call sends can
-// overtake itself, since a session of streamable HTTP has two streams.
-func pause(ctx context.Context) {
-	t := time.NewTimer(50 * time.Millisecond)
+// pause waits for as long as the suite says between what a call sends: without
+// that it can overtake itself, since a session of streamable HTTP has two streams.
+func pause(ctx context.Context) { wait(ctx, 50*time.Millisecond) }
+
+// settle lets what was sent last arrive before the result, for the same reason:
+// mcp-go may send it on the other stream, after which the client does not listen.
+func settle(ctx context.Context) { wait(ctx, time.Second) }
+
+// wait does not, in the stateless era, which has one stream a call.
+func wait(ctx context.Context, d time.Duration) {
+	if mcpserver.IsModernRequest(ctx) {
+		return
+	}
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -182,6 +195,7 @@ func (s *Server) logging(ctx context.Context, _ mcp.CallToolRequest) (*mcp.CallT
 			return nil, err
 		}
 	}
+	settle(ctx)
 	return mcp.NewToolResultText("done"), nil
 }
 

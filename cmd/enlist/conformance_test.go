@@ -75,8 +75,10 @@ func TestConformanceOfWhatIsShipped(t *testing.T) {
 
 // TestNothingOfTheSuiteIsShipped: without the build tag there is none of it.
 func TestNothingOfTheSuiteIsShipped(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "enlist", "call", "test_simple_text").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "test_simple_text") {
+	cmd := exec.CommandContext(t.Context(), "enlist", "call", "--embedded", "test_simple_text")
+	cmd.Env = homeEnv(t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), `no tool "test_simple_text"`) {
 		t.Errorf("got %s, %v, want that there is no such tool", out, err)
 	}
 }
@@ -91,7 +93,8 @@ func conformanceDir(t *testing.T) string {
 	return dir
 }
 
-// conforms runs the suite and shows what failed and what it warns of.
+// conforms runs the suite; if it finds what is not expected, it shows everything
+// that failed and what it warns of.
 func conforms(t *testing.T, dir, suite string, args ...string) {
 	t.Helper()
 	results := t.TempDir()
@@ -104,9 +107,12 @@ func conforms(t *testing.T, dir, suite string, args ...string) {
 	}
 	checks := 0
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+		if strings.HasPrefix(filepath.Base(filepath.Dir(file)), "server-tasks-") {
+			continue // an extension, which is not offered: it is run, and does not count
+		}
+		text, readErr := os.ReadFile(file)
+		if readErr != nil {
+			t.Fatal(readErr)
 		}
 		var list []struct {
 			ID, Status, Description, ErrorMessage string
@@ -117,7 +123,7 @@ func conforms(t *testing.T, dir, suite string, args ...string) {
 		}
 		checks += len(list)
 		for _, c := range list {
-			if c.Status == "FAILURE" || c.Status == "WARNING" {
+			if err != nil && (c.Status == "FAILURE" || c.Status == "WARNING") {
 				t.Logf("%s %s %s: %s: %s\n%.2000s", filepath.Base(filepath.Dir(file)), c.ID, c.Status, c.Description, c.ErrorMessage, c.Details)
 			}
 		}
