@@ -65,7 +65,7 @@ func (d Deps) RecoverAccount(credential, email string) string {
 	mail := "first without a code, then with the code that the service mails, which you ask me for."
 	switch {
 	case protocol == wire.FluxraName || protocol == "" && email != "":
-		asked := "Ask me for the email address of the account, and call fluxra_recover_account with it: "
+		asked := "If that fails, ask me for the email address of the account, and call fluxra_recover_account with it: "
 		if email != "" {
 			asked = "If that fails, and the account is at Fluxra, call fluxra_recover_account with that email address: "
 		}
