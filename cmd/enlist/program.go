@@ -113,6 +113,7 @@ the keys out of the model's sight.
 		p.forgetCommand(),
 		p.gatewayCommand(),
 		p.importCommand(),
+		p.installCommand(),
 		p.listCommand(),
 		p.mcpCommand(),
 		p.policyCommand(),
