@@ -52,7 +52,8 @@ code --add-mcp, codex mcp add.`,
   enlist install cursor --project --read-only
   enlist install codex --dry-run
   enlist install vscode --remove`,
-		Args: cobra.MaximumNArgs(1),
+		Args:      cobra.MaximumNArgs(1),
+		ValidArgs: clientIDs(),
 		RunE: run(func(cmd *cobra.Command, args []string) error {
 			if err := p.checkInstall(cmd, args, flags); err != nil {
 				return &usageError{err}
@@ -374,6 +375,9 @@ func (p *program) sayInstalled(c mcpClient, done installed, flags installFlags) 
 		fmt.Fprintf(p.stdout, "Written: %s\n", done.File)
 		if done.Backup != "" {
 			fmt.Fprintf(p.stdout, "As it was: %s\n", done.Backup)
+			if flags.project {
+				fmt.Fprintln(p.stderr, "That copy is for you alone: keep it out of version control, or delete it.")
+			}
 		}
 		if done.Action != actionRemove {
 			fmt.Fprintln(p.stdout, c.reload)

@@ -67,16 +67,23 @@ func mcpClients() []mcpClient {
 	}
 }
 
+// clientIDs are the names of the list.
+func clientIDs() []string {
+	var ids []string
+	for _, c := range mcpClients() {
+		ids = append(ids, c.id)
+	}
+	return ids
+}
+
 // clientNamed returns a client of the list.
 func clientNamed(id string) (mcpClient, error) {
-	var ids []string
 	for _, c := range mcpClients() {
 		if c.id == id {
 			return c, nil
 		}
-		ids = append(ids, c.id)
 	}
-	return mcpClient{}, fmt.Errorf("there is no client %q; there are %s", id, strings.Join(ids, ", "))
+	return mcpClient{}, fmt.Errorf("there is no client %q; there are %s", id, strings.Join(clientIDs(), ", "))
 }
 
 // errNoHome says that the environment names no folder of the user.

@@ -103,17 +103,17 @@ func (parse format) remove(src []byte, at place, earlier [][]byte) (out []byte, 
 		return nil, nil, err
 	}
 	e, _ := doc.lookup()
-	dropTable := false
-	for i, before := range earlier {
+	dropTable, known := false, false
+	for _, before := range earlier {
 		old, err := parse(before, at)
 		if err != nil {
 			continue
 		}
-		if i == 0 {
-			dropTable = !old.hasTable()
-		}
 		if _, there := old.lookup(); there {
 			continue
+		}
+		if !known { // the table of the last time without the entry
+			dropTable, known = !old.hasTable(), true
 		}
 		if again, edits, err := parse.put(before, at, e); err == nil && bytes.Equal(again, src) {
 			return before, inverse(before, edits), nil

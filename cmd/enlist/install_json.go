@@ -43,6 +43,9 @@ func parseJSON(src []byte, at place) (document, error) {
 	if len(bytes.Trim(src, jsonSpace)) == 0 {
 		return d, nil
 	}
+	if !shallow(src) {
+		return nil, fmt.Errorf("it is not valid JSON: it is nested deeper than %d levels", maxNesting)
+	}
 	// The line end is for a comment in the last line, which needs one.
 	v, err := hujson.Parse(append(bytes.Clone(src), '\n'))
 	if err != nil {
@@ -60,6 +63,37 @@ func parseJSON(src []byte, at place) (document, error) {
 	}
 	d.index, err = d.servers.find(at.name)
 	return d, err
+}
+
+// maxNesting is how deep a file may be nested, as with encoding/json. The parser
+// has no limit of its own but the memory.
+const maxNesting = 10000
+
+// shallow reports whether a file is nested no deeper than that.
+func shallow(src []byte) bool {
+	depth := 0
+	for i := 0; i < len(src); i++ {
+		switch src[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			for i++; i < len(src) && src[i] != '"'; i++ {
+				if src[i] == '\\' {
+					i++
+				}
+			}
+		case '/':
+			if rest := src[i:]; bytes.HasPrefix(rest, []byte("//")) || len(rest) > 3 && rest[1] == '*' && bytes.Contains(rest[2:], []byte("*/")) {
+				i = commentEnd(src, i) - 1
+			}
+		}
+		if depth > maxNesting {
+			return false
+		}
+	}
+	return true
 }
 
 func asObject(v *hujson.Value) *jsonObject {

@@ -24,12 +24,13 @@ func hide(src []byte, start, end int, open, closing string) udiff.Edit {
 // shown reports whether a name may be shown: those of the file's own settings,
 // of the servers, and of what a server has. Deeper ones can be anything.
 func shown(key []string, servers string) bool {
-	for _, r := range key[len(key)-1] {
-		if !unicode.IsPrint(r) {
-			return false
-		}
-	}
-	return len(key) == 1 || key[0] == servers && len(key) <= 3
+	return printable(key[len(key)-1]) && (len(key) == 1 || key[0] == servers && len(key) <= 3)
+}
+
+// printable reports whether a text does nothing to a terminal: a project's file
+// comes from other people.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 func (d *jsonDocument) masks() []udiff.Edit {
@@ -103,7 +104,7 @@ func (m *jsonMasker) value(v *hujson.Value, key []string) {
 		m.extra(at, v.EndOffset-1)
 	case hujson.Literal:
 		switch {
-		case ownSetting(key, m.own), x.Kind() == 't', x.Kind() == 'f', x.Kind() == 'n':
+		case ownSetting(key, m.own) && printable(string(x)), x.Kind() == 't', x.Kind() == 'f', x.Kind() == 'n':
 		case x.Kind() == '"':
 			m.add(v.StartOffset, v.EndOffset, `"`, `"`)
 		default:
@@ -196,7 +197,7 @@ func (m *tomlMasker) value(n *unstable.Node, key []string) {
 		}
 	case unstable.Bool:
 	case unstable.String:
-		if !ownSetting(key, m.own) {
+		if !ownSetting(key, m.own) || !printable(string(m.parser.Raw(n.Raw))) {
 			m.add(n.Raw, `"`, `"`)
 		}
 	default:

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -247,6 +248,7 @@ func TestInstallRefuses(t *testing.T) {
 		"not JSON":           {"cursor", "{\n \"a\": not-for-you}", "not valid JSON: line 2, column"},
 		"a wrong string":     {"cursor", `{"not-for-you\q": 1}`, "not valid JSON: line 1, column 2"},
 		"too short":          {"cursor", `{"a": {"b": 1}`, "not valid JSON"},
+		"too deep":           {"cursor", strings.Repeat("[", 1<<20), "nested deeper"},
 		"a list":             {"cursor", `["not-for-you"]`, "not a JSON object"},
 		"servers as a list":  {"cursor", `{"mcpServers": ["not-for-you"]}`, `"mcpServers" in it is not a JSON object`},
 		"servers twice":      {"cursor", `{"mcpServers": {}, "mcp\u0053ervers": {}}`, `"mcpServers" is in it twice`},
@@ -267,6 +269,73 @@ func TestInstallRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestInstallDropsItsTable takes the table out that was made for the entry, when
+// the rest of the file has changed since, and leaves one that was there before.
+func TestInstallDropsItsTable(t *testing.T) {
+	at := place{"mcpServers", "enlist"}
+	for name, c := range map[string]struct{ before, want string }{
+		"made for it":  {"{\n  \"a\": 1\n}\n", "{\n  \"a\": 2\n}\n"},
+		"there before": {"{\n  \"a\": 1,\n  \"mcpServers\": {\n  }\n}\n", "{\n  \"a\": 2,\n  \"mcpServers\": {}\n}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parse := format(parseJSON)
+			after, _, err := parse.put([]byte(c.before), at, testEntry)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := testEntry
+			other.Args = []string{"mcp"}
+			changed, _, err := parse.put(after, at, other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now := bytes.Replace(changed, []byte(`"a": 1`), []byte(`"a": 2`), 1)
+			got, _, err := parse.remove(now, at, [][]byte{after, []byte(c.before)})
+			if err != nil || string(got) != c.want {
+				t.Errorf("got %q, %v; want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+// TestInstallDiffIsShort shows little of a file of one long line, and nothing
+// that a terminal obeys.
+func TestInstallDiffIsShort(t *testing.T) {
+	others := `"ä": {"command": "x"}, ` + strings.TrimSuffix(manyServers(50000), ", ")
+	src := []byte(`{"mcpServers": {` + others + `}, "\u001b[2J": 1, "` + "\u202e" + `": "b", "c": [` + strings.Repeat("1, ", 10000) + `2]}`)
+	cursor, err := clientNamed("cursor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, edits, err := cursor.format.put(src, place{cursor.key, "enlist"}, testEntry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := cursor.format(src, place{cursor.key, "enlist"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff, err := diffOf("file", true, true, doc, src, edits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(diff) > 2000 || strings.Contains(diff, "\u202e") || strings.Contains(diff, "u001b") {
+		t.Errorf("shown are %d bytes:\n%.3000q", len(diff), diff)
+	}
+	if !strings.Contains(diff, `"command": "/usr/local/bin/enlist"`) {
+		t.Errorf("the change is not shown:\n%s", diff)
+	}
+	checkHidden(t, cursor, src, edits, testEntry)
+}
+
+func manyServers(count int) string {
+	var b strings.Builder
+	for i := range count {
+		fmt.Fprintf(&b, `"server-%d": {"command": "not-for-you-%d"}, `, i, i)
+	}
+	return b.String()
 }
 
 // TestClientFiles finds where each client looks, on each system.
