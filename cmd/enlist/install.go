@@ -82,8 +82,10 @@ code --add-mcp, codex mcp add.`,
 	return cmd
 }
 
-// serverName is what every client takes as the name of a server.
-var serverName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
+// serverName reports whether every client takes a name as that of a server.
+func serverName(name string) bool {
+	return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`).MatchString(name)
+}
 
 // checkInstall returns what is wrong with the command line.
 func (p *program) checkInstall(cmd *cobra.Command, args []string, flags installFlags) error {
@@ -104,7 +106,7 @@ func (p *program) checkInstall(cmd *cobra.Command, args []string, flags installF
 		return errors.New("--yes writes and --dry-run does not: give one")
 	case len(args) == 1 && flags.asJSON && !flags.yes && !flags.dryRun:
 		return errors.New("--json asks nothing: give --yes or --dry-run with it")
-	case !serverName.MatchString(flags.name):
+	case !serverName(flags.name):
 		return errors.New("--name: a letter, then up to 63 letters, digits, - and _")
 	}
 	return nil
@@ -216,7 +218,7 @@ func (p *program) planInstall(c mcpClient, f *clientFile, flags installFlags) ([
 		}
 		body, edits, err = c.format.put(f.body, at, want)
 	}
-	if err == nil && body == nil && f.real != f.path { // what a link leads to is not deleted
+	if err == nil && body == nil && f.link { // what a link leads to is not deleted
 		edits = doc.remove(true)
 		body, err = c.format.apply(f.body, at, edits, nil)
 	}

@@ -22,6 +22,7 @@ const maxClientFile = 64 << 20
 type clientFile struct {
 	path string // as the client knows it
 	real string // what links lead to
+	link bool   // the path itself is one
 	info fs.FileInfo
 	bom  []byte
 	body []byte // without the mark; nil: there is no file
@@ -44,6 +45,9 @@ func openClientFile(path string) (*clientFile, error) {
 	}
 	if f.info, err = os.Stat(f.real); err != nil {
 		return nil, err
+	}
+	if own, err := os.Lstat(path); err == nil {
+		f.link = own.Mode()&fs.ModeSymlink != 0
 	}
 	if !f.info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", path)

@@ -30,9 +30,11 @@ type jsonObject struct {
 	start, end int
 }
 
-// jsonPosition finds the position in an error of hujson, whose other words
-// can quote the file.
-var jsonPosition = regexp.MustCompile(`line \d+, column \d+`)
+// jsonPosition returns the position in an error of hujson, whose other words can
+// quote the file.
+func jsonPosition(err error) string {
+	return regexp.MustCompile(`line \d+, column \d+`).FindString(err.Error())
+}
 
 // jsonSpace is what JSON has between values.
 const jsonSpace = " \t\r\n"
@@ -49,7 +51,7 @@ func parseJSON(src []byte, at place) (document, error) {
 	// The line end is for a comment in the last line, which needs one.
 	v, err := hujson.Parse(append(bytes.Clone(src), '\n'))
 	if err != nil {
-		return nil, fmt.Errorf("it is not valid JSON: %s", first(jsonPosition.FindString(err.Error()), "it ends too early"))
+		return nil, fmt.Errorf("it is not valid JSON: %s", jsonPosition(err))
 	}
 	if d.root = asObject(&v); d.root == nil {
 		return nil, errors.New("it is not a JSON object")

@@ -303,7 +303,7 @@ func TestInstallDropsItsTable(t *testing.T) {
 // TestInstallDiffIsShort shows little of a file of one long line, and nothing
 // that a terminal obeys.
 func TestInstallDiffIsShort(t *testing.T) {
-	others := `"ä": {"command": "x"}, ` + strings.TrimSuffix(manyServers(50000), ", ")
+	others := `"ä": {"command": "x"}, ` + strings.TrimSuffix(manyServers(5000), ", ")
 	src := []byte(`{"mcpServers": {` + others + `}, "\u001b[2J": 1, "` + "\u202e" + `": "b", "c": [` + strings.Repeat("1, ", 10000) + `2]}`)
 	cursor, err := clientNamed("cursor")
 	if err != nil {
