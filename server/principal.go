@@ -14,7 +14,7 @@ import (
 const (
 	// maxSessions is how many sessions there are at once, and maxSessionsEach
 	// how many of them one token has. An idle one costs some 50 KiB.
-	maxSessions, maxSessionsEach = 2000, 1000
+	maxSessions, maxSessionsEach = 2000, 1500
 	// requestsPerSession is how many requests may be under way for each session
 	// that is allowed: the stream that it listens on, and calls.
 	requestsPerSession = 4
