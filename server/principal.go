@@ -101,7 +101,7 @@ func (gs *guests) enter(ctx context.Context, p Principal) (within context.Contex
 		return nil, nil, errFull
 	case g != nil && g.requests >= gs.mostEach*requestsPerSession:
 		return nil, nil, errMany
-	case g == nil:
+	case g == nil || g.ctx.Err() != nil: // a token may be good again that was not
 		g = &guest{Principal: p}
 		g.ctx, g.end = context.WithCancel(context.Background())
 		gs.byID[p.ID] = g
