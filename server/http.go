@@ -62,7 +62,7 @@ type HTTPConfig struct {
 	// IdleTTL is how long a session is kept that nobody uses; 0: 30 minutes.
 	IdleTTL time.Duration
 	// MaxSessions is how many sessions there may be at once, of both transports,
-	// and MaxSessionsEach how many of them with one token; 0: 2000 and 1000.
+	// and MaxSessionsEach how many of them with one token; 0: 2000 and 1500.
 	MaxSessions, MaxSessionsEach int
 	// MaxRequests is how many requests the sessions that there are may have made
 	// together before the one with the most has to begin anew; 0: 100,000.
@@ -152,7 +152,7 @@ func (g *guard) requestSession(ctx context.Context, r *http.Request) context.Con
 		return ctx
 	}
 	if session.SessionID() != "" {
-		g.announce(ctx, session, r.Header.Get(mcp.HeaderProtocolVersion))
+		g.announce(ctx, session, r.Header)
 		return ctx
 	}
 	return g.server.mcp.WithContext(ctx, &requestSession{httpSession: session, id: rand.Text()})

@@ -14,7 +14,7 @@ import (
 const (
 	// maxSessions is how many sessions there are at once, and maxSessionsEach
 	// how many of them one token has. An idle one costs some 50 KiB.
-	maxSessions, maxSessionsEach = 2000, 1000
+	maxSessions, maxSessionsEach = 2000, 1500
 	// requestsPerSession is how many requests may be under way for each session
 	// that is allowed: the stream that it listens on, and calls.
 	requestsPerSession = 4
@@ -101,7 +101,7 @@ func (gs *guests) enter(ctx context.Context, p Principal) (within context.Contex
 		return nil, nil, errFull
 	case g != nil && g.requests >= gs.mostEach*requestsPerSession:
 		return nil, nil, errMany
-	case g == nil:
+	case g == nil || g.ctx.Err() != nil: // a token may be good again that was not
 		g = &guest{Principal: p}
 		g.ctx, g.end = context.WithCancel(context.Background())
 		gs.byID[p.ID] = g

@@ -198,6 +198,22 @@ func TestACallIsResumedBeforeItHasSaidAnything(t *testing.T) {
 	}
 }
 
+// Who takes no events, or does not know those without a message, gets none.
+func TestWhoCannotResumeGetsAPlainAnswer(t *testing.T) {
+	r := newRig(t, nowhere)
+	url := r.serve()
+	for name, tc := range map[string]struct{ version, accept string }{
+		"an older revision": {legacy, "application/json, text/event-stream"},
+		"JSON only":         {"2025-11-25", "application/json"},
+	} {
+		header := as("", r.sessionOf("", url, tc.version), map[string]string{"Accept": tc.accept})
+		resp := r.request(http.MethodPost, url+"/mcp", message(1, "tools/call", `"name":"list_credentials"`), header)
+		if got := resp.Header.Get("Content-Type"); got != "application/json" {
+			t.Errorf("%s: got %s, want JSON", name, got)
+		}
+	}
+}
+
 // A real client goes on where a proxy between it and the server gave up.
 func TestARealClientResumes(t *testing.T) {
 	r := newRig(t, nowhere)

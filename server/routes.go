@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -131,11 +132,12 @@ func (g *guard) serveInitialize(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// announce begins the answer to a call of a client that knows events without a
-// message.
-func (g *guard) announce(ctx context.Context, session httpSession, version string) {
+// announce begins the answer to a call of a client that takes events, and knows
+// those without a message.
+func (g *guard) announce(ctx context.Context, session httpSession, header http.Header) {
 	p, ok := ctx.Value(postedKey{}).(*posted)
-	if !ok || !p.call || p.w == nil || version < emptyEventsSince {
+	if !ok || !p.call || p.w == nil || header.Get(mcp.HeaderProtocolVersion) < emptyEventsSince ||
+		!strings.Contains(header.Get("Accept"), "text/event-stream") {
 		return
 	}
 	session.UpgradeToSSEWhenReceiveNotification() // the result is an event, too

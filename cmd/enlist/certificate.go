@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -92,6 +95,21 @@ func (c *certificate) config() *tls.Config {
 // made to point here (DNS rebinding) has no name that the certificate is for.
 func (c *certificate) names(host string) bool {
 	return c.current().Leaf.VerifyHostname(host) == nil
+}
+
+// at returns the host and port by which clients reach an address: where it is any
+// of the machine's, a name that the certificate is for.
+func (c *certificate) at(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	for _, name := range c.current().Leaf.DNSNames {
+		if !strings.HasPrefix(name, "*") {
+			return net.JoinHostPort(name, strconv.Itoa(tcp.Port))
+		}
+	}
+	return addr.String()
 }
 
 // tlsCertificate returns the certificate that the flags name; nil for none.

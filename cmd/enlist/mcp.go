@@ -139,15 +139,15 @@ func (p *program) serveHTTP(ctx context.Context, s *server.Server, flags mcpFlag
 		Verify: tokens.verify, Good: tokens.good,
 		AllowedHosts: flags.allowHosts, AllowedOrigins: flags.allowOrigins,
 	}
-	scheme := "http"
+	scheme, at := "http", ln.Addr().String()
 	if cert != nil {
-		scheme, config.HostAllowed = "https", cert.names
+		scheme, at, config.HostAllowed = "https", cert.at(ln.Addr()), cert.names
 	}
 	handler, err := s.Handler(config)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stderr, "enlist mcp: listening on %[1]s://%[2]s/mcp (streamable HTTP) and %[1]s://%[2]s/sse (SSE)\n", scheme, ln.Addr())
+	fmt.Fprintf(p.stderr, "enlist mcp: listening on %[1]s://%[2]s/mcp (streamable HTTP) and %[1]s://%[2]s/sse (SSE)\n", scheme, at)
 	return p.serveUntil(ctx, ln, s, handler, cert)
 }
 

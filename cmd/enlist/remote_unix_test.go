@@ -125,6 +125,11 @@ func TestASignalLetsCallsOverTLSBeAnswered(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("the program ended with %v", err)
 		}
+		audit := exec.CommandContext(t.Context(), program, "audit", "--client", "default", "--action", "register")
+		audit.Env = cmd.Env
+		if out, err := audit.CombinedOutput(); err != nil || !strings.Contains(string(out), "default: t 1") {
+			t.Errorf("the audit trail does not name the token (%v):\n%s", err, out)
+		}
 	}
 }
 

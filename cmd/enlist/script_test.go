@@ -202,7 +202,7 @@ func (p *process) stop() error {
 	return p.cmd.Wait()
 }
 
-var listening = regexp.MustCompile(`listening on (https?://[0-9.:]+)`)
+var listening = regexp.MustCompile(`listening on (https?://[a-z0-9.:]+)`)
 
 // start runs `enlist ARGS` in the background until the script ends. It waits
 // for the line that says where the server listens and sets NAME_URL to it; what
