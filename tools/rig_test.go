@@ -153,6 +153,9 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
 		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
 	}
+	if _, err := allWords(r.t).read(f.NextStep); err != nil {
+		r.t.Errorf("%s: next_step cannot be followed to the letter: %v", tool, err)
+	}
 	if n := len([]rune(f.ServiceSaid)); n > 500 {
 		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
 	}

@@ -27,9 +27,10 @@ type spec struct {
 	// kept says what is stored after a failure: of a call that the service
 	// did nothing about, and, in lost, of one whose answer was lost.
 	kept, lost string
-	// again says what to do after the answer was lost, and moved after a
-	// redirect, where that is not the usual thing.
-	again, moved string
+	// lostStep says what to do after the answer was lost, and moved after a
+	// redirect, where that is not the usual thing. {again} in it is the call
+	// itself.
+	lostStep, moved string
 }
 
 // tool makes a tool of its description and a typed handler. An error of the

@@ -73,9 +73,10 @@ func All(d Deps) []server.ServerTool {
 type protocol struct {
 	tools    []func(Deps) server.ServerTool
 	register string            // the tool that registers an agent
+	names    string            // its argument that an agent is told apart by
 	setting  string            // the environment variable that holds the service's base URL
 	asks     string            // what an agent needs to register, in words
-	advice   map[string]string // the next step for an error code of the service
+	advice   map[string]string // the next step for an error code of the service; {again} in it is the call that failed
 	// lost is the next step after the answer to what was being done was lost,
 	// where that is not what the tool itself says.
 	lost map[string]string
