@@ -16,6 +16,9 @@ import (
 // unchanged is what is stored after a call that stores nothing.
 const unchanged = "Nothing changed: the credential is stored as it was."
 
+// asItWas is what is stored after a call whose answer was lost.
+const asItWas = "The credential is stored as it was."
+
 // Credential is what may be said of a stored credential.
 type Credential struct {
 	Handle      string   `json:"handle"`
@@ -136,6 +139,33 @@ func listCredentials(d Deps) server.ServerTool {
 		out.NextStep += d.withheld(out.NextStep)
 		return out, nil
 	})
+}
+
+// renewedError is why a call failed that had renewed the credential before.
+type renewedError struct{ error }
+
+// Unwrap returns what the call failed by.
+func (e *renewedError) Unwrap() error { return e.error }
+
+// whileUsing returns why a call with a credential failed: a *[renewedError] if
+// that, or a token behind it, is another one than when the call began.
+func (d Deps) whileUsing(ctx context.Context, was credstore.Info, began time.Time, err error) error {
+	if err == nil {
+		return nil
+	}
+	all, listErr := d.Client.Lifecycle.List(context.WithoutCancel(ctx))
+	if listErr != nil {
+		return err
+	}
+	for _, is := range all {
+		behind := is.Key
+		behind.Kind = was.Kind
+		another := is.Key == was.Key && (is.KeyID != was.KeyID || !is.CreatedAt.Equal(was.CreatedAt))
+		if another || behind == was.Key && is.CreatedAt.After(began) {
+			return &renewedError{err}
+		}
+	}
+	return err
 }
 
 // wayOut says what to do about a credential that is not usable.

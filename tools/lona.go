@@ -114,9 +114,10 @@ func lonaListStrategies(d Deps) server.ServerTool {
 		if err != nil {
 			return LonaStrategies{}, err
 		}
+		began := d.Now()
 		list, err := d.Client.Lona.Strategies(ctx, info.Key)
 		if err != nil {
-			return LonaStrategies{}, err
+			return LonaStrategies{}, d.whileUsing(ctx, info, began, err)
 		}
 		return LonaStrategies{Credential: d.Client.Lifecycle.Handle(info.Key), Strategies: json.RawMessage(list)}, nil
 	})

@@ -57,7 +57,7 @@ func sendRequest(d Deps) server.ServerTool {
 		idempotent:  false, // nor need it be harmless twice
 		openWorld:   true,
 		kept:        unchanged,
-		lost:        "The credential is stored as it was. Whether the service did what the request asked for is not known.",
+		lost:        asItWas + " Whether the service did what the request asked for is not known.",
 		lostStep:    "Call send_request with method GET: find out whether it was done, before you repeat it.",
 	}
 	if d.ReadOnly {
@@ -72,11 +72,12 @@ func sendRequest(d Deps) server.ServerTool {
 		if err != nil {
 			return Answer{}, err
 		}
+		began := d.Now()
 		r, err := d.Client.Lifecycle.Do(ctx, info.Key, gateway.Request{
 			Method: in.Method, Path: in.Path, Query: in.Query, Header: in.Headers, Body: in.Body,
 		})
 		if err != nil {
-			return Answer{}, err
+			return Answer{}, d.whileUsing(ctx, info, began, err)
 		}
 		out := Answer{
 			Credential: d.Client.Lifecycle.Handle(info.Key),

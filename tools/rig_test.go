@@ -145,7 +145,9 @@ func (r *rig) fail(tool string, arguments any) tools.Failure {
 
 func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Failure {
 	r.t.Helper()
+	before, beforeErr := r.store.List(r.t.Context(), "")
 	res := r.rawCtx(ctx, tool, arguments)
+	after, afterErr := r.store.List(r.t.Context(), "")
 	if !res.IsError {
 		r.t.Fatalf("%s: got %s, want an error", tool, mcp.GetTextFromContent(res.Content[0]))
 	}
@@ -155,6 +157,11 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 	}
 	if _, err := allWords(r.t).read(f.NextStep); err != nil {
 		r.t.Errorf("%s: next_step cannot be followed to the letter: %v", tool, err)
+	}
+	if beforeErr == nil && afterErr == nil {
+		if wrong := untrue(f.WhatIsStored, holding{r.clock.Now(), before, after}); wrong != "" {
+			r.t.Errorf("%s: what_is_stored: %s", tool, wrong)
+		}
 	}
 	if n := len([]rune(f.ServiceSaid)); n > 500 {
 		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)

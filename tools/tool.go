@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
@@ -61,6 +62,9 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 					return res, nil
 				}
 				f := d.explain(ctx, s, err)
+				if renewed := new(renewedError); errors.As(err, &renewed) {
+					f.WhatIsStored = "The credential, renewed: what it was before may have ended." + strings.TrimPrefix(strings.TrimPrefix(f.WhatIsStored, unchanged), asItWas)
+				}
 				f.NextStep += d.withheld(f.NextStep)
 				return failed(f), nil
 			}
