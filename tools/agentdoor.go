@@ -23,6 +23,7 @@ func agentDoor() protocol {
 		tools:    []func(Deps) server.ServerTool{agentdoorRegisterAgent},
 		register: agentDoorRegister,
 		names:    "agent_name",
+		takesURL: true,
 		asks:     "Its URL and an agent_name of your choice; scopes, if not all that cost nothing. The tool makes the key pair that the service asks for.",
 		setting:  "AGENTDOOR_URL",
 		forgets:  "Its key pair is gone, too: this registration can never be had again.",

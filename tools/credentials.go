@@ -177,7 +177,7 @@ func (d Deps) wayOut(s gateway.Standing) string {
 		return "Ask the person to update Enlist: this version does not know what " + handle + " is for."
 	}
 	var set string
-	if !d.usedNow(s.Protocol, s.Origin) {
+	if !p.takesURL && !d.usedNow(s.Protocol, s.Origin) {
 		set = "Ask the person to set " + p.setting + "=" + s.Origin + " in Enlist's environment and to restart Enlist. Then "
 	}
 	switch s.Way {
@@ -188,7 +188,7 @@ func (d Deps) wayOut(s gateway.Standing) string {
 	case gateway.WayRotate:
 		return "Call rotate_credential with credential " + handle + ", then " + use + "."
 	case gateway.WayRegister:
-		return sentence(set + "call " + p.register + " with " + p.names + " " + s.Agent)
+		return sentence(set + p.same(s.Key))
 	}
 	return sentence(set + p.anew(d))
 }

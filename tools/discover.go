@@ -138,7 +138,7 @@ func (d Deps) registerStep(origin string, found gateway.Discovery, p protocol, t
 		step = "Call " + p.register + " with service_url " + origin + "."
 	case set != origin:
 		step = "Ask the person to set " + p.setting + "=" + origin + " in Enlist's environment and to restart Enlist, if they want an account here. Then call " + p.register +
-			": now it registers at " + cmp.Or(set, "no address yet") + "."
+			": until then it registers at " + cmp.Or(set, "no address") + "."
 	}
 	if found.Confidence == gateway.Weak {
 		step = "Ask the person whether this is the service they mean: the evidence is weak, and no reason to register. Then " + strings.ToLower(step[:1]) + step[1:]

@@ -88,7 +88,7 @@ func sendRequest(d Deps) server.ServerTool {
 			out.File = &AnswerFile{Path: r.File.Path, Bytes: r.File.Size, Truncated: r.File.Truncated}
 		}
 		if r.Unfiled != "" {
-			out.NextStep = r.Unfiled + " Ask for less of it at a time, if the service can."
+			out.NextStep = "Call send_request for less of it at a time, if the service can. " + r.Unfiled
 		}
 		if step := d.refusedStep(ctx, s, info, r); step != "" {
 			out.NextStep = step + d.withheld(step)
@@ -104,7 +104,7 @@ func (d Deps) refusedStep(ctx context.Context, s spec, info credstore.Info, r ga
 	var instead *gateway.RefusedError
 	switch {
 	case errors.As(r.Unrenewed, &instead) && instead.Tool == p.register:
-		return "Call " + p.register + " with " + p.names + " " + info.Agent + " if every route refuses the credential; this one may need more than was granted."
+		return strings.TrimSuffix(sentence(p.same(info.Key)), ".") + " if every route refuses the credential; this one may need more than was granted."
 	case errors.As(r.Unrenewed, &instead):
 		return "Call rotate_credential with credential " + handle + ", then " + s.again() + " with the same arguments."
 	case r.Unrenewed != nil:

@@ -159,6 +159,24 @@ func (d Deps) explainUnsupported(s spec, e *gateway.UnsupportedError) Failure {
 // sentence makes a sentence of a part of one.
 func sentence(part string) string { return strings.ToUpper(part[:1]) + part[1:] + "." }
 
+// same says how to register an agent again, as a part of a sentence.
+func (p protocol) same(k credstore.Key) string {
+	step := "call " + p.register
+	switch {
+	case p.names != "label":
+		step += " with " + p.names + " " + k.Agent
+		if p.takesURL {
+			step += " and service_url " + k.Origin
+		}
+		if k.Label != "" {
+			step += " and label " + k.Label
+		}
+	case k.Label != "":
+		step += " with label " + k.Label
+	}
+	return step
+}
+
 // anew says how to come to another credential of a protocol, as a part of a
 // sentence.
 func (p protocol) anew(d Deps) string {

@@ -31,6 +31,7 @@ type rig struct {
 	client *gateway.Client
 	store  credstore.Store
 	clock  *gatewaytest.Clock
+	words  func() vocabulary
 
 	mu   sync.Mutex
 	seen strings.Builder // every answer and every log line
@@ -51,7 +52,7 @@ type options struct {
 // newRig returns a model that talks about Lona to the service at origin.
 func newRig(t *testing.T, origin string, o options) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: o.clock}
+	r := &rig{t: t, clock: o.clock, words: sync.OnceValue(func() vocabulary { return allWords(t) })}
 	if r.clock == nil {
 		r.clock = gatewaytest.NewClock(time.Now())
 	}
@@ -134,6 +135,11 @@ func call[Out any](r *rig, tool string, arguments args) Out {
 	if res.IsError {
 		r.t.Fatalf("%s: got the error %s", tool, mcp.GetTextFromContent(res.Content[0]))
 	}
+	for _, next := range nextSteps(decode[any](r.t, res)) {
+		if _, err := r.words().read(next); err != nil {
+			r.t.Errorf("%s: next_step cannot be followed to the letter: %v", tool, err)
+		}
+	}
 	return decode[Out](r.t, res)
 }
 
@@ -155,7 +161,7 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
 		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
 	}
-	if _, err := allWords(r.t).read(f.NextStep); err != nil {
+	if _, err := r.words().read(f.NextStep); err != nil {
 		r.t.Errorf("%s: next_step cannot be followed to the letter: %v", tool, err)
 	}
 	if beforeErr == nil && afterErr == nil {
@@ -167,6 +173,26 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
 	}
 	return f
+}
+
+// nextSteps returns every next step in a result, however deep.
+func nextSteps(in any) (steps []string) {
+	switch v := in.(type) {
+	case map[string]any:
+		for name, inner := range v {
+			if text, ok := inner.(string); ok && name == "next_step" && text != "" {
+				steps = append(steps, text)
+			}
+			if name != "body" { // which is the service's
+				steps = append(steps, nextSteps(inner)...)
+			}
+		}
+	case []any:
+		for _, inner := range v {
+			steps = append(steps, nextSteps(inner)...)
+		}
+	}
+	return steps
 }
 
 func decode[Out any](t *testing.T, res *mcp.CallToolResult) (out Out) {

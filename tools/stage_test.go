@@ -73,6 +73,7 @@ type staging struct {
 	env      map[string]string
 	store    credstore.Store // nil: one in memory
 	clock    *gatewaytest.Clock
+	policy   string // the file of the person's policy; "": a script, which is asked nothing
 	// connect makes the client of the server; nil: one in the same process.
 	connect func(*testing.T, *server.Server) *mcpclient.Client
 }
@@ -115,7 +116,7 @@ func (s *stage) connect(o staging) {
 	logger := slog.New(slog.NewTextHandler(logOf{s}, nil))
 	var err error
 	s.client, err = gateway.New(gateway.Options{
-		Store: s.store, Env: func(name string) string { return settings[name] }, Now: s.clock.Now, Logger: logger,
+		Store: s.store, Policy: o.policy, Env: func(name string) string { return settings[name] }, Now: s.clock.Now, Logger: logger,
 		Sleep: func(_ context.Context, d time.Duration) error {
 			s.clock.Advance(d.Truncate(2*time.Second) + 2*time.Second) // without what is random about it
 			return nil
@@ -125,7 +126,11 @@ func (s *stage) connect(o staging) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	mcpServer, err := server.New(server.Config{Client: s.client, Caller: gateway.CallerScript, Now: s.clock.Now, StoredIn: s.store.Backend, Logger: logger})
+	caller := gateway.CallerScript
+	if o.policy != "" {
+		caller = gateway.CallerModel
+	}
+	mcpServer, err := server.New(server.Config{Client: s.client, Caller: caller, Now: s.clock.Now, StoredIn: s.store.Backend, Logger: logger})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -154,7 +159,7 @@ func inOneProcess(t *testing.T, s *server.Server) *mcpclient.Client {
 }
 
 // overPipes connects a client as a program does that starts Enlist.
-func overPipes(version string) func(*testing.T, *server.Server) *mcpclient.Client {
+func overPipes(version string, options ...mcpclient.ClientOption) func(*testing.T, *server.Server) *mcpclient.Client {
 	return func(t *testing.T, s *server.Server) *mcpclient.Client {
 		t.Helper()
 		in, toServer := io.Pipe()
@@ -171,7 +176,8 @@ func overPipes(version string) func(*testing.T, *server.Server) *mcpclient.Clien
 				t.Errorf("serve: %v", err)
 			}
 		})
-		return mcpclient.NewClient(transport.NewIO(out, toServer, io.NopCloser(strings.NewReader(""))), mcpclient.WithProtocolVersion(version))
+		return mcpclient.NewClient(transport.NewIO(out, toServer, io.NopCloser(strings.NewReader(""))),
+			append(options, mcpclient.WithProtocolVersion(version))...)
 	}
 }
 

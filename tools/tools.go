@@ -74,6 +74,7 @@ type protocol struct {
 	tools    []func(Deps) server.ServerTool
 	register string            // the tool that registers an agent
 	names    string            // its argument that an agent is told apart by
+	takesURL bool              // it registers at any service, by the argument service_url
 	setting  string            // the environment variable that holds the service's base URL
 	asks     string            // what an agent needs to register, in words
 	advice   map[string]string // the next step for an error code of the service; {again} in it is the call that failed

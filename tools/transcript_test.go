@@ -10,11 +10,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	mcpclient "github.com/mark3labs/mcp-go/client"
 	"github.com/mark3labs/mcp-go/mcp"
 
 	"github.com/enlist-mcp/enlist/credstore"
@@ -100,6 +103,7 @@ func stories() map[string]map[string]story {
 			"nothing-stored": nothing, "wrong-scope": scope, "gateway-down": down,
 			"expired-token":    {begins: later(2 * time.Hour)},
 			"revoked-key":      {begins: fluxraKeyElsewhere},
+			"revoked-here":     {begins: revokedHere},
 			"revoked-recovery": {begins: fluxraRecoveredElsewhere},
 			"name-taken":       {cannot: noNames, begins: fluxraTwice},
 			"cap-reached": {begins: func(t *testing.T, s *stage, _ service) {
@@ -114,6 +118,7 @@ func stories() map[string]map[string]story {
 			"revoked-key":       {begins: luminaKeyElsewhere},
 			"name-taken":        {cannot: "labels are not unique there, so none is ever taken", begins: luminaTwice},
 			"cap-reached":       {asks: "Call lumina_register_agent with label momentum.", begins: luminaFull},
+			"revoked-here":      {begins: revokedHere},
 			"keys-elsewhere":    {begins: luminaKeysElsewhere},
 			"too-many-requests": {atOnce: true, begins: busy(10)},
 		},
@@ -163,6 +168,65 @@ func TestAReaderGetsThereOverPipes(t *testing.T) {
 			})
 		}
 	}
+}
+
+// asking is a policy that has a person asked before anything is registered.
+const asking = "register = \"ask\"\n"
+
+func policyFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), gateway.PolicyFile)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A person who cannot be asked allows it in the policy, by the line that the
+// error names.
+func TestAReaderWaitsForThePolicy(t *testing.T) {
+	path := policyFile(t, asking)
+	s := newStage(t, staging{protocol: wire.LonaName, policy: path})
+	line := regexp.MustCompile(`\[\[for\]\] with service = ("[^"]+"), origin = ("[^"]+") and register = "allow"`)
+	s.person.deeds = append(s.person.deeds, deed{"to allow it", func() {
+		said := line.FindStringSubmatch(s.seen.next())
+		if said == nil {
+			t.Fatalf("the person is not told how to allow it: %s", s.seen.next())
+		}
+		text := fmt.Sprintf("%s\n[[for]]\nservice = %s\norigin = %s\nregister = \"allow\"\n", asking, said[1], said[2])
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.clock.Advance(time.Minute)
+	}})
+	s.tells(t, services()[wire.LonaName], stories()[wire.LonaName]["nothing-stored"])
+	s.golden("lona/approval-needed")
+}
+
+// A person who can be asked is, in both eras, and the call goes on.
+func TestAReaderHasThePersonAsked(t *testing.T) {
+	for _, version := range []string{mcp.LATEST_LEGACY_PROTOCOL_VERSION, mcp.LATEST_PROTOCOL_VERSION} {
+		t.Run(version, func(t *testing.T) {
+			agrees := &agreeing{}
+			s := newStage(t, staging{
+				protocol: wire.LonaName, policy: policyFile(t, asking),
+				connect: overPipes(version, mcpclient.WithElicitationHandler(agrees)),
+			})
+			agrees.say = s.sayf
+			s.tells(t, services()[wire.LonaName], stories()[wire.LonaName]["nothing-stored"])
+			s.golden("lona/approval-asked")
+		})
+	}
+}
+
+// agreeing is a person at a client that can ask, who agrees.
+type agreeing struct{ say func(string, ...any) }
+
+// Elicit implements [mcpclient.ElicitationHandler].
+func (a *agreeing) Elicit(_ context.Context, req mcp.ElicitationRequest) (*mcp.ElicitationResult, error) {
+	a.say("The client asks the person: %s", req.Params.Message)
+	a.say("The person agrees.")
+	return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionAccept, Content: map[string]any{}}}, nil
 }
 
 // tells has a story begin, and a reader take it from there.
@@ -226,6 +290,12 @@ func neverExpires(t *testing.T, s *stage, of service) {
 func withoutScope(_ *testing.T, s *stage, of service) {
 	s.enrol(of)
 	s.person.facts["scopes"] = func(result) any { return []any{wire.AgentDoorAccess, reportsScope} }
+}
+
+// revokedHere has the credential ended by Enlist itself.
+func revokedHere(_ *testing.T, s *stage, of service) {
+	s.enrol(of)
+	s.must("revoke_credential", args{})
 }
 
 // goesDown ends the service, which the person sees to when they are asked.
