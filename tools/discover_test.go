@@ -48,7 +48,7 @@ func TestDiscoverServiceSaysHowToRegister(t *testing.T) {
 		t.Errorf("got %+v, want the service's words", lithtrix.ServiceSaid)
 	}
 	lumina := of(t, got, "lumina")
-	if !strings.Contains(lumina.NextStep, "no address yet") || !strings.Contains(lumina.AsksFor, "sandbox") || lumina.ServiceSaid != nil {
+	if !strings.Contains(lumina.NextStep, "no address") || !strings.Contains(lumina.AsksFor, "sandbox") || lumina.ServiceSaid != nil {
 		t.Errorf("got %+v, want that Lumina's address is not set, and what is no registration", lumina)
 	}
 }
