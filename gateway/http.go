@@ -161,6 +161,8 @@ type answer struct {
 	body   []byte
 	cut    bool  // there was more than the limit
 	kept   *kept // what became of that; nil: nothing
+	// unrenewed is why the credential that was refused could not be renewed.
+	unrenewed error
 }
 
 // drop removes what was kept of an answer that nobody will see.

@@ -230,7 +230,7 @@ func (l *Lithtrix) explain(s *Standing, _ []credstore.Info) {
 	const another = "register the agent under another agent_name, and forget this one."
 	switch {
 	case s.Now == credstore.StateRevoked, s.Now == credstore.StateLost:
-		s.Remedy = "The service gives this agent no other key: " + another
+		s.Remedy, s.Way = "The service gives this agent no other key: "+another, WayAnother
 	case s.Now == credstore.StatePending && strings.HasPrefix(s.Remedy, "Register the agent again"):
 		s.Remedy = "Register the agent again with the same arguments; if the service then says that it exists, " + another
 	}

@@ -52,6 +52,12 @@ type Response struct {
 	Binary    string              // what the body is, when it is not text: "image/png, 1234 bytes"
 	File      *File               // where more than 256 KiB of a body are; nil: nowhere
 	Unfiled   string              // why not all of them are there, in a sentence; "": they are
+	// Unrenewed is why a credential that was refused could not be renewed; nil:
+	// it was, or it need not be, or its protocol has nothing to renew.
+	Unrenewed error
+	// Refusal is what an answer says as an error, its code and how long to wait;
+	// nil for one that is none.
+	Refusal *Error
 }
 
 // httpStatus is what the audit trail has of a response.
@@ -248,6 +254,7 @@ func (l *Lifecycle) authorized(ctx context.Context, k credstore.Key, p Protocol,
 	if r, ok := p.(Renewer); ok {
 		if err := r.Renew(ctx, k); err != nil {
 			l.log.WarnContext(ctx, "a credential could not be renewed", "protocol", k.Protocol, "origin", k.Origin, "agent", k.Agent)
+			a.unrenewed = err
 			return a, nil
 		}
 	}

@@ -23,7 +23,10 @@ func (l *Lifecycle) response(ctx context.Context, op call, m message, a answer) 
 		return Response{}, unsearched(op, a, err)
 	}
 	scrub := l.http.scrub.current()
-	r := Response{Status: a.status, Header: shownHeader(a.header, m.url, scrub)}
+	r := Response{Status: a.status, Header: shownHeader(a.header, m.url, scrub), Unrenewed: a.unrenewed}
+	if a.status >= http.StatusBadRequest {
+		r.Refusal = l.http.refused(ctx, op, a)
+	}
 	if k := a.kept; k != nil {
 		r.Body, r.Binary, r.Unfiled = k.head, k.binary, k.why
 		if k.file != nil {

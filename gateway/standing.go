@@ -16,7 +16,20 @@ type Standing struct {
 	Now    credstore.State
 	Reason string // one sentence; "" for a credential that is simply active
 	Remedy string // one sentence: the one thing to do; "" where nothing need be done
+	Way    Way    // what to do about one that is not usable
 }
+
+// Way is the way out of a standing, for who cannot read a remedy.
+type Way int
+
+// The ways out of a standing.
+const (
+	WayUse      Way = iota // use it: what is missing is seen to before
+	WayWait                // somebody is at it
+	WayRotate              // rotate it
+	WayRegister            // register the same agent again
+	WayAnother             // register another agent: this one gets no other key
+)
 
 // UsableNow reports whether requests may be made with the credential. One of
 // which an operation is unfinished may well be usable: it is seen to before.
@@ -105,22 +118,22 @@ func (l *Lifecycle) standing(ctx context.Context, i credstore.Info, stored []cre
 		}
 	case credstore.StateExpired:
 		s.Reason = "It expired on " + day(i.ExpiresAt) + "."
-		s.Remedy = "Register the agent again."
+		s.Remedy, s.Way = "Register the agent again.", WayRegister
 		switch {
 		case byItself:
-			s.Remedy = "Name it and use it: it is renewed then, if the service agrees."
+			s.Remedy, s.Way = "Name it and use it: it is renewed then, if the service agrees.", WayUse
 		case rotates:
-			s.Remedy = "Rotate it, or register the agent again."
+			s.Remedy, s.Way = "Rotate it, or register the agent again.", WayRotate
 		}
 	case credstore.StateRevoked:
 		s.Reason = "It has ended at the service: the service was told to end it, or says that it has."
-		s.Remedy = "Register the agent again, or forget it."
+		s.Remedy, s.Way = "Register the agent again, or forget it.", WayRegister
 	case credstore.StateLost:
 		s.Reason = "Its secret is gone from the place where secrets are kept."
-		s.Remedy = "Register the agent again, or forget it."
+		s.Remedy, s.Way = "Register the agent again, or forget it.", WayRegister
 	case credstore.StatePending:
 		s.Reason = "Its registration was begun on " + day(i.CreatedAt) + " and did not come to an end."
-		s.Remedy = "Register the agent again with the same arguments."
+		s.Remedy, s.Way = "Register the agent again with the same arguments.", WayRegister
 	}
 	return s
 }
@@ -131,7 +144,7 @@ func (l *Lifecycle) unfinishedStanding(ctx context.Context, s *Standing, u Unfin
 	what := actionNoun(u.Action) + " was begun on " + day(u.Begun)
 	if !l.idle(ctx, u.Key) {
 		s.Reason = strings.ToUpper(what[:1]) + what[1:] + " and is under way."
-		s.Remedy = ""
+		s.Remedy, s.Way = "", WayWait
 		return
 	}
 	if s.Now != credstore.StateLost && s.Now != credstore.StateRevoked {
@@ -142,9 +155,9 @@ func (l *Lifecycle) unfinishedStanding(ctx context.Context, s *Standing, u Unfin
 		s.Reason += " (" + u.Code + ")"
 	}
 	s.Reason += "."
-	s.Remedy = "Use it, or repeat the call: what is missing is then finished first."
+	s.Remedy, s.Way = "Use it, or repeat the call: what is missing is then finished first.", WayUse
 	if u.Phase == PhaseIntent && u.Action == ActRegister {
-		s.Remedy = "Register the agent again with the same arguments: that finishes it."
+		s.Remedy, s.Way = "Register the agent again with the same arguments: that finishes it.", WayRegister
 	}
 }
 

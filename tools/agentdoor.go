@@ -14,12 +14,16 @@ const agentDoorRegister = "agentdoor_register_agent"
 
 // agentDoor is what the shared tools know of AgentDoor.
 func agentDoor() protocol {
-	clock := "Ask the person to set this machine's clock right, then make the same call again."
-	again := "Call " + agentDoorRegister + " again in a minute, once, with the same arguments: the key pair is stored, so nothing is lost."
+	const clock = "Ask the person to set this machine's clock right, then {again}."
+	const doorScopes = "Ask the person for scopes, those that this needs, then call " + agentDoorRegister + " with another agent_name and scopes: " +
+		"this agent was not granted them, and registers once. One with a price costs money per request, which Enlist does not pay."
+	again := "Wait a minute, then call " + agentDoorRegister + " again with the same arguments: the key pair is stored, so nothing is lost."
 	signature := "Tell the person: the service does not take the agent's signature. Call " + agentDoorRegister + " again with another agent_name."
 	return protocol{
 		tools:    []func(Deps) server.ServerTool{agentdoorRegisterAgent},
 		register: agentDoorRegister,
+		names:    "agent_name",
+		takesURL: true,
 		asks:     "Its URL and an agent_name of your choice; scopes, if not all that cost nothing. The tool makes the key pair that the service asks for.",
 		setting:  "AGENTDOOR_URL",
 		forgets:  "Its key pair is gone, too: this registration can never be had again.",
@@ -28,22 +32,24 @@ func agentDoor() protocol {
 			"The service's own routes are in its documentation; what the scopes of the credential allow, it answers.",
 		},
 		advice: map[string]string{
-			wire.AgentDoorInvalidRequest: "Read service_said for what is wrong (some services want an x402_wallet, or other metadata), then call " + agentDoorRegister + " again with it put right.",
-			wire.AgentDoorInvalidScopes:  "Read service_said, then call " + agentDoorRegister + " again with scopes that the service has, or without scopes.",
-			wire.AgentDoorAlreadyRegistered: "The service has this agent's key pair and does not say under which agent_id. " +
-				"Tell the person, and call " + agentDoorRegister + " with another agent_name.",
+			wire.AgentDoorInvalidRequest: "Call " + agentDoorRegister + " again with what service_said says put right: some services want an x402_wallet, or other metadata.",
+			wire.AgentDoorInvalidScopes:  "Call " + agentDoorRegister + " again without scopes, or with those of service_said.",
+			wire.AgentDoorAlreadyRegistered: "Tell the person, then call " + agentDoorRegister + " with another agent_name: " +
+				"the service has this agent's key pair and does not say under which agent_id.",
 			wire.AgentDoorDuplicateAgent:   again,
 			wire.AgentDoorRateLimited:      "Wait an hour, then call " + agentDoorRegister + " again.",
 			wire.AgentDoorInvalidSignature: signature,
 			wire.AgentDoorNotFound:         again,
 			wire.AgentDoorChallengeExpired: again,
 			wire.AgentDoorTimestampInvalid: clock,
-			wire.AgentDoorAgentNotFound:    "The service does not know the agent any more. Call " + agentDoorRegister + " with another agent_name.",
-			wire.AgentDoorAgentInactive:    "Tell the person: the service has suspended this agent; only whoever runs the service can change that.",
-			wire.AgentDoorUnauthorized:     "Tell the person: the service does not accept this agent, though its token was renewed.",
-			wire.AgentDoorForbidden:        "The agent was not granted the scope that this needs. Tell the person; under another agent_name it can ask for other scopes.",
-			gateway.CodeNoScope:            "Read service_said for the scopes there are. One with a price costs money per request, which Enlist does not pay: ask the person before you ask for one. Then call " + agentDoorRegister + " with scopes.",
-			gateway.CodeChallenge:          "Tell the person. Unless this machine's clock is wrong, do not try this service again: it may want to use the agent's signature elsewhere.",
+			wire.AgentDoorAgentNotFound:    "Call " + agentDoorRegister + " with another agent_name: the service does not know this agent any more.",
+			wire.AgentDoorAgentInactive: "Ask the person whether to register another agent, then call " + agentDoorRegister + " with another agent_name: the service has suspended or deleted this one. " +
+				"Only whoever runs the service can change that.",
+			wire.AgentDoorUnauthorized: "Tell the person: the service does not accept this agent, though its token was renewed.",
+			wire.AgentDoorForbidden:    doorScopes,
+			gateway.CodeNoScope: "Call " + agentDoorRegister + " again without scopes: it asks for all that cost nothing. If it fails again, ask the person for scopes among those of what_happened, " +
+				"then call " + agentDoorRegister + " again with scopes: one with a price costs money per request, which Enlist does not pay.",
+			gateway.CodeChallenge: "Tell the person. Unless this machine's clock is wrong, do not try this service again: it may want to use the agent's signature elsewhere.",
 		},
 		lost: map[string]string{"prove the key": again},
 	}

@@ -73,13 +73,13 @@ func policed(s spec, err error) *mcp.CallToolResult {
 	switch ask.Code {
 	case gateway.ApprovalDeclined:
 		f.WhatHappened = "The person was asked and did not agree. Nothing was done."
-		f.NextStep = "Do not call " + s.name + " for this again, unless the person tells you to."
+		f.NextStep = "Tell the person that nothing was done. Do not call " + s.name + " for this again, unless they tell you to."
 	case gateway.ApprovalUnanswered:
 		f.WhatHappened = "The person was asked and did not answer, or too late. Nothing was done."
-		f.NextStep = "Tell the person what you want to do. When they are there, call " + s.name + " again: they are asked again."
+		f.NextStep = "Ask the person whether they are there and agree, then " + s.again() + ": they are asked again."
 	default:
 		f.WhatHappened = "A person must agree to this first, and your client cannot ask them. Nothing was done."
-		f.NextStep = "Tell the person what you want to do. " + ask.Remedy
+		f.NextStep = "Ask the person to allow it, then " + s.again() + ". " + ask.Remedy
 	}
 	return failed(f)
 }

@@ -89,7 +89,7 @@ func InvalidArguments(t mcp.Tool, raw json.RawMessage) *mcp.CallToolResult {
 		wrong = []string{"an argument does not fit the tool's input schema"}
 	}
 	f := badArguments(t.Name, "The arguments were refused: "+strings.Join(wrong, "; ")+".")
-	f.NextStep = fmt.Sprintf("Call %s again. It takes %s.", t.Name, usage(argumentsOf(t)))
+	f.NextStep = fmt.Sprintf("Call %s again with that put right. It takes %s.", t.Name, usage(argumentsOf(t)))
 	return failed(f)
 }
 

@@ -16,6 +16,9 @@ import (
 // unchanged is what is stored after a call that stores nothing.
 const unchanged = "Nothing changed: the credential is stored as it was."
 
+// asItWas is what is stored after a call whose answer was lost.
+const asItWas = "The credential is stored as it was."
+
 // Credential is what may be said of a stored credential.
 type Credential struct {
 	Handle      string   `json:"handle"`
@@ -116,23 +119,78 @@ func listCredentials(d Deps) server.ServerTool {
 			return CredentialList{}, err
 		}
 		out := CredentialList{Credentials: []Listed{}, StoredIn: d.storedIn(ctx)}
-		var usable int
+		var usable []string
 		for _, i := range all {
 			out.Credentials = append(out.Credentials, d.standing(i))
 			if i.UsableNow() {
-				usable++
+				usable = append(usable, d.Client.Lifecycle.Handle(i.Key))
 			}
 		}
 		switch {
 		case len(all) == 0:
-			out.NextStep = "Register: " + d.toRegister() + "."
-		case usable == 0:
-			out.NextStep = "None is usable: do what the reason says; if that fails, call rotate_credential, or register with the same agent: " + d.toRegister() + "." + d.withheld("rotate_credential")
+			out.NextStep = sentence(d.toRegister())
+		case len(usable) == 0:
+			out.NextStep = d.wayOut(all[0])
+		case len(usable) == 1:
+			out.NextStep = "Call send_request with credential " + usable[0] + ", or a tool of its service."
 		default:
-			out.NextStep = "Use a credential whose state is active or expiring: with its service's tools, or with send_request."
+			out.NextStep = "Call send_request, or a tool of the service, with one of these as credential: " + strings.Join(usable, ", ") + "."
 		}
+		out.NextStep += d.withheld(out.NextStep)
 		return out, nil
 	})
+}
+
+// renewedError is why a call failed that had renewed the credential before.
+type renewedError struct{ error }
+
+// Unwrap returns what the call failed by.
+func (e *renewedError) Unwrap() error { return e.error }
+
+// whileUsing returns why a call with a credential failed: a *[renewedError] if
+// that, or a token behind it, is another one than when the call began.
+func (d Deps) whileUsing(ctx context.Context, was credstore.Info, began time.Time, err error) error {
+	if err == nil {
+		return nil
+	}
+	all, listErr := d.Client.Lifecycle.List(context.WithoutCancel(ctx))
+	if listErr != nil {
+		return err
+	}
+	for _, is := range all {
+		behind := is.Key
+		behind.Kind = was.Kind
+		another := is.Key == was.Key && (is.KeyID != was.KeyID || !is.CreatedAt.Equal(was.CreatedAt))
+		if another || behind == was.Key && is.CreatedAt.After(began) {
+			return &renewedError{err}
+		}
+	}
+	return err
+}
+
+// wayOut says what to do about a credential that is not usable.
+func (d Deps) wayOut(s gateway.Standing) string {
+	handle := d.Client.Lifecycle.Handle(s.Key)
+	use := "call send_request with credential " + handle
+	p := protocols()[s.Protocol]
+	if p.register == "" {
+		return "Ask the person to update Enlist: this version does not know what " + handle + " is for."
+	}
+	var set string
+	if !p.takesURL && !d.usedNow(s.Protocol, s.Origin) {
+		set = "Ask the person to set " + p.setting + "=" + s.Origin + " in Enlist's environment and to restart Enlist. Then "
+	}
+	switch s.Way {
+	case gateway.WayUse:
+		return sentence(use) + " What it lacks is seen to first."
+	case gateway.WayWait:
+		return "Wait a minute, then call list_credentials again."
+	case gateway.WayRotate:
+		return "Call rotate_credential with credential " + handle + ", then " + use + "."
+	case gateway.WayRegister:
+		return sentence(set + p.same(s.Key))
+	}
+	return sentence(set + p.anew(d))
 }
 
 func rotateCredential(d Deps) server.ServerTool {
@@ -147,7 +205,7 @@ func rotateCredential(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        unchanged,
 		lost:        "The credential is stored as it was, but the service may have replaced it already.",
-		again: "Call rotate_credential again in a minute, within a day: it ends the key that was lost. " +
+		lostStep: "Wait a minute, then {again}, within a day: it ends the key that was lost. " +
 			"If the service refuses that with agent_exists, it wants the key that never arrived: " + anotherAgent,
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Credential, error) {
@@ -182,7 +240,7 @@ func revokeCredential(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        unchanged,
 		lost:        "The credential is stored as it was, but the service may have ended it already.",
-		again:       "Call revoke_credential again in a minute: that is safe.",
+		lostStep:    "Wait a minute, then {again}: that is safe.",
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Ended, error) {
 		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)

@@ -50,7 +50,7 @@ func discoverService(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        "Nothing changed.",
 		lost:        "Nothing changed.",
-		moved:       "If service_said names the service that the person means, call discover_service with that URL; ask them if you are not sure.",
+		moved:       "Ask the person for url, if they mean the service that service_said names, then call discover_service with url.",
 	}
 	return tool(d, s, func(ctx context.Context, in DiscoverInput) (Discovered, error) {
 		found, err := d.Client.Discover(ctx, in.URL)
@@ -63,8 +63,8 @@ func discoverService(d Deps) server.ServerTool {
 		}
 		switch len(out.Found) {
 		case 0:
-			out.NextStep = "No protocol that Enlist knows was found. Ask the person for the base URL of the service's API, " +
-				"which is often another host than its web site; the service may also not register agents at all."
+			out.NextStep = "Ask the person for url, the base URL of the service's API, then call discover_service with url: no protocol that Enlist knows was found here. " +
+				"The API is often at another host than the web site; the service may also not register agents at all."
 		case 1:
 			out.NextStep = "Do what next_step says of " + out.Found[0].Protocol + "."
 		default:
@@ -97,13 +97,13 @@ func (d Deps) discovery(ctx context.Context, origin string, found gateway.Discov
 	}
 	switch {
 	case found.Problem != "":
-		out.NextStep = "Do not register here. " + found.Problem + " Tell the person."
+		out.NextStep = "Tell the person that you do not register here. " + found.Problem
 	case p.register == "":
-		out.NextStep = "Enlist has no tool that registers with this protocol. Tell the person."
+		out.NextStep = "Tell the person that Enlist has no tool that registers with this protocol."
 	default:
 		out.NextStep = d.registerStep(origin, found, p, takesURL)
 		if have := d.usableAt(ctx, origin, found.Protocol); len(have) > 0 {
-			out.NextStep = "You are registered here: use " + strings.Join(have, " or ") + ". To register another agent: " + out.NextStep
+			out.NextStep = "Call send_request with credential " + strings.Join(have, ", or with ") + ": you are registered here. To register another agent: " + out.NextStep
 		}
 	}
 	return out
@@ -137,11 +137,11 @@ func (d Deps) registerStep(origin string, found gateway.Discovery, p protocol, t
 	case takesURL:
 		step = "Call " + p.register + " with service_url " + origin + "."
 	case set != origin:
-		step = p.register + " registers at " + cmp.Or(set, "no address yet") + ". If the person wants an account here instead, they set " +
-			p.setting + "=" + origin + " in Enlist's environment and restart Enlist. Then call " + p.register + "."
+		step = "Ask the person to set " + p.setting + "=" + origin + " in Enlist's environment and to restart Enlist, if they want an account here. Then call " + p.register +
+			": until then it registers at " + cmp.Or(set, "no address") + "."
 	}
 	if found.Confidence == gateway.Weak {
-		step = "The evidence is weak, and no reason to register: ask the person whether this is the service they mean. If it is: " + step
+		step = "Ask the person whether this is the service they mean: the evidence is weak, and no reason to register. Then " + strings.ToLower(step[:1]) + step[1:]
 	}
 	if len(found.Said.Scopes) > 0 {
 		step += " Ask for the scopes that you need by their ids in service_said; one with a price costs money, so ask the person first."

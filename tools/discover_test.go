@@ -48,7 +48,7 @@ func TestDiscoverServiceSaysHowToRegister(t *testing.T) {
 		t.Errorf("got %+v, want the service's words", lithtrix.ServiceSaid)
 	}
 	lumina := of(t, got, "lumina")
-	if !strings.Contains(lumina.NextStep, "no address yet") || !strings.Contains(lumina.AsksFor, "sandbox") || lumina.ServiceSaid != nil {
+	if !strings.Contains(lumina.NextStep, "no address") || !strings.Contains(lumina.AsksFor, "sandbox") || lumina.ServiceSaid != nil {
 		t.Errorf("got %+v, want that Lumina's address is not set, and what is no registration", lumina)
 	}
 }
@@ -59,7 +59,7 @@ func TestDiscoverServiceSaysWhereOneIsRegistered(t *testing.T) {
 	defer func() { r.saysNothingOf(gw) }()
 	r.register("my-agent")
 	lona := of(t, call[tools.Discovered](r, "discover_service", args{"url": gw.URL}), "lona")
-	if want := "You are registered here: use lona/my-agent. To register another agent: Call lona_register_agent."; lona.NextStep != want {
+	if want := "Call send_request with credential lona/my-agent: you are registered here. To register another agent: Call lona_register_agent."; lona.NextStep != want {
 		t.Errorf("got %q, want %q", lona.NextStep, want)
 	}
 }
@@ -78,7 +78,7 @@ func TestAServiceWithoutARegistration(t *testing.T) {
 	t.Cleanup(s.Close)
 	r := newRig(t, s.URL, options{})
 	got := call[tools.Discovered](r, "discover_service", args{"url": s.URL})
-	if got.Found == nil || len(got.Found) != 0 || !strings.Contains(got.NextStep, "Ask the person for the base URL") {
+	if got.Found == nil || len(got.Found) != 0 || !strings.Contains(got.NextStep, "Ask the person for url, the base URL") {
 		t.Errorf("got %+v, want none, as a list, and a next step", got)
 	}
 }
@@ -89,11 +89,11 @@ func TestWhereNothingCanBeDiscovered(t *testing.T) {
 	r := newRig(t, "http://127.0.0.1:1", options{})
 	for url, want := range map[string]tools.Failure{
 		"https://10.0.0.1":           {Code: gateway.CodeAddressRefused, WhatHappened: "10.0.0.1 leads to a private address", NextStep: "LITHTRIX_API_URL, LONA_GATEWAY_URL"},
-		"https://169.254.169.254/x":  {Code: gateway.CodeAddressRefused, WhatHappened: "a metadata address", NextStep: "Ask the person for the service's public address."},
+		"https://169.254.169.254/x":  {Code: gateway.CodeAddressRefused, WhatHappened: "a metadata address", NextStep: "Ask the person whether the service has a public address, and which."},
 		"https://u:p@api.example":    {Code: gateway.CodeInvalidInput, WhatHappened: "url: want", NextStep: "discover_service again"},
 		"http://api.example":         {Code: gateway.CodeInvalidInput, WhatHappened: "want https", NextStep: "discover_service again"},
-		"http://127.0.0.1:1/a?b":     {Code: gateway.CodeUnreachable, WhatHappened: "http://127.0.0.1:1 could not be reached", NextStep: "discover_service again in a minute"},
-		elsewhere.URL + "/somewhere": {Code: gateway.CodeRedirect, WhatHappened: "redirect", NextStep: "call discover_service with that URL", ServiceSaid: "https://www.example.com "},
+		"http://127.0.0.1:1/a?b":     {Code: gateway.CodeUnreachable, WhatHappened: "http://127.0.0.1:1 could not be reached", NextStep: "Wait a minute, then call discover_service again"},
+		elsewhere.URL + "/somewhere": {Code: gateway.CodeRedirect, WhatHappened: "redirect", NextStep: "then call discover_service with url", ServiceSaid: "https://www.example.com "},
 	} {
 		got := r.fail("discover_service", args{"url": url})
 		if got.Code != want.Code || !strings.Contains(got.WhatHappened, want.WhatHappened) || !strings.Contains(got.NextStep, want.NextStep) ||
@@ -114,9 +114,9 @@ func TestWhatADiscoveredServiceSaysStaysApart(t *testing.T) {
 		found gateway.Discovery
 		want  []string
 	}{
-		"a problem": {gateway.Discovery{Protocol: "lithtrix", Problem: "It is not whole."}, []string{"Do not register here. It is not whole. Tell the person."}},
+		"a problem": {gateway.Discovery{Protocol: "lithtrix", Problem: "It is not whole."}, []string{"Tell the person that you do not register here. It is not whole."}},
 		"unknown":   {gateway.Discovery{Protocol: "nova"}, []string{"no tool"}},
-		"weak":      {gateway.Discovery{Protocol: "lona", Confidence: gateway.Weak}, []string{"The evidence is weak", "LONA_GATEWAY_URL=" + origin}},
+		"weak":      {gateway.Discovery{Protocol: "lona", Confidence: gateway.Weak}, []string{"the evidence is weak", "LONA_GATEWAY_URL=" + origin}},
 		"to be paid for": {
 			gateway.Discovery{Protocol: "lona", Confidence: gateway.Certain, RequiresPayment: true, Said: gateway.Said{
 				Service: words, Scopes: []gateway.Scope{{ID: "a.read", Description: words, Price: "1"}},

@@ -18,3 +18,19 @@ func DiscoveryOf(ctx context.Context, d Deps, origin string, found gateway.Disco
 func Made(d Deps) []server.ServerTool {
 	return all(Deps{Selection: d.Selection, Logger: slog.New(slog.DiscardHandler)})
 }
+
+// Steps returns the next steps that the protocols' own errors have, by the error,
+// as the tool that registers says them.
+func Steps() map[string]string {
+	steps := make(map[string]string)
+	for name, p := range protocols() {
+		said := spec{name: p.register}
+		for code, step := range p.advice {
+			steps[name+" "+code] = said.here(step)
+		}
+		for op, step := range p.lost {
+			steps[name+" lost: "+op] = said.here(step)
+		}
+	}
+	return steps
+}

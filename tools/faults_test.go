@@ -76,11 +76,11 @@ func TestEveryFaultSaysWhatHappenedAndWhatNext(t *testing.T) {
 		lost     bool // the service may have issued a token
 		again    bool // and registering again makes up for it
 	}{
-		{name: "down", code: gateway.CodeUnreachable, happened: "could not be reached", next: "again in a minute", said: "refused"},
+		{name: "down", code: gateway.CodeUnreachable, happened: "could not be reached", next: "Wait a minute, then call", said: "refused"},
 		{
 			name: "slow", timeout: 30 * time.Millisecond,
 			service: func(http.ResponseWriter, *http.Request) { <-release },
-			code:    gateway.CodeTimeout, happened: "did not answer in time", next: "again in a minute", lost: true, again: true,
+			code:    gateway.CodeTimeout, happened: "did not answer in time", next: "Wait a minute, then call", lost: true, again: true,
 		},
 		{
 			name: "a web page",
@@ -111,7 +111,7 @@ func TestEveryFaultSaysWhatHappenedAndWhatNext(t *testing.T) {
 		},
 		{
 			name: "429 without Retry-After", service: refusing(429, ""),
-			code: "some_code", status: 429, happened: "HTTP 429", next: "an hour is a safe one", said: hostileClean,
+			code: "some_code", status: 429, happened: "HTTP 429", next: "Wait an hour, then call", said: hostileClean,
 		},
 		{
 			name: "429 with Retry-After", service: refusing(429, "1234"),
@@ -119,7 +119,7 @@ func TestEveryFaultSaysWhatHappenedAndWhatNext(t *testing.T) {
 		},
 		{
 			name: "500", service: refusing(500, ""),
-			code: "some_code", status: 500, happened: "HTTP 500", next: "again in a minute", said: hostileClean, lost: true, again: true,
+			code: "some_code", status: 500, happened: "HTTP 500", next: "Wait a minute, then call", said: hostileClean, lost: true, again: true,
 		},
 		{
 			name: "403", service: refusing(403, ""),
@@ -131,7 +131,7 @@ func TestEveryFaultSaysWhatHappenedAndWhatNext(t *testing.T) {
 		},
 		{
 			name: "a code that nobody knows", service: refusing(422, ""),
-			code: "some_code", status: 422, happened: "HTTP 422", next: "Read service_said", said: hostileClean,
+			code: "some_code", status: 422, happened: "HTTP 422", next: "what service_said says put right", said: hostileClean,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -246,7 +246,7 @@ func TestAnAnswerThatIsLostIsNotRepeatedBlindly(t *testing.T) {
 		t.Errorf("POST: got %+v, want to look before repeating", f)
 	}
 	f = r.fail("send_request", args{"method": "GET", "path": "/orders"})
-	if f.Code != gateway.CodeTimeout || !strings.Contains(f.NextStep, "again in a minute") {
+	if f.Code != gateway.CodeTimeout || !strings.Contains(f.NextStep, "Wait a minute, then call send_request again") {
 		t.Errorf("GET: got %+v, want to call again", f)
 	}
 }

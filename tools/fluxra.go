@@ -26,11 +26,11 @@ const (
 
 // fluxra is what the shared tools know of Fluxra.
 func fluxra() protocol {
-	invalid := "Read service_said for the argument that is wrong, then make the same call again with it put right."
-	again := "Make the same call again in a minute, once. If it fails again, tell the person that the service is out of order."
+	const again = "Wait a minute, then {again}. If it fails again, tell the person that the service is out of order."
 	return protocol{
 		tools:    []func(Deps) server.ServerTool{fluxraRecoverAccount, fluxraRegisterAgent, fluxraVerifyEmail},
 		register: fluxraRegister,
+		names:    "agent_name",
 		setting:  "FLUXRA_API_URL",
 		forgets:  "Its recovery key is gone, too: without a verified email the account can never be had again.",
 		asks:     "An agent_name of your choice. The person's email is optional, but without a verified one the account cannot be recovered.",
@@ -39,31 +39,31 @@ func fluxra() protocol {
 			"GET /health says whether the service is up.",
 		},
 		advice: map[string]string{
-			wire.FluxraInvalidAgentName: "Call " + fluxraRegister + " again with an agent_name of 3 to 50 ASCII letters, digits and dashes.",
-			wire.FluxraInvalidRequest:   invalid,
-			wire.FluxraInvalidEmail:     "Ask the person for the right email address, then make the same call again with it.",
+			wire.FluxraInvalidAgentName: "Call " + fluxraRegister + " again with another agent_name: 3 to 50 ASCII letters, digits and dashes.",
+			wire.FluxraInvalidRequest:   "{Again} with what service_said says put right.",
+			wire.FluxraInvalidEmail:     "Ask the person for email, the right address, then {again} with email.",
 			wire.FluxraInvalidAgentID:   "The service does not know its own name for this agent. Ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
 			wire.FluxraInvalidKeyName:   "Tell the person: the service does not take the name that Enlist gives its API keys. Enlist may need an update.",
-			wire.FluxraUnauthorized:     "Call rotate_credential: it gets a new API key with the recovery key. If that fails too, call " + fluxraRecover + " with the account's email.",
-			wire.FluxraInvalidToken: "What the mail had is wrong, used already, or too old. If it was a link's token: it may be that the email is verified by now; else call " + fluxraVerify +
-				" with email for a new mail. If it was a recovery code: call " + fluxraRecover + " with email alone for another code.",
-			wire.FluxraForbidden: "The account may not do this. Tell the person what service_said says.",
+			wire.FluxraUnauthorized:     "Call rotate_credential, then {again}. If it fails again, ask the person for email, the account's verified one, then call " + fluxraRecover + " with email.",
+			wire.FluxraInvalidToken: "Ask the person for email, the account's, then {again} with email alone: it has another mail sent. " +
+				"What the last one had is wrong, too old, or used already; an email may be verified by now.",
+			wire.FluxraForbidden: "Tell the person what service_said says: the account may not do this.",
 			wire.FluxraNotFound:  "Call list_credentials to see whether this is the right agent; else ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
-			wire.FluxraCodeUsed: "This code was used already: by a call before whose answer was lost, or by somebody else, who then has the account's recovery key. " +
-				"Call " + fluxraRecover + " with email alone for another code, and ask the person whether they used this one.",
-			wire.FluxraKeyReused:   "Make the same call again. If that fails too, call forget_credential for this agent, then " + fluxraRegister + ".",
-			wire.FluxraRateLimited: "Wait an hour, then make the same call again.",
+			wire.FluxraCodeUsed: "{Again} with email alone: it has another code sent. Ask the person whether they used this one: " +
+				"it was used already, by a call before whose answer was lost, or by somebody else, who then has the account's recovery key.",
+			wire.FluxraKeyReused:   "{Again}. If it fails again, call forget_credential for this agent, then call " + fluxraRegister + ".",
+			wire.FluxraRateLimited: "Wait an hour, then {again}.",
 			wire.FluxraInternal:    again,
 			wire.FluxraUnavailable: again,
-			gateway.CodeRecovery: "If the account's email is verified, call " + fluxraRecover + " with it. Else the account is lost: call " + fluxraRegister +
+			gateway.CodeRecovery: "Ask the person for email, the account's verified one, then call " + fluxraRecover + " with email. If there is none, the account is lost: call " + fluxraRegister +
 				" with a label of its own for another account.",
 		},
 		lost: map[string]string{
-			"register": "Call " + fluxraRegister + " again with the same arguments in a minute, within a day: a service that knows it is the same call gives this account new keys; " +
+			"register": "Wait a minute, then call " + fluxraRegister + " again with the same arguments, within a day: a service that knows it is the same call gives this account new keys; " +
 				"any other makes another account. Tell the person that one may then be left there that nobody has a key of; names are not unique, so it is in nobody's way.",
-			"make an API key":     "Make the same call again in a minute: it makes another key and ends the one that was lost.",
+			"make an API key":     "Wait a minute, then {again}: it makes another key and ends the one that was lost.",
 			"verify the email":    "Call " + fluxraVerify + " again with the same token. If that is INVALID_TOKEN, the email is most likely verified.",
-			"recover the account": "The code may be used up, and the new recovery key lost with the answer. Call " + fluxraRecover + " with email alone for another code.",
+			"recover the account": "Call " + fluxraRecover + " again with email alone: it has another code sent. The last one may be used up, and the new recovery key lost with the answer.",
 		},
 	}
 }
@@ -121,8 +121,8 @@ func fluxraRegisterAgent(d Deps) server.ServerTool {
 			Credential: d.describe(done.Info), AgentID: gateway.FluxraAgentID(done.Info),
 			Stored: fluxraItems, StoredIn: d.storedIn(ctx), Reused: done.Reused,
 		}
-		out.NextStep = "Use Fluxra with send_request and credential " + out.Handle + ": GET " + wire.FluxraAgentPath(out.AgentID) +
-			" lists the account's keys. The access token renews itself." + afterMail(done, in.Email != "")
+		out.NextStep = "Call send_request with credential " + out.Handle + ", method GET and path " + wire.FluxraAgentPath(out.AgentID) +
+			": it lists the account's keys. The access token renews itself." + afterMail(done, in.Email != "")
 		return out, nil
 	})
 }
@@ -191,7 +191,7 @@ func fluxraVerifyEmail(d Deps) server.ServerTool {
 			}
 			return FluxraVerified{
 				WhatHappened: "The service sends the mail again if an account has this email and it is not verified. It never says whether there is one.",
-				NextStep:     "Ask the person for the token of the link in the mail, then call " + fluxraVerify + " with it. " + fluxraOutbox,
+				NextStep:     "Ask the person for token, that of the link in the mail, then call " + fluxraVerify + " with token. " + fluxraOutbox,
 			}, nil
 		}
 		info, err := d.Client.Fluxra.VerifyEmail(ctx, k, in.Token)
@@ -200,7 +200,7 @@ func fluxraVerifyEmail(d Deps) server.ServerTool {
 		}
 		out := FluxraVerified{
 			Verified: true, WhatHappened: "The email is verified: the account can be recovered with it.",
-			NextStep: "Use Fluxra with send_request.",
+			NextStep: "Call send_request to use Fluxra.",
 		}
 		if info.Protocol != "" {
 			out.Credential = d.Client.Lifecycle.Handle(info.Key)
@@ -250,10 +250,10 @@ func fluxraRecoverAccount(d Deps) server.ServerTool {
 			Recovered: true, Credential: d.Client.Lifecycle.Handle(done.Key), StoredIn: d.storedIn(ctx),
 			WhatHappened: "The account has a new recovery key, which is stored. The one before has ended.",
 		}
-		out.NextStep = "Use Fluxra with send_request and credential " + out.Credential + "."
+		out.NextStep = "Call send_request with credential " + out.Credential + "."
 		if done.Incomplete {
 			out.WhatHappened += " An API key or an access token could not be had with it yet."
-			out.NextStep = "Call rotate_credential with credential " + out.Credential + " in a minute."
+			out.NextStep = "Wait a minute, then call rotate_credential with credential " + out.Credential + "."
 		}
 		return out, nil
 	})
@@ -267,7 +267,7 @@ func (d Deps) askForCode(ctx context.Context, email string) (FluxraRecovered, er
 	}
 	out := FluxraRecovered{
 		WhatHappened: "The service mails a code if the email is verified and an account has it. It never says whether there is one.",
-		NextStep:     "Ask the person for the six digits in the mail, then call " + fluxraRecover + " with email and code. " + fluxraOutbox,
+		NextStep:     "Ask the person for code, the six digits in the mail, then call " + fluxraRecover + " with the same email and code. " + fluxraOutbox,
 	}
 	if !asked.Ends.IsZero() {
 		out.CodeExpiresAt = asked.Ends.Format(time.RFC3339)
@@ -282,16 +282,16 @@ func (d Deps) askForCode(ctx context.Context, email string) (FluxraRecovered, er
 func (d Deps) explainHalfRotated(ctx context.Context, s spec, e *gateway.HalfRotatedError) Failure {
 	f := d.explain(ctx, s, e.Cause)
 	f.WhatIsStored = "The new key. It is in use."
-	f.NextStep = "Call " + s.name + " again in a minute: it ends the old key too. Until then the old key may still work."
+	f.NextStep = "Wait a minute, then " + s.again() + ": it ends the old key too. Until then the old key may still work."
 	var cause *gateway.Error
 	if errors.As(e.Cause, &cause) && slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, cause.Status) {
 		// Another rotation would leave another old key behind.
-		f.NextStep = "Do not rotate it again for this. Tell the person: the service seems to have no call that ends the old key, " +
-			"so it may work until they end it there."
+		f.NextStep = "Tell the person: the service seems to have no call that ends the old key, " +
+			"so it may work until they end it there. Do not rotate it again for this."
 	}
 	if f.RetryAfterSeconds > 0 {
-		f.NextStep = fmt.Sprintf("Wait %s. Then call %s again: it ends the old key too. Until then the old key may still work.",
-			time.Duration(f.RetryAfterSeconds)*time.Second, s.name)
+		f.NextStep = fmt.Sprintf("Wait %s, then %s: it ends the old key too. Until then the old key may still work.",
+			time.Duration(f.RetryAfterSeconds)*time.Second, s.again())
 	}
 	return f
 }

@@ -168,7 +168,7 @@ func TestFluxraSaysWhatBecameOfTheMail(t *testing.T) {
 func TestRecoveringAFluxraAccountTakesTwoCalls(t *testing.T) {
 	r, _ := newFluxraRig(t)
 	asked := call[tools.FluxraRecovered](r, "fluxra_recover_account", args{"email": "bot@example.com"})
-	if asked.Recovered || asked.CodeExpiresAt != "2026-04-03T20:15:00Z" || !strings.Contains(asked.NextStep, "fluxra_recover_account with email and code") {
+	if asked.Recovered || asked.CodeExpiresAt != "2026-04-03T20:15:00Z" || !strings.Contains(asked.NextStep, "fluxra_recover_account with the same email and code") {
 		t.Errorf("asked: got %+v", asked)
 	}
 	got := call[tools.FluxraRecovered](r, "fluxra_recover_account", args{"email": "bot@example.com", "code": fluxraDigits})
@@ -213,8 +213,8 @@ func TestFluxraErrorsSayWhatToDo(t *testing.T) {
 		{agent, "400", wire.FluxraInvalidAgentID, "FLUXRA_API_URL"},
 		{agent, "400", wire.FluxraInvalidKeyName, "Tell the person"},
 		{register, "401", wire.FluxraUnauthorized, "rotate_credential"},
-		{verify, "401", wire.FluxraInvalidToken, "fluxra_verify_email with email"},
-		{recovery, "401", wire.FluxraInvalidToken, "another code"},
+		{verify, "401", wire.FluxraInvalidToken, "fluxra_verify_email again with email alone"},
+		{recovery, "401", wire.FluxraInvalidToken, "fluxra_recover_account again with email alone"},
 		{register, "403", wire.FluxraForbidden, "Tell the person"},
 		{register, "404", wire.FluxraNotFound, "FLUXRA_API_URL"},
 		{recovery, "409", wire.FluxraCodeUsed, "another code"},

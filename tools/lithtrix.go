@@ -15,6 +15,7 @@ func lithtrix() protocol {
 	return protocol{
 		tools:    []func(Deps) server.ServerTool{lithtrixRegisterAgent},
 		register: register,
+		names:    "agent_name",
 		setting:  "LITHTRIX_API_URL",
 		asks:     "An agent_name of your choice, and who the owner is, which the person says. Some services also ask whether the person agrees to their terms.",
 		routes: []string{
@@ -23,14 +24,14 @@ func lithtrix() protocol {
 			"GET /v1/billing says how many calls were made of those that are free.",
 		},
 		advice: map[string]string{
-			wire.LithtrixAgentExists: "This agent_name and owner_identifier are registered, and no usable key of theirs is stored here. There are two ways out: " +
-				"call " + register + " with another agent_name; or, if the person has a backup of the lost key, they restore it into Enlist's credential store and you call rotate_credential.",
-			wire.LithtrixKeyReused: "Make the same call again. If that fails too, call " + register + " with another agent_name.",
-			wire.LithtrixInvalidKey: "The stored key is not good any more, and rotating would need one that is. There are two ways out: " +
-				"if the person has a backup of the present key, they restore it into Enlist's credential store; else call " + register + " with another agent_name.",
-			wire.LithtrixInvalid: "Read service_said for what is wrong, then call " + register + " again with it put right. " +
+			wire.LithtrixAgentExists: "Call " + register + " with another agent_name: this one and owner_identifier are registered, and no usable key of theirs is stored here. " +
+				"Or, if the person has a backup of the lost key, they restore it into Enlist's credential store and you call rotate_credential.",
+			wire.LithtrixKeyReused: "{Again}. If it fails again, call " + register + " with another agent_name.",
+			wire.LithtrixInvalidKey: "Call " + register + " with another agent_name: the stored key is not good any more, and rotating would need one that is. " +
+				"Or, if the person has a backup of the present key, they restore it into Enlist's credential store.",
+			wire.LithtrixInvalid: "Call " + register + " again with what service_said says put right. " +
 				"If it is the terms: ask the person whether they agree to them, and send agree_to_terms true only if they do.",
-			wire.LithtrixRateLimited: "Wait an hour if this was " + register + ", else a minute; then make the same call again.",
+			wire.LithtrixRateLimited: "Wait a minute, then {again}. If it fails again, wait an hour, then {again}.",
 			gateway.CodeKeyLost:      "Tell the person. Then call " + register + " with another agent_name: the service does not give this agent another key.",
 		},
 	}
@@ -74,7 +75,7 @@ func lithtrixRegisterAgent(d Deps) server.ServerTool {
 			return LithtrixRegistered{}, err
 		}
 		out := LithtrixRegistered{Credential: d.describe(done.Info), StoredIn: d.storedIn(ctx), Reused: done.Reused}
-		out.NextStep = "Call send_request with credential " + out.Handle + ": GET " + wire.LithtrixCapabilitiesPath + " says what there is, GET " + wire.LithtrixMePath + " whether the key works."
+		out.NextStep = "Call send_request with credential " + out.Handle + ", method GET and path " + wire.LithtrixMePath + ": it says whether the key works. GET " + wire.LithtrixCapabilitiesPath + " says what else there is."
 		return out, nil
 	})
 }

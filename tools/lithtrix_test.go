@@ -174,15 +174,15 @@ func TestEveryFaultOfLithtrixSaysWhatNext(t *testing.T) {
 		code, stored string
 		next         []string
 	}{
-		{"register: lost", "lithtrix_register_agent", broken, nil, gateway.CodeUnreachable, "their key is lost", []string{"again in a minute"}},
-		{"register: 500", "lithtrix_register_agent", refuse(500, "OOPS"), nil, "OOPS", "their key is lost", []string{"again in a minute"}},
+		{"register: lost", "lithtrix_register_agent", broken, nil, gateway.CodeUnreachable, "their key is lost", []string{"Wait a minute, then call"}},
+		{"register: 500", "lithtrix_register_agent", refuse(500, "OOPS"), nil, "OOPS", "their key is lost", []string{"Wait a minute, then call"}},
 		{"register: known", "lithtrix_register_agent", refuse(409, "AGENT_ALREADY_EXISTS"), nil, "AGENT_ALREADY_EXISTS", "Nothing new", []string{"another agent_name", "rotate_credential"}},
 		{"register: a page", "lithtrix_register_agent", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>"+hostileWords) }, nil, gateway.CodeBadAnswer, "their key is lost", []string{"LITHTRIX_API_URL"}},
 		{"rotate: lost, done", "rotate_credential", brokenOnce(refuse(401, "INVALID_API_KEY")), refuse(401, "INVALID_API_KEY"), gateway.CodeKeyLost, "marked as revoked", []string{"Tell the person", "another agent_name"}},
-		{"rotate: lost, not done", "rotate_credential", broken, me, gateway.CodeUnreachable, "as it was.", []string{"again in a minute"}},
-		{"rotate: lost, not found out", "rotate_credential", broken, broken, gateway.CodeUnreachable, "may have replaced it", []string{"rotate_credential again in a minute"}},
+		{"rotate: lost, not done", "rotate_credential", broken, me, gateway.CodeUnreachable, "as it was.", []string{"Wait a minute, then call"}},
+		{"rotate: lost, not found out", "rotate_credential", broken, broken, gateway.CodeUnreachable, "may have replaced it", []string{"Wait a minute, then call rotate_credential again"}},
 		{"rotate: dead already", "rotate_credential", refuse(401, "INVALID_API_KEY"), me, "INVALID_API_KEY", "as it was.", []string{"backup", "another agent_name"}},
-		{"rotate: limited", "rotate_credential", refuse(429, "RATE_LIMIT_EXCEEDED"), me, "RATE_LIMIT_EXCEEDED", "as it was.", []string{"a minute"}},
+		{"rotate: limited", "rotate_credential", refuse(429, "RATE_LIMIT_EXCEEDED"), me, "RATE_LIMIT_EXCEEDED", "as it was.", []string{"Wait a minute", "an hour"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -21,25 +21,25 @@ func lona() protocol {
 	return protocol{
 		tools:    []func(Deps) server.ServerTool{lonaListStrategies, lonaRegisterAgent},
 		register: register,
+		names:    "agent_id",
 		setting:  "LONA_GATEWAY_URL",
 		asks:     "An agent_id and an agent_name of your choice. The tool gets the invite that the service also asks for.",
 		routes: []string{
 			"GET /api/v1/strategies lists the agent's strategies; lona_list_strategies does the same.",
 		},
 		advice: map[string]string{
-			wire.LonaInvalidRequest: "Read service_said for the argument that is wrong, then call " + register + " again with it put right.",
+			wire.LonaInvalidRequest: "Call " + register + " again with what service_said says put right.",
 			wire.LonaInvalidInvite:  "Call " + register + " again: it gets a new invite.",
-			wire.LonaInvalidRegistrationSecret: "Ask the person to correct or unset LONA_AGENT_REGISTRATION_SECRET in Enlist's environment and to restart Enlist. " +
+			wire.LonaInvalidRegistrationSecret: "Ask the person to correct or unset LONA_AGENT_REGISTRATION_SECRET in Enlist's environment and to restart Enlist, then call " + register + " again. " +
 				"Do not ask for the secret itself.",
-			wire.LonaInvitesDisabled: "Ask the person to set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment: the service gives out no invites now. " +
-				"Do not ask for the secret itself.",
-			wire.LonaAgentExists: "This agent_id is taken and the token that would prove it yours is not stored here: " +
-				"it is somebody else's, or the answer with the token was lost and the service gives no other for it. Call " + register + " with another agent_id, or ask the person to set " +
-				"LONA_AGENT_REGISTRATION_SECRET in Enlist's environment. Do not ask for the secret itself.",
-			wire.LonaKeyReused: "Call " + register + " again with the same arguments. If that fails too, call forget_credential for this agent_id, then " + register + ".",
+			wire.LonaInvitesDisabled: "Ask the person to set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment and to restart Enlist, then call " + register + " again: " +
+				"the service gives out no invites now. Do not ask for the secret itself.",
+			wire.LonaAgentExists: "Call " + register + " with another agent_id, or ask the person to set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment. Do not ask for the secret itself. " +
+				"This one is taken, and no token that would prove it yours is stored here: it is somebody else's, or its token was ended or lost, and the service gives no other for it.",
+			wire.LonaKeyReused: "{Again} with the same arguments. If it fails again, call forget_credential for this agent_id, then call " + register + ".",
 			wire.LonaRateLimited: "Wait an hour, then call " + register + " again: an address gets three invites an hour. " +
 				"A person can set LONA_AGENT_REGISTRATION_SECRET in Enlist's environment, which has no such limit.",
-			wire.LonaUnauthorized: "Call rotate_credential. If that fails too, call " + register + " with the same agent_id.",
+			wire.LonaUnauthorized: "Call rotate_credential, then {again}. If it fails again, call " + register + " with another agent_id.",
 		},
 	}
 }
@@ -77,7 +77,7 @@ func lonaRegisterAgent(d Deps) server.ServerTool {
 		openWorld:  true,
 		kept:       "Nothing new. A token that was stored for this agent before is still stored.",
 		lost:       "No new token; where there was none, the credential is listed as pending. The service may have issued a token that never arrived, and ended the one that is stored, if any.",
-		again: "Call lona_register_agent again with the same arguments in a minute, within a day: it ends the token that was lost. " +
+		lostStep: "Wait a minute, then {again} with the same arguments, within a day: it ends the token that was lost. " +
 			"A service that refuses that with agent_exists wants the token that never arrived: " + anotherAgent,
 	}
 	return tool(d, s, func(ctx context.Context, in LonaRegisterInput) (LonaRegistered, error) {
@@ -117,9 +117,10 @@ func lonaListStrategies(d Deps) server.ServerTool {
 		if err != nil {
 			return LonaStrategies{}, err
 		}
+		began := d.Now()
 		list, err := d.Client.Lona.Strategies(ctx, info.Key)
 		if err != nil {
-			return LonaStrategies{}, err
+			return LonaStrategies{}, d.whileUsing(ctx, info, began, err)
 		}
 		return LonaStrategies{Credential: d.Client.Lifecycle.Handle(info.Key), Strategies: json.RawMessage(list)}, nil
 	})

@@ -22,7 +22,7 @@ func TestAnAgentsLife(t *testing.T) {
 	defer func() { r.saysNothingOf(gw) }()
 
 	empty := call[tools.CredentialList](r, "list_credentials", args{})
-	if len(empty.Credentials) != 0 || !strings.HasPrefix(empty.NextStep, "Register: call agentdoor_register_agent") {
+	if len(empty.Credentials) != 0 || !strings.HasPrefix(empty.NextStep, "Call discover_service with url: it says which of these registers there, agentdoor_register_agent") {
 		t.Errorf("before registering: got %+v", empty)
 	}
 
@@ -208,7 +208,7 @@ func TestTheCredentialMayBeLeftOutOnlyWhenItIsClear(t *testing.T) {
 	if f.Code == tools.CodeInternal || !strings.Contains(f.NextStep, "lona_register_agent") {
 		t.Errorf("all expired: got %+v", f)
 	}
-	if got := call[tools.CredentialList](r, "list_credentials", args{}); !strings.Contains(got.NextStep, "rotate_credential") {
+	if got := call[tools.CredentialList](r, "list_credentials", args{}); got.NextStep != "Call send_request with credential lona/agent-a. What it lacks is seen to first." {
 		t.Errorf("all expired: got %+v", got)
 	}
 }
@@ -304,7 +304,7 @@ func TestSendRequestShowsWhatCame(t *testing.T) {
 	if got := send("GET", "/picture", nil); got.Body != nil || !strings.Contains(got.Binary, "image/png") {
 		t.Errorf("picture: got %+v", got)
 	}
-	if got := send("GET", "/gone", nil); got.Status != 401 || !strings.Contains(got.NextStep, "may need more") || !strings.Contains(got.NextStep, "rotate_credential") {
+	if got := send("GET", "/gone", nil); got.Status != 401 || !strings.Contains(got.NextStep, "may need more") || !strings.Contains(got.NextStep, "lona_register_agent with agent_id my-agent") {
 		t.Errorf("401: got %+v", got)
 	}
 }

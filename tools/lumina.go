@@ -18,10 +18,11 @@ const luminaRegister = "lumina_register_agent"
 // lumina is what the shared tools know of Lumina.
 func lumina() protocol {
 	limit := "Wait an hour, then call " + luminaRegister + " again: an address gets ten tries an hour."
-	signature := "Tell the person: the service does not take the wallet's signature. Call " + luminaRegister + " again in a minute, once."
+	const signature = "Wait a minute, then {again}. If it fails again, tell the person that the service does not take the wallet's signature."
 	return protocol{
 		tools:    []func(Deps) server.ServerTool{luminaRegisterAgent},
 		register: luminaRegister,
+		names:    "label",
 		forgets:  "The wallet stays stored; a key that was not revoked keeps one of its places at the service.",
 		setting:  "LUMINA_API_URL",
 		asks: "The signature of an Ethereum wallet, which is stored here or made. " +
@@ -35,10 +36,10 @@ func lumina() protocol {
 			wire.LuminaSignatureMismatch: signature,
 			wire.LuminaRateLimit:         limit,
 			wire.LuminaRateLimited:       limit,
-			wire.LuminaInvalidAPIKey:     "Call rotate_credential. If that fails too, call forget_credential, then " + luminaRegister + " with the same label.",
+			wire.LuminaInvalidAPIKey:     "Call rotate_credential, then {again}. If it fails again, call " + luminaRegister + " with another label.",
 		},
 		lost: map[string]string{
-			"onboard": "Call the same tool again with the same arguments in a minute, once. If a key was issued that never arrived, it takes one of the wallet's three places; when they are full, the error names it.",
+			"onboard": "Wait a minute, then {again} with the same arguments. If a key was issued that never arrived, it takes one of the wallet's three places; when they are full, the error names it.",
 		},
 	}
 }
@@ -83,7 +84,7 @@ func luminaRegisterAgent(d Deps) server.ServerTool {
 			return LuminaRegistered{}, err
 		}
 		out := LuminaRegistered{Credential: d.describe(done.Info), StoredIn: d.storedIn(ctx), Reused: done.Reused}
-		out.NextStep = "Use Lumina with send_request and credential " + out.Handle + "."
+		out.NextStep = "Call send_request with credential " + out.Handle + ", method GET and path " + wire.LuminaKeysPath + ": it lists the wallet's keys."
 		return out, nil
 	})
 }
@@ -94,7 +95,8 @@ func (d Deps) explainFull(ctx context.Context, s spec, e *gateway.KeysFullError)
 	f := d.explainService(ctx, s, e.Err)
 	f.WhatHappened = "The wallet has as many active keys as the service allows. None was revoked."
 	if len(e.Keys) == 0 {
-		f.NextStep = "Tell the person: no key of the wallet is stored here, so they cannot be listed. One must be revoked where it is stored, or another wallet imported."
+		f.NextStep = "Ask the person to revoke one of its keys where it is stored, or to import another wallet with 'enlist wallet import', then " + s.again() + ". " +
+			"No key of the wallet that works is stored here, so they cannot be listed."
 		return f
 	}
 	var keys, labels []string
@@ -111,8 +113,12 @@ func (d Deps) explainFull(ctx context.Context, s spec, e *gateway.KeysFullError)
 	}
 	f.WhatHappened += " Its keys: " + strings.Join(keys, "; ") + "."
 	f.ServiceSaid = d.Client.Scrubber.Said(ctx, strings.TrimSpace(f.ServiceSaid+" "+strings.Join(labels, "; ")))
-	f.NextStep = "Ask the person which of these keys may end for good. Then call " + luminaRegister + " with its number as revoke_key_id. Never choose one yourself."
+	again := " again"
 	if s.name != luminaRegister {
+		again = ""
+	}
+	f.NextStep = "Ask the person for revoke_key_id, the number of the key that may end for good, then call " + luminaRegister + again + " with revoke_key_id. Never choose one yourself."
+	if again == "" {
 		f.NextStep += " Give it the label of the credential that you are rotating: if it is that one's own key, the new key takes its place; if it is another, call " + s.name + " again."
 	}
 	return f

@@ -101,7 +101,7 @@ func TestAFullWalletNamesItsKeys(t *testing.T) {
 		t.Errorf("rotating at the cap: got %+v", f)
 	}
 	// The person chooses the key that is being rotated.
-	if !strings.Contains(f.NextStep, "lumina_register_agent with its number as revoke_key_id") || !strings.Contains(f.NextStep, "the label of the credential") {
+	if !strings.Contains(f.NextStep, "lumina_register_agent with revoke_key_id") || !strings.Contains(f.NextStep, "the label of the credential") {
 		t.Errorf("rotating at the cap: got the next step %q", f.NextStep)
 	}
 	m := regexp.MustCompile(`(\d+)[^;]*, stored as lumina/bot-3`).FindStringSubmatch(f.WhatHappened)

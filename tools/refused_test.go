@@ -22,8 +22,8 @@ func TestARefusedCredentialSaysWhatNext(t *testing.T) {
 		kind credstore.Kind
 		want string
 	}{
-		"lona":     {credstore.KindToken, "If every route refuses it, call rotate_credential"},
-		"lithtrix": {credstore.KindToken, "call rotate_credential, then repeat the request."},
+		"lona":     {credstore.KindToken, "Call rotate_credential, then call send_request again. If it fails again, call lona_register_agent"},
+		"lithtrix": {credstore.KindToken, "Call rotate_credential with credential lithtrix/scout, then call send_request again"},
 	} {
 		r := newRig(t, service.URL, options{env: map[string]string{"LITHTRIX_API_URL": service.URL}})
 		err := r.store.Put(t.Context(), credstore.Credential{
@@ -37,7 +37,7 @@ func TestARefusedCredentialSaysWhatNext(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := call[tools.Answer](r, "send_request", args{"method": "GET", "path": "/x"})
-		if got.Status != 401 || !strings.Contains(got.NextStep, tc.want) || strings.Contains(got.NextStep, "may need more") != (protocol == "lona") {
+		if got.Status != 401 || !strings.Contains(got.NextStep, tc.want) {
 			t.Errorf("%s: got %d, %q", protocol, got.Status, got.NextStep)
 		}
 	}

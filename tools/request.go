@@ -3,13 +3,17 @@ package tools
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mark3labs/mcp-go/server"
 
+	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
 )
 
@@ -53,8 +57,8 @@ func sendRequest(d Deps) server.ServerTool {
 		idempotent:  false, // nor need it be harmless twice
 		openWorld:   true,
 		kept:        unchanged,
-		lost:        "The credential is stored as it was. Whether the service did what the request asked for is not known.",
-		again:       "Find out with a GET request whether it was done, before you repeat it.",
+		lost:        asItWas + " Whether the service did what the request asked for is not known.",
+		lostStep:    "Call send_request with method GET: find out whether it was done, before you repeat it.",
 	}
 	if d.ReadOnly {
 		s.description = strings.Replace(s.description, "an HTTP request", "a GET, HEAD or OPTIONS request", 1)
@@ -68,11 +72,12 @@ func sendRequest(d Deps) server.ServerTool {
 		if err != nil {
 			return Answer{}, err
 		}
+		began := d.Now()
 		r, err := d.Client.Lifecycle.Do(ctx, info.Key, gateway.Request{
 			Method: in.Method, Path: in.Path, Query: in.Query, Header: in.Headers, Body: in.Body,
 		})
 		if err != nil {
-			return Answer{}, err
+			return Answer{}, d.whileUsing(ctx, info, began, err)
 		}
 		out := Answer{
 			Credential: d.Client.Lifecycle.Handle(info.Key),
@@ -83,26 +88,41 @@ func sendRequest(d Deps) server.ServerTool {
 			out.File = &AnswerFile{Path: r.File.Path, Bytes: r.File.Size, Truncated: r.File.Truncated}
 		}
 		if r.Unfiled != "" {
-			out.NextStep = r.Unfiled + " Ask for less of it at a time, if the service can."
+			out.NextStep = "Call send_request for less of it at a time, if the service can. " + r.Unfiled
 		}
-		if r.Status == http.StatusUnauthorized {
-			out.NextStep = d.refusedStep(info.Protocol)
+		if step := d.refusedStep(ctx, s, info, r); step != "" {
+			out.NextStep = step + d.withheld(step)
 		}
 		return out, nil
 	})
 }
 
-// refusedStep is the next step after a service refused a credential, which was
-// renewed by then where that could be.
-func (d Deps) refusedStep(protocol string) string {
-	const granted = "The service refused the credential, though it is renewed where it can be: this route may need more than was granted. "
+// refusedStep is the next step after an answer that is none because of who asked,
+// or how often; "" for any other.
+func (d Deps) refusedStep(ctx context.Context, s spec, info credstore.Info, r gateway.Response) string {
+	p, handle := protocols()[info.Protocol], d.Client.Lifecycle.Handle(info.Key)
+	var instead *gateway.RefusedError
 	switch {
-	case d.renews(protocol) && d.rotates(protocol):
-		return granted + "If every route refuses it, call rotate_credential, then repeat the request."
-	case d.rotates(protocol):
-		return "The service refused the credential: call rotate_credential, then repeat the request."
+	case errors.As(r.Unrenewed, &instead) && instead.Tool == p.register:
+		return strings.TrimSuffix(sentence(p.same(info.Key)), ".") + " if every route refuses the credential; this one may need more than was granted."
+	case errors.As(r.Unrenewed, &instead):
+		return "Call rotate_credential with credential " + handle + ", then " + s.again() + " with the same arguments."
+	case r.Unrenewed != nil:
+		return d.explain(ctx, s, r.Unrenewed).NextStep
+	case r.Status == http.StatusUnauthorized && !d.renews(info.Protocol) && d.rotates(info.Protocol):
+		return "Call rotate_credential with credential " + handle + ", then " + s.again() + " with the same arguments."
+	case r.Status == http.StatusForbidden && r.Refusal != nil && r.Refusal.Theirs && p.advice[r.Refusal.Code] != "":
+		return s.here(p.advice[r.Refusal.Code])
+	case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
+		return "Tell the person: the service refuses this request. The route may need more than was granted; others may be open to the credential."
+	case r.Status == http.StatusPaymentRequired:
+		return "Tell the person that the service wants to be paid. Enlist does not pay."
+	case r.Status == http.StatusTooManyRequests && r.Refusal != nil && r.Refusal.RetryAfter > 0:
+		return fmt.Sprintf("Wait %s, then %s with the same arguments.", r.Refusal.RetryAfter.Round(time.Second), s.again())
+	case r.Status == http.StatusTooManyRequests:
+		return "Wait a minute, then " + s.again() + " with the same arguments."
 	}
-	return granted + "Tell the person if every route refuses it."
+	return ""
 }
 
 // body returns the body of an answer as a model is shown it: JSON as such,

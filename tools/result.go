@@ -97,7 +97,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 			Code: CodeNotStored, Protocol: notStored.Protocol, Origin: notStored.Origin,
 			WhatHappened: fmt.Sprintf("%s issued a credential, but it could not be stored: %s.", notStored.Origin, d.ours(notStored.Cause)),
 			WhatIsStored: "Nothing new. What was stored before may have ended at the service.",
-			NextStep:     d.ours(errors.New(notStored.Remedy)),
+			NextStep:     "Ask the person to put the credential store right, then " + s.again() + ". " + d.ours(errors.New(notStored.Remedy)),
 		}
 	case errors.As(err, &local):
 		return Failure{
@@ -111,7 +111,7 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 	case errors.As(err, &resolve):
 		return d.explainResolve(s, resolve)
 	case errors.As(err, &refused):
-		next := "Call " + s.name + " again with that put right."
+		next := s.retry() + " with that put right."
 		if refused.Tool != "" {
 			next = "Call " + refused.Tool + " instead."
 		}
@@ -124,9 +124,9 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
-		return Failure{Code: gateway.CodeCancelled, WhatHappened: "The call was cancelled.", WhatIsStored: s.kept, NextStep: s.retry("")}
+		return Failure{Code: gateway.CodeCancelled, WhatHappened: "The call was cancelled.", WhatIsStored: s.kept, NextStep: s.retry() + "."}
 	case errors.Is(err, context.DeadlineExceeded):
-		return Failure{Code: gateway.CodeTimeout, WhatHappened: "The call took too long and was ended.", WhatIsStored: s.kept, NextStep: s.retry("a little later")}
+		return Failure{Code: gateway.CodeTimeout, WhatHappened: "The call took too long and was ended.", WhatIsStored: s.kept, NextStep: s.later()}
 	case errors.Is(err, errors.ErrUnsupported):
 		return Failure{
 			Code: CodeUnsupported, WhatHappened: d.said(ctx, err), WhatIsStored: s.kept,
@@ -141,18 +141,49 @@ func (d Deps) explain(ctx context.Context, s spec, err error) Failure {
 
 // explainUnsupported is about a call that a protocol does not have.
 func (d Deps) explainUnsupported(s spec, e *gateway.UnsupportedError) Failure {
-	instead := "forget_credential"
+	const forget = "call forget_credential, if the person agrees"
+	step := sentence(forget)
 	if d.rotates(e.Protocol) {
-		instead = "rotate_credential, " + instead
+		step = "Call rotate_credential; or " + forget + "."
 	}
 	if e.Op == "rotate" {
-		instead = cmp.Or(protocols()[e.Protocol].register, d.registerTools()) + ", forget_credential"
+		step = sentence(protocols()[e.Protocol].anew(d) + ", then " + forget)
 	}
 	return Failure{
 		Code: CodeUnsupported, Protocol: e.Protocol, WhatIsStored: s.kept,
 		WhatHappened: fmt.Sprintf("The protocol %s has no call to %s a credential, so nothing was done.", e.Protocol, e.Op),
-		NextStep:     strings.TrimSuffix(e.Instead, ".") + ". The tools for that: " + instead + ".",
+		NextStep:     step + " " + e.Instead,
 	}
+}
+
+// sentence makes a sentence of a part of one.
+func sentence(part string) string { return strings.ToUpper(part[:1]) + part[1:] + "." }
+
+// same says how to register an agent again, as a part of a sentence.
+func (p protocol) same(k credstore.Key) string {
+	step := "call " + p.register
+	switch {
+	case p.names != "label":
+		step += " with " + p.names + " " + k.Agent
+		if p.takesURL {
+			step += " and service_url " + k.Origin
+		}
+		if k.Label != "" {
+			step += " and label " + k.Label
+		}
+	case k.Label != "":
+		step += " with label " + k.Label
+	}
+	return step
+}
+
+// anew says how to come to another credential of a protocol, as a part of a
+// sentence.
+func (p protocol) anew(d Deps) string {
+	if p.register == "" {
+		return d.toRegister()
+	}
+	return "call " + p.register + " with another " + p.names
 }
 
 // rotates reports whether a protocol can replace a credential by a new one.
@@ -195,12 +226,19 @@ func (d Deps) ours(err error) string {
 	return d.Client.Scrubber.Own(err.Error())
 }
 
-// retry says to call the tool again.
-func (s spec) retry(when string) string {
-	if when != "" {
-		when = " " + when
-	}
-	return "Call " + s.name + " again" + when + "."
+// retry says to call the tool again, at the beginning of a sentence.
+func (s spec) retry() string { return "Call " + s.name + " again" }
+
+// again says so within one.
+func (s spec) again() string { return "call " + s.name + " again" }
+
+// later says to do so when something may have passed.
+func (s spec) later() string { return "Wait a minute, then " + s.again() + "." }
+
+// here puts the tool that was called into a step that holds for several: {Again}
+// begins a sentence, {again} does not.
+func (s spec) here(step string) string {
+	return strings.NewReplacer("{Again}", s.retry(), "{again}", s.again()).Replace(step)
 }
 
 // explainResolve is about a handle that names no credential, or not just one.
@@ -209,14 +247,14 @@ func (d Deps) explainResolve(s spec, e *gateway.ResolveError) Failure {
 	switch list := strings.Join(e.Candidates, ", "); {
 	case list != "":
 		f.WhatIsStored = "Nothing changed. Stored are: " + list + "."
-		f.NextStep = fmt.Sprintf("Call %s again with one of these as credential, or register: %s.", s.name, d.toRegister())
+		f.NextStep = fmt.Sprintf("%s with credential %s, or register: %s.", s.retry(), strings.Join(e.Candidates, ", or with "), d.toRegister())
 		if e.Handle == "" && len(e.Candidates) > 1 {
 			f.Code = CodeWhichCredential
 		}
 	case e.Handle != "":
 		f.NextStep = "Call list_credentials: it has the handles of all credentials."
 	default:
-		f.NextStep = "Register first: " + d.toRegister() + "."
+		f.NextStep = sentence(d.toRegister())
 	}
 	return f
 }
@@ -237,20 +275,20 @@ func (d Deps) explainStore(s spec, err error) (Failure, bool) {
 		return f, true
 	case errors.Is(err, credstore.ErrTooLarge):
 		f.Code = CodeStoreTooSmall
-		f.NextStep = "Ask the person to set ENLIST_STORE=file for Enlist."
+		f.NextStep = "Ask the person to set ENLIST_STORE=file for Enlist and to restart it, then " + s.again() + "."
 	case errors.Is(err, credstore.ErrDamaged):
 		f.Code = CodeStoreDamaged
-		f.NextStep = "Register the agent again: " + d.toRegister() + "."
+		f.NextStep = sentence(d.toRegister())
 	case known != nil, errors.Is(err, credstore.ErrUnavailable):
 		f.Code = CodeStoreUnavailable
-		f.NextStep = "Ask the person to unlock or repair the credential store, then call " + s.name + " again."
+		f.NextStep = "Ask the person to unlock or repair the credential store, then " + s.again() + "."
 	default:
 		return f, false
 	}
 	f.WhatHappened = "The credential store could not be used: " + strings.TrimSuffix(what, ".") + "."
 	if known != nil && known.Remedy != "" {
 		remedy := strings.TrimSuffix(d.ours(errors.New(known.Remedy)), ".")
-		f.NextStep = fmt.Sprintf("Ask the person to do this: %s. Then call %s again.", remedy, s.name)
+		f.NextStep = fmt.Sprintf("Ask the person to do this: %s. Then %s.", remedy, s.again())
 	}
 	return f, true
 }
@@ -282,7 +320,7 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	case gateway.CodeKeyLost:
 		f.WhatHappened = e.Origin + " replaced the key, but the answer with the new one never came: the old one has ended, and the new one is lost."
 		f.WhatIsStored = "The old key, marked as revoked."
-		f.NextStep = p.advice[e.Code]
+		f.NextStep = s.here(p.advice[e.Code])
 		return f
 	}
 	if code == gateway.CodeRecovery {
@@ -296,12 +334,12 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 	}
 	d.explainAnswer(ctx, s, e, code, &f)
 	// What is not the protocol's will not become it by asking again.
-	again := cmp.Or(p.lost[e.Op], s.again)
+	again := s.here(cmp.Or(p.lost[e.Op], s.lostStep))
 	if e.Sent && again != "" && code != gateway.CodeBadAnswer && code != gateway.CodeTooLarge && code != gateway.CodeRedirect {
 		f.NextStep = again
 	}
 	if e.RetryAfter > 0 {
-		f.NextStep = fmt.Sprintf("Wait %s, then call %s again.", e.RetryAfter.Round(time.Second), s.name)
+		f.NextStep = fmt.Sprintf("Wait %s, then %s.", e.RetryAfter.Round(time.Second), s.again())
 	}
 	return f
 }
@@ -317,13 +355,13 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 	case gateway.CodeUnreachable:
 		f.WhatHappened = e.Origin + " could not be reached, or the connection broke."
 		f.ServiceSaid = d.said(ctx, e.Cause) // the system's words, which may quote the service's
-		f.NextStep = s.retry("in a minute") + " If it fails again, ask the person whether this machine is online and the base URL is right."
+		f.NextStep = s.later() + " If it fails again, ask the person whether this machine is online, the service is running and its base URL is right, then " + s.again() + "."
 	case gateway.CodeTimeout:
 		f.WhatHappened = e.Origin + " did not answer in time."
-		f.NextStep = s.retry("in a minute")
+		f.NextStep = s.later()
 	case gateway.CodeCancelled:
 		f.WhatHappened = "The call was cancelled."
-		f.NextStep = s.retry("") + " Only do so if the person still wants it."
+		f.NextStep = s.retry() + " if the person still wants it."
 	case gateway.CodeRedirect:
 		f.WhatHappened = e.Origin + " answered with a redirect. It was not followed: a key goes to the service that issued it only."
 		f.ServiceSaid = d.said(ctx, e.Cause) // it names the other host
@@ -341,13 +379,13 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 		d.explainAddress(e, f)
 	case gateway.CodeWithheld:
 		f.WhatHappened = e.Origin + " answered, but the stored secrets could not be read to take them out of the answer, so it is withheld."
-		f.NextStep = "Ask the person to unlock the credential store, then call " + s.name + " again."
+		f.NextStep = "Ask the person to unlock the credential store, then " + s.again() + "."
 	case gateway.CodeChallenge:
 		f.WhatHappened = e.Origin + " wants something signed that is not for this registration" + d.own(ctx, e.Cause) + ". Nothing was signed."
-		f.NextStep = p.advice[code]
+		f.NextStep = s.here(p.advice[code])
 	case gateway.CodeNoScope:
 		f.WhatHappened = "Nothing was asked for at " + e.Origin + d.own(ctx, e.Cause) + "."
-		f.NextStep = p.advice[code]
+		f.NextStep = s.here(p.advice[code])
 	default:
 		f.WhatHappened = fmt.Sprintf("%s refused to %s (HTTP %d).", e.Origin, cmp.Or(e.Op, "do it"), e.Status)
 		f.NextStep = d.refusalStep(s, p, e)
@@ -358,7 +396,7 @@ func (d Deps) explainAnswer(ctx context.Context, s spec, e *gateway.Error, code 
 // resolved is in the words of ours, and no resolver's are.
 func (d Deps) explainAddress(e *gateway.Error, f *Failure) {
 	f.WhatHappened = "No request was made: " + d.ours(e.Cause) + "."
-	f.NextStep = "Ask the person for the service's public address."
+	f.NextStep = "Ask the person whether the service has a public address, and which."
 	var refused *gateway.AddressError
 	if !errors.As(e.Cause, &refused) || !refused.Choosable {
 		return
@@ -393,21 +431,21 @@ func (d Deps) own(ctx context.Context, cause error) string {
 func (d Deps) refusalStep(s spec, p protocol, e *gateway.Error) string {
 	// Some services write their codes in another case of letters.
 	if step := cmp.Or(p.advice[e.Code], p.advice[strings.ToLower(e.Code)]); step != "" && e.Theirs {
-		return step
+		return s.here(step)
 	}
 	switch {
 	case e.Status == http.StatusPaymentRequired:
 		return "Tell the person that the service wants to be paid. Enlist does not pay."
 	case e.Status == http.StatusTooManyRequests:
-		return s.retry("later: the service gives no time; an hour is a safe one")
+		return "Wait an hour, then " + s.again() + ": the service gives no time."
 	case e.Status >= http.StatusInternalServerError:
-		return s.retry("in a minute") + " If it fails again, tell the person that the service is out of order."
+		return s.later() + " If it fails again, tell the person that the service is out of order."
 	case (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && !d.rotates(e.Protocol):
 		return "Tell the person what service_said says; there is no other key to be had for this agent."
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
-		return "Call rotate_credential. If that fails too, register again: call " + cmp.Or(p.register, d.registerTools()) + "."
+		return "Call rotate_credential, then " + s.again() + ". If it fails again, " + p.anew(d) + "."
 	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed:
 		return "Ask the person whether the service's base URL is right."
 	}
-	return "Read service_said: if an argument is wrong, call " + s.name + " again with that put right; else tell the person what it says."
+	return s.retry() + " with what service_said says put right. If it fails again, tell the person what it says."
 }

@@ -31,6 +31,7 @@ type rig struct {
 	client *gateway.Client
 	store  credstore.Store
 	clock  *gatewaytest.Clock
+	words  func() vocabulary
 
 	mu   sync.Mutex
 	seen strings.Builder // every answer and every log line
@@ -51,7 +52,7 @@ type options struct {
 // newRig returns a model that talks about Lona to the service at origin.
 func newRig(t *testing.T, origin string, o options) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: o.clock}
+	r := &rig{t: t, clock: o.clock, words: sync.OnceValue(func() vocabulary { return allWords(t) })}
 	if r.clock == nil {
 		r.clock = gatewaytest.NewClock(time.Now())
 	}
@@ -134,6 +135,11 @@ func call[Out any](r *rig, tool string, arguments args) Out {
 	if res.IsError {
 		r.t.Fatalf("%s: got the error %s", tool, mcp.GetTextFromContent(res.Content[0]))
 	}
+	for _, next := range nextSteps(decode[any](r.t, res)) {
+		if _, err := r.words().read(next); err != nil {
+			r.t.Errorf("%s: next_step cannot be followed to the letter: %v", tool, err)
+		}
+	}
 	return decode[Out](r.t, res)
 }
 
@@ -145,7 +151,9 @@ func (r *rig) fail(tool string, arguments any) tools.Failure {
 
 func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Failure {
 	r.t.Helper()
+	before, beforeErr := r.store.List(r.t.Context(), "")
 	res := r.rawCtx(ctx, tool, arguments)
+	after, afterErr := r.store.List(r.t.Context(), "")
 	if !res.IsError {
 		r.t.Fatalf("%s: got %s, want an error", tool, mcp.GetTextFromContent(res.Content[0]))
 	}
@@ -153,10 +161,38 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
 		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
 	}
+	if _, err := r.words().read(f.NextStep); err != nil {
+		r.t.Errorf("%s: next_step cannot be followed to the letter: %v", tool, err)
+	}
+	if beforeErr == nil && afterErr == nil {
+		if wrong := untrue(f.WhatIsStored, holding{r.clock.Now(), before, after}); wrong != "" {
+			r.t.Errorf("%s: what_is_stored: %s", tool, wrong)
+		}
+	}
 	if n := len([]rune(f.ServiceSaid)); n > 500 {
 		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
 	}
 	return f
+}
+
+// nextSteps returns every next step in a result, however deep.
+func nextSteps(in any) (steps []string) {
+	switch v := in.(type) {
+	case map[string]any:
+		for name, inner := range v {
+			if text, ok := inner.(string); ok && name == "next_step" && text != "" {
+				steps = append(steps, text)
+			}
+			if name != "body" { // which is the service's
+				steps = append(steps, nextSteps(inner)...)
+			}
+		}
+	case []any:
+		for _, inner := range v {
+			steps = append(steps, nextSteps(inner)...)
+		}
+	}
+	return steps
 }
 
 func decode[Out any](t *testing.T, res *mcp.CallToolResult) (out Out) {

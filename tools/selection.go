@@ -59,10 +59,14 @@ func (s Selection) registerTools() string {
 
 // toRegister says how to come to a credential, as a part of a sentence.
 func (s Selection) toRegister() string {
-	if names := s.registerTools(); names != "" {
+	switch names := s.registerTools(); {
+	case names == "":
+		return "ask the person to start Enlist without --read-only, which keeps you from registering"
+	case strings.Contains(names, " or "):
+		return "call discover_service with url: it says which of these registers there, " + names
+	default:
 		return "call " + names
 	}
-	return "ask the person to start Enlist without --read-only, which keeps you from registering"
 }
 
 // withheld says of a next step which of the tools that it names are not offered,

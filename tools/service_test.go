@@ -48,7 +48,7 @@ func TestAServicesCodeIsNeverTakenForOurs(t *testing.T) {
 		if f.Code != gateway.CodeHTTPStatus || f.ServiceSaid != code+": words" || f.Status != 422 {
 			t.Errorf("%s: got %+v, want http_status and the code among the service's words", code, f)
 		}
-		if !strings.Contains(f.WhatHappened, "refused to register (HTTP 422)") || !strings.HasPrefix(f.NextStep, "Read service_said") {
+		if !strings.Contains(f.WhatHappened, "refused to register (HTTP 422)") || !strings.Contains(f.NextStep, "what service_said says put right") {
 			t.Errorf("%s: got %+v, want what is said of any refusal", code, f)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
@@ -28,9 +29,10 @@ type spec struct {
 	// kept says what is stored after a failure: of a call that the service
 	// did nothing about, and, in lost, of one whose answer was lost.
 	kept, lost string
-	// again says what to do after the answer was lost, and moved after a
-	// redirect, where that is not the usual thing.
-	again, moved string
+	// lostStep says what to do after the answer was lost, and moved after a
+	// redirect, where that is not the usual thing. {again} in it is the call
+	// itself.
+	lostStep, moved string
 }
 
 // tool makes a tool of its description and a typed handler. An error of the
@@ -64,6 +66,9 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 					return res, nil
 				}
 				f := d.explain(ctx, s, err)
+				if renewed := new(renewedError); errors.As(err, &renewed) {
+					f.WhatIsStored = "The credential, renewed: what it was before may have ended." + strings.TrimPrefix(strings.TrimPrefix(f.WhatIsStored, unchanged), asItWas)
+				}
 				f.NextStep += d.withheld(f.NextStep)
 				return failed(f), nil
 			}

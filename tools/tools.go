@@ -81,10 +81,12 @@ func all(d Deps) []server.ServerTool {
 type protocol struct {
 	tools    []func(Deps) server.ServerTool
 	register string            // the tool that registers an agent
+	names    string            // its argument that an agent is told apart by
+	takesURL bool              // it registers at any service, by the argument service_url
 	setting  string            // the environment variable that holds the service's base URL
 	asks     string            // what an agent needs to register, in words
 	routes   []string          // what send_request is good for there, in words
-	advice   map[string]string // the next step for an error code of the service
+	advice   map[string]string // the next step for an error code of the service; {again} in it is the call that failed
 	// lost is the next step after the answer to what was being done was lost,
 	// where that is not what the tool itself says.
 	lost map[string]string

@@ -284,13 +284,13 @@ func (p *program) ownCommand(shared bool) (string, error) {
 	if slices.ContainsFunc(strings.Split(filepath.ToSlash(own), "/"), func(dir string) bool { return strings.HasPrefix(dir, "go-build") }) {
 		return "", errors.New("this program was built by go run and is deleted when it ends: install it first, with go install ./cmd/enlist, and run that")
 	}
-	if err == nil && sameFile(own, inPath) {
+	if err == nil && samePath(own, inPath) {
 		return inPath, nil
 	}
 	return own, nil
 }
 
-func sameFile(a, b string) bool {
+func samePath(a, b string) bool {
 	one, err := os.Stat(a)
 	other, err2 := os.Stat(b)
 	return err == nil && err2 == nil && os.SameFile(one, other)
