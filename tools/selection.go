@@ -57,6 +57,19 @@ func (s Selection) registerTools() string {
 	return strings.Join(names, " or ")
 }
 
+// without says why an agent cannot register by a protocol for want of its tool,
+// and what to do about it; "": it has the tool.
+func (s Selection) without(protocol string) string {
+	switch {
+	case !s.speaks(protocol):
+		return "You do not have the tools of " + protocol + " here: ask the person to start Enlist with --services " +
+			strings.Join(append(slices.Clone(s.Services), protocol), ",") + "."
+	case s.ReadOnly:
+		return "You cannot register here: ask the person to start Enlist without --read-only, or to register the agent by 'enlist call " + protocols()[protocol].register + "'."
+	}
+	return ""
+}
+
 // toRegister says how to come to a credential, as a part of a sentence.
 func (s Selection) toRegister() string {
 	if names := s.registerTools(); names != "" {

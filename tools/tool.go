@@ -50,22 +50,36 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 			},
 		),
 		Handler: func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			t, f := d.take(ctx, s, req)
+			if f != nil {
+				return failed(*f), nil
+			}
 			var in In
-			if err := bind(req, &in); err != nil {
+			if err := t.bind(req, &in); err != nil {
 				return failed(badArguments(s.name, "The arguments cannot be read: "+unreadable(err)+".")), nil
 			}
-			out, err := handle(d.withProgress(answered(ctx, req), req), in)
-			if err != nil {
-				if res := policed(s, err); res != nil {
-					return res, nil
-				}
-				f := d.explain(ctx, s, err)
-				f.NextStep += d.withheld(f.NextStep)
-				return failed(f), nil
+			ctx = t.context(ctx, req)
+			out, err := handle(d.withProgress(ctx, req), in)
+			if err == nil {
+				return mcp.NewToolResultStructuredOnly(out), nil
 			}
-			return mcp.NewToolResultStructuredOnly(out), nil
+			return d.failed(ctx, s, t, err), nil
 		},
 	}
+}
+
+// failed returns the result for an error of a handler: a question, or a failure.
+func (d Deps) failed(ctx context.Context, s spec, t turn, err error) *mcp.CallToolResult {
+	res, err := d.ask(ctx, s, t, err)
+	if res != nil {
+		return res
+	}
+	if res := policed(s, err); res != nil {
+		return res
+	}
+	f := d.explain(ctx, s, err)
+	f.NextStep += d.withheld(f.NextStep)
+	return failed(f)
 }
 
 // bind reads the arguments. A number in an argument of any type keeps all its
@@ -122,9 +136,23 @@ func schemaOf[T any](anything string) json.RawMessage {
 	return schema
 }
 
+// A result's schema says which properties there are, and which always: closing is
+// what a generated one ends with. What else it says of the objects inside, and
+// that there is nothing beside what a Go struct has, would be sent to the model
+// with every list.
+var (
+	closing = regexp.MustCompile(`(,"required":\[[^\]]*\])?,"additionalProperties":false}$`)
+	closed  = regexp.MustCompile(`,"additionalProperties":false`)
+	inside  = regexp.MustCompile(`,"required":\[[^\]]*\]|,"additionalProperties":(true|false|{"type":"array","items":{"type":"string"}})`)
+)
+
 // resultSchema returns the schema of a tool's structured content: its result,
 // or a [Failure]. Some clients check the content of an error too.
 func resultSchema(success json.RawMessage) json.RawMessage {
+	// The type is said once, for both.
+	success = bytes.Replace(success, []byte(`{"type":"object",`), []byte(`{`), 1)
+	required := closing.Find(success)
+	success = append(inside.ReplaceAll(bytes.TrimSuffix(success, required), nil), closed.ReplaceAll(required, nil)...)
 	return json.RawMessage(fmt.Sprintf(`{"type":"object","anyOf":[%s,`+
-		`{"required":["code","next_step"]}]}`, success))
+		`{"required":["code","what_happened","what_is_stored","next_step"]}]}`, success))
 }

@@ -34,6 +34,9 @@ type Deps struct {
 	Tick func() (ticks <-chan time.Time, stop func())
 	// Logger gets what only a bug of ours can cause. nil: nothing is logged.
 	Logger *slog.Logger
+
+	// turns are the calls that wait for an answer of the person.
+	turns *turns
 }
 
 // Register adds every tool to a server.
@@ -47,6 +50,7 @@ func All(d Deps) []server.ServerTool {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
+	d.turns = &turns{now: d.Now}
 	all := []server.ServerTool{
 		discoverService(d),
 		forgetCredential(d),
