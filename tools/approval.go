@@ -88,7 +88,7 @@ func (s spec) unanswered(f form) *Failure {
 		Code:         CodeInputUnanswered,
 		WhatHappened: "The person was asked and did not answer, or too late. " + f.before(),
 		WhatIsStored: s.kept,
-		NextStep:     "Tell the person what you want to do. " + f.again(s, "When they are there"),
+		NextStep:     "Tell the person what you want to do. " + f.again(s, "When they are there,"),
 	}
 }
 
@@ -110,5 +110,5 @@ func (f form) again(s spec, when string) string {
 	if f.later != "" {
 		return f.later
 	}
-	return when + ", call " + s.name + " again: they are asked again."
+	return when + " call " + s.name + " again: they are asked again."
 }

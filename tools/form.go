@@ -103,8 +103,9 @@ type refusal struct {
 // whatever a client likes to send, so all of it is looked at, and none of it is
 // repeated.
 func (f form) read(content any) (map[string]json.RawMessage, *refusal) {
-	given, ok := content.(map[string]any)
-	if !ok {
+	var given map[string]any
+	raw, err := json.Marshal(content)
+	if err != nil || json.Unmarshal(raw, &given) != nil || given == nil {
 		return nil, &refusal{why: "it is not an object"}
 	}
 	said := make(map[string]json.RawMessage)

@@ -193,7 +193,7 @@ func (d Deps) ask(ctx context.Context, s spec, t turn, err error) (*mcp.CallTool
 		return nil, tooMany(approval)
 	}
 	var m *missing
-	if !errors.As(d.wants(ctx, s, err), &m) {
+	if !errors.As(d.wants(s, err), &m) {
 		return nil, err
 	}
 	known := false

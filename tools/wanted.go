@@ -14,7 +14,7 @@ import (
 
 // wants returns an error as the question that it comes down to, where the person
 // has something to choose; else as it is.
-func (d Deps) wants(ctx context.Context, s spec, err error) error {
+func (d Deps) wants(s spec, err error) error {
 	var resolve *gateway.ResolveError
 	if errors.As(err, &resolve) && resolve.Handle == "" && resolve.Usable && len(resolve.Candidates) > 1 {
 		return choice(err, form{
@@ -26,7 +26,7 @@ func (d Deps) wants(ctx context.Context, s spec, err error) error {
 	}
 	var full *gateway.KeysFullError
 	if errors.As(err, &full) && s.name == luminaRegister {
-		return choice(err, d.keyToEnd(ctx, full))
+		return choice(err, d.keyToEnd(full))
 	}
 	return err
 }
@@ -52,27 +52,29 @@ const maxLabel = 40
 
 // keyToEnd asks which key of a full wallet may end. What the service calls a key
 // is quoted, short, and said to be the service's.
-func (d Deps) keyToEnd(ctx context.Context, full *gateway.KeysFullError) form {
+func (d Deps) keyToEnd(full *gateway.KeysFullError) form {
 	f := field{name: "revoke_key_id", title: "Key that ends", wanted: "which of these keys may end for good", kind: aNumber}
 	var lines []string
 	for _, k := range full.Keys {
-		if id, err := strconv.ParseInt(k.KeyID, 10, 64); err != nil || id <= 0 {
+		number, err := strconv.ParseInt(k.KeyID, 10, 64)
+		if err != nil {
 			continue // not one that could be ended
 		}
-		text := k.KeyID
+		id := strconv.FormatInt(number, 10)
+		text := id
 		if !k.CreatedAt.IsZero() {
 			text += " of " + k.CreatedAt.UTC().Format(time.DateOnly)
 		}
 		if k.Stored != nil {
 			text += ", stored here as " + d.Client.Lifecycle.Handle(*k.Stored)
 		}
-		if label := d.Client.Scrubber.Said(ctx, k.Label); label != "" {
+		if label := k.Label; label != "" { // cleaned when it was read
 			if runes := []rune(label); len(runes) > maxLabel {
 				label = string(runes[:maxLabel-1]) + "…"
 			}
 			text += fmt.Sprintf(", labelled %q at the service", label)
 		}
-		f.choices, lines = append(f.choices, option{k.KeyID, text}), append(lines, text)
+		f.choices, lines = append(f.choices, option{id, text}), append(lines, text)
 	}
 	return form{
 		message: "The wallet has as many keys at " + full.Err.Origin + " as the service allows. Which one may end for good? " +
