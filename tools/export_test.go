@@ -28,6 +28,9 @@ func Curious(d Deps, names ...string) server.ServerTool {
 	return t
 }
 
+// Advice has the next steps for the codes of a protocol's services.
+func Advice(protocol string) map[string]string { return protocols()[protocol].advice }
+
 // DiscoveryOf is what discover_service says of a protocol that was found.
 func DiscoveryOf(ctx context.Context, d Deps, origin string, found gateway.Discovery) Discovery {
 	return d.discovery(ctx, origin, found)

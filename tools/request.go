@@ -56,7 +56,7 @@ func sendRequest(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        unchanged,
 		lost:        "The credential is stored as it was. Whether the service did what the request asked for is not known.",
-		again:       "Find out with a GET request whether it was done, before you repeat it.",
+		again:       "Find out with send_request and GET whether it was done, before you repeat it.",
 	}
 	if d.ReadOnly {
 		s.description = strings.Replace(s.description, "an HTTP request", "a GET, HEAD or OPTIONS request", 1)

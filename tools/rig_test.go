@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,8 @@ type rig struct {
 	client *gateway.Client
 	store  credstore.Store
 	clock  *gatewaytest.Clock
+	// offered are the tools' names.
+	offered []string
 
 	mu   sync.Mutex
 	seen strings.Builder // every answer and every log line
@@ -159,6 +162,13 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	if _, err := r.caller.Initialize(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
+	list, err := r.caller.ListTools(t.Context(), mcp.ListToolsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tool := range list.Tools {
+		r.offered = append(r.offered, tool.Name)
+	}
 	return r
 }
 
@@ -204,7 +214,40 @@ func (r *rig) rawCtx(ctx context.Context, tool string, arguments any) *mcp.CallT
 		r.t.Fatal(err)
 	}
 	_, _ = fmt.Fprintln(r, string(text))
+	if res.IsError {
+		r.checkFailure(tool, decode[tools.Failure](r.t, res))
+	}
 	return res
+}
+
+// checkFailure checks what holds for every failure there is: it says all there is
+// to say, and what comes next is to call a tool that is offered, or to ask the
+// person or tell them something.
+func (r *rig) checkFailure(tool string, f tools.Failure) {
+	r.t.Helper()
+	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
+		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
+	}
+	if n := len([]rune(f.ServiceSaid)); n > 500 {
+		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
+	}
+	var named, withheld bool
+	for _, t := range tools.All(tools.Deps{}) {
+		if !strings.Contains(f.NextStep, t.Tool.Name) {
+			continue
+		}
+		if slices.Contains(r.offered, t.Tool.Name) {
+			named = true
+		} else {
+			withheld = true
+		}
+	}
+	if withheld && !strings.Contains(f.NextStep, "You do not have ") {
+		r.t.Errorf("%s: %+v names a tool that is not offered", tool, f)
+	}
+	if !named && !strings.Contains(f.NextStep, "the person") {
+		r.t.Errorf("%s: %+v names no tool, and nothing to ask or tell the person", tool, f)
+	}
 }
 
 // call calls a tool that must succeed.
@@ -229,14 +272,7 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 	if !res.IsError {
 		r.t.Fatalf("%s: got %s, want an error", tool, mcp.GetTextFromContent(res.Content[0]))
 	}
-	f := decode[tools.Failure](r.t, res)
-	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
-		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
-	}
-	if n := len([]rune(f.ServiceSaid)); n > 500 {
-		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
-	}
-	return f
+	return decode[tools.Failure](r.t, res)
 }
 
 func decode[Out any](t *testing.T, res *mcp.CallToolResult) (out Out) {

@@ -2,11 +2,13 @@ package tools
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
@@ -78,8 +80,20 @@ func (d Deps) failed(ctx context.Context, s spec, t turn, err error) *mcp.CallTo
 		return res
 	}
 	f := d.explain(ctx, s, err)
+	// A code of ours that a protocol has no advice for is met with another's bug only.
+	f.NextStep = cmp.Or(f.NextStep, "Tell the person what happened. Do not call "+s.name+" again for this, unless they tell you to.")
+	f.NextStep = s.named(f.NextStep)
 	f.NextStep += d.withheld(f.NextStep)
 	return failed(f)
+}
+
+// named returns a next step with the tool's name in the place of words for it: a
+// protocol's advice does not know which tool it is for.
+func (s spec) named(step string) string {
+	return strings.NewReplacer(
+		"make the same call again", "call "+s.name+" again", "Make the same call again", "Call "+s.name+" again",
+		"Call the same tool again", "Call "+s.name+" again",
+	).Replace(step)
 }
 
 // bind reads the arguments. A number in an argument of any type keeps all its
