@@ -33,5 +33,6 @@ func Advice(protocol string) map[string]string { return protocols()[protocol].ad
 
 // DiscoveryOf is what discover_service says of a protocol that was found.
 func DiscoveryOf(ctx context.Context, d Deps, origin string, found gateway.Discovery) Discovery {
+	d.every = func() []server.ServerTool { return All(Deps{}) }
 	return d.discovery(ctx, origin, found)
 }

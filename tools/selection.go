@@ -36,9 +36,22 @@ func (s Selection) speaks(protocol string) bool {
 
 // of returns those of some tools that are offered.
 func (s Selection) of(all []server.ServerTool) []server.ServerTool {
-	return slices.DeleteFunc(all, func(t server.ServerTool) bool {
-		return s.ReadOnly && !*t.Tool.Annotations.ReadOnlyHint
-	})
+	return slices.DeleteFunc(all, func(t server.ServerTool) bool { return s.ReadOnly && !readOnly(t) })
+}
+
+// offers reports whether a tool is offered.
+func (s Selection) offers(t server.ServerTool) bool {
+	for name := range protocols() {
+		if strings.HasPrefix(t.Tool.Name, name+"_") && !s.speaks(name) {
+			return false
+		}
+	}
+	return !s.ReadOnly || readOnly(t)
+}
+
+// readOnly reports whether a tool changes nothing, if it is told so.
+func readOnly(t server.ServerTool) bool {
+	return *t.Tool.Annotations.ReadOnlyHint || t.Tool.Name == "send_request"
 }
 
 // registerTools names the tools that register an agent and are offered; "" for
@@ -80,16 +93,14 @@ func (s Selection) toRegister() string {
 
 // withheld says of a next step which of the tools that it names are not offered,
 // and what to do instead; "": none.
-func (s Selection) withheld(step string) string {
-	if len(s.Services) == 0 && !s.ReadOnly {
+func (d Deps) withheld(step string) string {
+	if len(d.Services) == 0 && !d.ReadOnly {
 		return ""
 	}
-	offered := All(Deps{Selection: s})
 	var missing []string
-	for _, t := range All(Deps{}) {
-		name := t.Tool.Name
-		if strings.Contains(step, name) && !slices.ContainsFunc(offered, func(o server.ServerTool) bool { return o.Tool.Name == name }) {
-			missing = append(missing, name)
+	for _, t := range d.every() {
+		if strings.Contains(step, t.Tool.Name) && !d.offers(t) {
+			missing = append(missing, t.Tool.Name)
 		}
 	}
 	if len(missing) == 0 {

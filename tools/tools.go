@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -37,6 +38,8 @@ type Deps struct {
 
 	// turns are the calls that wait for an answer of the person.
 	turns *turns
+	// every returns every tool there is, offered or not, to read of them.
+	every func() []server.ServerTool
 }
 
 // Register adds every tool to a server.
@@ -51,6 +54,7 @@ func All(d Deps) []server.ServerTool {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	d.turns = &turns{now: d.Now}
+	d.every = sync.OnceValue(func() []server.ServerTool { return All(Deps{}) })
 	all := []server.ServerTool{
 		discoverService(d),
 		forgetCredential(d),
