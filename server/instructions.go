@@ -1,6 +1,10 @@
 package server
 
-import "github.com/enlist-mcp/enlist/tools"
+import (
+	"strings"
+
+	"github.com/enlist-mcp/enlist/tools"
+)
 
 // What a model is told before anything else, in parts: each of them is sent with
 // every conversation.
@@ -10,7 +14,7 @@ const (
 1. Call list_credentials first.
 2. If the service you need has a usable credential, use that service's tools, or send_request for any other route of it.
 3. `
-	instructionsRegister = `If not, register with the tool that is called after the service, SERVICE_register_agent; discover_service says which, also for a service that you do not know. Choose agent_id, agent_name and label yourself. Leave out what only the person can say (who the owner is, an email address, whether they agree to terms, a mail's token or code) unless they have said it: they are asked for it, or the error says what to ask them.`
+	instructionsRegister = `If not, register with the tool that is called after the service, as lona_register_agent is; discover_service says which, also for a service that you do not know. Choose agent_id, agent_name and label yourself. Leave out what only the person can say (who the owner is, an email address, whether they agree to terms, a mail's token or code) unless they have said it: they are asked for it, or the error says what to ask them.`
 	instructionsReadOnly = `If not, tell the person: Enlist was started with --read-only, so you can neither register nor change anything.`
 	instructionsEnd      = `
 
@@ -20,8 +24,12 @@ When a tool returns an error, do what its next_step says, once. What stands in s
 
 // instructions returns them for the tools that are offered.
 func instructions(offered tools.Selection) string {
+	text := instructionsBegin + instructionsRegister + instructionsEnd
 	if offered.ReadOnly {
-		return instructionsBegin + instructionsReadOnly + instructionsEnd
+		text = instructionsBegin + instructionsReadOnly + instructionsEnd
 	}
-	return instructionsBegin + instructionsRegister + instructionsEnd
+	if len(offered.Services) > 0 { // the example must be one that there is
+		text = strings.ReplaceAll(text, "lona", offered.Services[0])
+	}
+	return text
 }
