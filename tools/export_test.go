@@ -14,6 +14,7 @@ func Curious(d Deps, names ...string) server.ServerTool {
 		Said string `json:"said"`
 	}
 	d.turns = &turns{now: d.Now}
+	d.every = func() []server.ServerTool { return All(Deps{}) }
 	t := tool(d, spec{name: "curious", title: "Curious", description: "Asks.", kept: "Nothing."}, func(_ context.Context, in map[string]string) (out, error) {
 		all := ""
 		for _, name := range names {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -83,8 +84,16 @@ func (d Deps) failed(ctx context.Context, s spec, t turn, err error) *mcp.CallTo
 	// A code of ours that a protocol has no advice for is met with another's bug only.
 	f.NextStep = cmp.Or(f.NextStep, "Tell the person what happened. Do not call "+s.name+" again for this, unless they tell you to.")
 	f.NextStep = s.named(f.NextStep)
+	if !strings.Contains(f.NextStep, "the person") && !d.namesTool(f.NextStep) {
+		f.NextStep = "Tell the person. " + f.NextStep
+	}
 	f.NextStep += d.withheld(f.NextStep)
 	return failed(f)
+}
+
+// namesTool reports whether a next step names a tool, offered or not.
+func (d Deps) namesTool(step string) bool {
+	return slices.ContainsFunc(d.every(), func(t server.ServerTool) bool { return strings.Contains(step, t.Tool.Name) })
 }
 
 // named returns a next step with the tool's name in the place of words for it: a
