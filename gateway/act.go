@@ -89,6 +89,17 @@ func callerOf(ctx context.Context) Caller {
 	return Caller{Kind: CallerSelf, Name: "enlist"}
 }
 
+// CallerOf returns who asks for what is done in a context.
+func CallerOf(ctx context.Context) Caller { return callerOf(ctx) }
+
+// CanAsk reports whether there is a person who can be asked about what is done
+// in a context.
+func CanAsk(ctx context.Context) bool { return callerOf(ctx).canAsk() }
+
+// canAsk: a script of a person runs without them, and a person need not be asked
+// what they have typed.
+func (c Caller) canAsk() bool { return c.Kind == CallerModel && c.Asks }
+
 // steward stands around everything that is done with a credential: the policy
 // is asked before, and the audit trail told after.
 type steward struct {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"maps"
 	"sync"
 	"time"
 )
@@ -29,21 +30,70 @@ const (
 // answersKey is the context key of the answers to what was asked.
 type answersKey struct{}
 
+// answers are what a person said to the questions that a call led to before.
 type answers struct {
-	call    string
-	answers map[string]Answer
+	call   string
+	agreed *Agreed
+
+	mu    sync.Mutex
+	given map[string]Answer // what no question was found for yet
+}
+
+// Agreed is what a person has agreed to within one call of a tool. A call that
+// asks more than once carries it from one question to the next, for the yes to
+// the first counts once by itself. Only the policy adds to it.
+type Agreed struct {
+	mu   sync.Mutex
+	acts map[[sha256.Size]byte]bool
+}
+
+func (a *Agreed) add(act [sha256.Size]byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.acts == nil {
+		a.acts = make(map[[sha256.Size]byte]bool)
+	}
+	a.acts[act] = true
+}
+
+func (a *Agreed) has(act [sha256.Size]byte) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.acts[act]
 }
 
 // WithAnswers returns a context for a call of a tool with what a person said to
 // the questions that it led to before, by their IDs. call stands for the call
 // with all its arguments: an answer counts for a call that is the same, and once.
-func WithAnswers(ctx context.Context, call string, given map[string]Answer) context.Context {
-	return context.WithValue(ctx, answersKey{}, answers{call: call, answers: given})
+// agreed is what they have agreed to in it before, and gets what they agree to
+// now; nil: nothing.
+func WithAnswers(ctx context.Context, call string, given map[string]Answer, agreed *Agreed) context.Context {
+	if agreed == nil {
+		agreed = new(Agreed)
+	}
+	return context.WithValue(ctx, answersKey{}, &answers{call: call, given: maps.Clone(given), agreed: agreed})
 }
 
-func answersOf(ctx context.Context) answers {
-	a, _ := ctx.Value(answersKey{}).(answers)
-	return a
+func answersOf(ctx context.Context) *answers {
+	if a, ok := ctx.Value(answersKey{}).(*answers); ok {
+		return a
+	}
+	return &answers{agreed: new(Agreed)}
+}
+
+// to returns the answer to the question that was asked about a subject. One that
+// has been found is none to anything else. late: there are answers, and none is
+// to that: it was answered already, or too late, or is about something else.
+func (a *answers) to(q *questions, subject [sha256.Size]byte) (answer Answer, found, late bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, answer := range a.given {
+		if q.take(id, subject) {
+			delete(a.given, id)
+			return answer, true, false
+		}
+	}
+	return AnswerNone, false, len(a.given) > 0
 }
 
 // subjectOf tells apart what may be asked for: who wants what done with which

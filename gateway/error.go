@@ -151,6 +151,7 @@ type ResolveError struct {
 	Handle     string   // as it was given; "": none was
 	Why        string   // one sentence
 	Candidates []string // the handles that could have been meant
+	Usable     bool     // each of the candidates can be used as it is
 	Malformed  bool     // it is no handle, whatever is stored
 }
 

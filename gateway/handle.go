@@ -84,20 +84,29 @@ const embeddedOrigin = "http://enlist.localhost"
 // one at the origin that its protocol is used at now. It returns a
 // *[ResolveError] that names the candidates.
 func (l *Lifecycle) Resolve(ctx context.Context, handle string) (credstore.Info, error) {
-	return l.resolve(ctx, "", handle)
+	return l.resolve(ctx, nil, handle)
 }
 
 // ResolveOf is [Lifecycle.Resolve] among the credentials of one protocol.
 func (l *Lifecycle) ResolveOf(ctx context.Context, protocol, handle string) (credstore.Info, error) {
-	return l.resolve(ctx, protocol, handle)
+	return l.resolve(ctx, []string{protocol}, handle)
 }
 
-func (l *Lifecycle) resolve(ctx context.Context, only, handle string) (credstore.Info, error) {
+// ResolveAmong is [Lifecycle.Resolve] among the credentials of some protocols;
+// none: of all. Those of others do not exist for it.
+func (l *Lifecycle) ResolveAmong(ctx context.Context, protocols []string, handle string) (credstore.Info, error) {
+	return l.resolve(ctx, protocols, handle)
+}
+
+func (l *Lifecycle) resolve(ctx context.Context, only []string, handle string) (credstore.Info, error) {
 	ctx, cancel := l.http.begin(ctx)
 	defer cancel()
 	stored, err := l.named(ctx)
 	if err != nil {
 		return credstore.Info{}, err
+	}
+	if len(only) > 0 {
+		stored = filter(stored, func(i credstore.Info) bool { return slices.Contains(only, i.Protocol) })
 	}
 	if handle == "" {
 		return l.onlyUsable(stored, only)
@@ -107,8 +116,8 @@ func (l *Lifecycle) resolve(ctx context.Context, only, handle string) (credstore
 		return credstore.Info{}, err
 	}
 	name := protocol.Wire().Name
-	if only != "" && name != only {
-		return credstore.Info{}, &ResolveError{Handle: handle, Why: "That credential is not one of " + only + "."}
+	if len(only) > 0 && !slices.Contains(only, name) {
+		return credstore.Info{}, &ResolveError{Handle: handle, Why: "That credential is not one of " + strings.Join(only, " or ") + "."}
 	}
 	bare := name + "/" + agent
 	exact := func(i credstore.Info) bool { return l.Handle(i.Key) == handle }
@@ -142,14 +151,13 @@ func (l *Lifecycle) current(i credstore.Info) bool {
 	return err == nil && p.Origin() == i.Origin
 }
 
-// onlyUsable returns the only usable credential of a protocol, or of all for
-// "". One of another origin is never chosen unless it is named: a request
+// onlyUsable returns the only usable one of the stored credentials, which are
+// those of some protocols, or of all for none. One of another origin is never chosen unless it is named: a request
 // would go to a service that nobody asked for.
-func (l *Lifecycle) onlyUsable(stored []credstore.Info, protocol string) (credstore.Info, error) {
+func (l *Lifecycle) onlyUsable(stored []credstore.Info, protocols []string) (credstore.Info, error) {
 	of := ""
-	if protocol != "" {
-		of = " of " + protocol
-		stored = filter(stored, func(i credstore.Info) bool { return i.Protocol == protocol })
+	if len(protocols) > 0 {
+		of = " of " + strings.Join(protocols, " or ")
 	}
 	usable := filter(stored, func(i credstore.Info) bool { return i.UsableAt(l.now()) })
 	here := filter(usable, l.current)
@@ -157,11 +165,11 @@ func (l *Lifecycle) onlyUsable(stored []credstore.Info, protocol string) (credst
 	case len(here) == 1:
 		return here[0], nil
 	case len(here) > 1:
-		return credstore.Info{}, &ResolveError{Why: "More than one credential" + of + " is usable: say which.", Candidates: l.handles(here)}
+		return credstore.Info{}, &ResolveError{Why: "More than one credential" + of + " is usable: say which.", Candidates: l.handles(here), Usable: true}
 	case len(usable) > 0:
 		return credstore.Info{}, &ResolveError{
 			Why:        "No usable credential" + of + " is from the service that is set now: register an agent there, or say which of the others.",
-			Candidates: l.handles(usable),
+			Candidates: l.handles(usable), Usable: true,
 		}
 	case len(stored) > 0:
 		return credstore.Info{}, &ResolveError{Why: "No stored credential" + of + " is usable any more: name one that is renewed when it is used, or register the agent again.", Candidates: l.handles(stored)}

@@ -193,6 +193,36 @@ func TestTheCurrentOriginGoesFirst(t *testing.T) {
 	}
 }
 
+// TestResolveAmongSomeProtocols: credentials of others do not exist for it.
+func TestResolveAmongSomeProtocols(t *testing.T) {
+	own, other := info(lonaOrigin, "my-agent"), info(lonaOrigin, "my-agent")
+	other.Protocol, other.Agent, other.Origin = "lithtrix", "scout", "https://lithtrix.ai"
+	f := holding(t, own, other)
+	for _, tt := range []struct {
+		among  []string
+		handle string
+		want   string // the protocol; "": none
+	}{
+		{nil, "", ""},
+		{[]string{"lona"}, "", "lona"},
+		{[]string{"lona", "agentdoor"}, "", "lona"},
+		{[]string{"lona", "lithtrix"}, "", ""},
+		{[]string{"fluxra"}, "", ""},
+		{[]string{"lona"}, "lona/my-agent", "lona"},
+		{[]string{"lona"}, "lithtrix/scout", ""},
+		{nil, "lithtrix/scout", "lithtrix"},
+	} {
+		got, err := f.Lifecycle.ResolveAmong(t.Context(), tt.among, tt.handle)
+		if got.Protocol != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("%v, %q: got %+v (%v), want %q", tt.among, tt.handle, got.Key, err, tt.want)
+		}
+		var e *gateway.ResolveError
+		if errors.As(err, &e) && len(tt.among) == 1 && slices.Contains(e.Candidates, "lithtrix/scout") {
+			t.Errorf("%v, %q: got the candidates %v, want none of another service", tt.among, tt.handle, e.Candidates)
+		}
+	}
+}
+
 // emptyList is a store whose list was lost.
 type emptyList struct{ credstore.Store }
 

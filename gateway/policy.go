@@ -78,10 +78,7 @@ func (p *policy) permit(ctx context.Context, act Act) (approved bool, err error)
 			Remedy: fmt.Sprintf("A person can change that in %s: %s.", PolicyFile, p.line(act)),
 		}
 	case v == Ask && caller.Kind != CallerPerson:
-		if err := p.ask(ctx, caller, act); err != nil {
-			return false, err
-		}
-		return true, nil
+		return p.ask(ctx, caller, act)
 	}
 	return false, nil
 }
@@ -123,36 +120,33 @@ func (p *policy) strange(ctx context.Context, origin string) (bool, error) {
 	return !slices.ContainsFunc(stored, func(i credstore.Info) bool { return i.Origin == origin }), nil
 }
 
-// ask returns nil if a person has agreed to an act within this very call, and
-// an *[ApprovalError] if not.
-func (p *policy) ask(ctx context.Context, caller Caller, act Act) error {
+// ask returns nil if a person has agreed to an act within this very call, now or
+// before, and an *[ApprovalError] if not.
+func (p *policy) ask(ctx context.Context, caller Caller, act Act) (now bool, err error) {
 	ask := &ApprovalError{Question: p.question(act), Code: ApprovalNeeded, Remedy: p.remedy(act), Final: true}
-	if caller.Kind != CallerModel || !caller.Asks {
-		return ask
+	if !caller.canAsk() {
+		return false, ask
 	}
 	a := answersOf(ctx)
-	subject := subjectOf(caller, act, a.call)
-	for id, answer := range a.answers {
-		switch known := p.questions.take(id, subject); {
-		case !known:
-		case answer == AnswerYes:
-			return nil
-		case answer == AnswerNo:
-			ask.Code = ApprovalDeclined
-			return ask
-		default:
-			ask.Code = ApprovalUnanswered
-			return ask
-		}
+	subject, agreed := subjectOf(caller, act, a.call), subjectOf(caller, act, "")
+	if a.agreed.has(agreed) {
+		return false, nil
 	}
-	if len(a.answers) > 0 { // to something else, or to what was answered already, or too late
+	switch answer, found, late := a.to(&p.questions, subject); {
+	case found && answer == AnswerYes:
+		a.agreed.add(agreed)
+		return true, nil
+	case found && answer == AnswerNo:
+		ask.Code = ApprovalDeclined
+		return false, ask
+	case found || late:
 		ask.Code = ApprovalUnanswered
-		return ask
+		return false, ask
 	}
 	if ask.ID = p.questions.ask(subject); ask.ID != "" {
 		ask.Final = false
 	}
-	return ask
+	return false, ask
 }
 
 // count counts a registration against the daily number of them, or returns a

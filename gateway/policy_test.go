@@ -476,7 +476,7 @@ func TestAnAnswerCountsForItsOwnQuestionAndOnce(t *testing.T) {
 	var ahead atomic.Int64
 	f := newFixture(t, setup{now: func() time.Time { return start.Add(time.Duration(ahead.Load())) }})
 	ctx := func(c gateway.Caller, call string, given map[string]gateway.Answer) context.Context {
-		return gateway.WithAnswers(gateway.WithCaller(t.Context(), c), call, given)
+		return gateway.WithAnswers(gateway.WithCaller(t.Context(), c), call, given, nil)
 	}
 	revoke := gateway.Act{Action: gateway.ActRevoke, Key: lonaKey(lonaOrigin, "my-agent")}
 	forget := gateway.Act{Action: gateway.ActForget, Key: revoke.Key}

@@ -26,7 +26,8 @@ import (
 // human answers the questions of a client. Its zero value does not answer.
 type human struct {
 	answer mcp.ElicitationResponseAction
-	wait   chan struct{} // answers when it is closed; nil: at once
+	filled map[string]any // what stands in the form
+	wait   chan struct{}  // answers when it is closed; nil: at once
 
 	mu    sync.Mutex
 	asked []string
@@ -52,7 +53,11 @@ func (h *human) Elicit(ctx context.Context, r mcp.ElicitationRequest) (*mcp.Elic
 	if h.wait != nil {
 		<-h.wait
 	}
-	return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: h.answer, Content: map[string]any{}}}, nil
+	filled := h.filled
+	if filled == nil {
+		filled = map[string]any{}
+	}
+	return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: h.answer, Content: filled}}, nil
 }
 
 func (h *human) questions() []string {

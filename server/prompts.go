@@ -94,7 +94,7 @@ func (r *resources) prompts(next mcpserver.PromptHandlerFunc) mcpserver.PromptHa
 func (r *resources) CompletePromptArgument(ctx context.Context, name string, arg mcp.CompleteArgument, _ mcp.CompleteContext) (*mcp.Completion, error) {
 	switch {
 	case name == signUp && arg.Name == serviceArgument:
-		return r.complete(ctx, r.deps.Services(), arg.Value), nil
+		return r.complete(ctx, r.deps.Offered(), arg.Value), nil
 	case name == recoverAccount && arg.Name == credentialArgument:
 		return r.complete(ctx, r.handles(ctx), arg.Value), nil
 	}

@@ -79,7 +79,7 @@ func TestPromptsLeadThroughTheTools(t *testing.T) {
 func TestPromptsSayWhichToolsAreMissing(t *testing.T) {
 	r := newRigWith(t, server.Config{Tools: tools.Selection{Services: []string{"fluxra"}, ReadOnly: true}}, nowhere)
 	got := r.pipe(message(1, "initialize", initialize) + "\n" + message(2, "prompts/get", `"name":"sign-up","arguments":{"service":"fluxra"}`) + "\n")
-	if len(got) != 2 || got[1].Error != nil || !strings.Contains(r.written(), "You do not have fluxra_register_agent here") {
+	if len(got) != 2 || got[1].Error != nil || !strings.Contains(r.written(), "you do not have fluxra_register_agent here") {
 		t.Errorf("got %+v: %s", got, r.written())
 	}
 }

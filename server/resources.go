@@ -69,7 +69,7 @@ func (r *resources) add(s *mcpserver.MCPServer) {
 		mcp.WithMIMEType(jsonType),
 		mcp.WithAnnotations([]mcp.Role{mcp.RoleUser, mcp.RoleAssistant}, 1, ""),
 	)})
-	for _, name := range r.deps.Services() {
+	for _, name := range r.deps.Offered() {
 		all = append(all, mcpserver.ServerResource{Handler: r.read, Resource: mcp.NewResource(tools.ServiceURIPrefix+name, "services/"+name,
 			mcp.WithResourceTitle("How "+name+" registers agents"),
 			mcp.WithResourceDescription("What it asks for, which tool registers there, the routes to use then, and where it is set."),
@@ -236,7 +236,7 @@ func (r *resources) CompleteResourceArgument(ctx context.Context, uri string, ar
 	case uri == credentialTemplate && arg.Name == tools.HandleVariable:
 		return r.complete(ctx, r.handles(ctx), arg.Value), nil
 	case uri == serviceTemplate && arg.Name == tools.ProtocolVariable:
-		return r.complete(ctx, r.deps.Services(), arg.Value), nil
+		return r.complete(ctx, r.deps.Offered(), arg.Value), nil
 	}
 	return &mcp.Completion{}, nil
 }

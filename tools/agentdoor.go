@@ -62,7 +62,7 @@ type AgentDoorRegisterInput struct {
 	Scopes     []string       `json:"scopes,omitzero" jsonschema:"left out: all that cost nothing"`
 	Metadata   map[string]any `json:"metadata,omitzero" jsonschema:"what the service may know of the agent"`
 	X402Wallet string         `json:"x402_wallet,omitzero" jsonschema:"an address the person gave; Enlist pays nothing"`
-	Label      string         `json:"label,omitzero" jsonschema:"a handle of its own, if the agent_name's is taken"`
+	Label      string         `json:"label,omitzero" jsonschema:"another handle, if the agent_name's is taken"`
 }
 
 // AgentDoorRegistered is the result of agentdoor_register_agent.
@@ -88,8 +88,9 @@ func agentdoorRegisterAgent(d Deps) server.ServerTool {
 	s := spec{
 		name:  agentDoorRegister,
 		title: "Register at a service that speaks AgentDoor",
-		description: "Registers an agent at any service that speaks AgentDoor and stores its keys, which you never see. " +
-			"Each agent_name registers once at a service; again, it gets what is stored (reused). Returns the credential's handle.",
+		description: "Registers an agent at a service that speaks AgentDoor and stores its keys, which you never see. " +
+			"Call it once for each service and agent_name; again, it returns what is stored (reused). Returns the credential's handle. " +
+			"If it breaks off, the same call goes on: the key pair is kept.",
 		readOnly:    false,
 		destructive: false, // it ends no key
 		idempotent:  true,  // an agent has one key pair at a service
@@ -98,6 +99,9 @@ func agentdoorRegisterAgent(d Deps) server.ServerTool {
 		lost:        "The agent's key pair. The service may have registered it; the next call finds out and goes on with it.",
 	}
 	return tool(d, s, func(ctx context.Context, in AgentDoorRegisterInput) (AgentDoorRegistered, error) {
+		if in.ServiceURL == "" && d.Client.AgentDoor.Origin() == "" {
+			return AgentDoorRegistered{}, link("service_url", "The agent wants to register at a service that speaks AgentDoor, and did not say at which. What is its address?")
+		}
 		done, err := d.Client.AgentDoor.Register(ctx, gateway.AgentDoorRegistration{
 			ServiceURL: in.ServiceURL, AgentName: in.AgentName, Scopes: in.Scopes,
 			Metadata: in.Metadata, X402Wallet: in.X402Wallet, Label: in.Label,

@@ -172,7 +172,7 @@ func TestAgentDoorWithoutWhatItNeeds(t *testing.T) {
 	r := newRig(t, "http://127.0.0.1:1", options{})
 	d := newDoor(t, r)
 	f := r.fail("agentdoor_register_agent", args{"agent_name": "scout"})
-	if f.Code != gateway.CodeInvalidInput || !strings.Contains(f.WhatHappened, "AGENTDOOR_URL") {
+	if f.Code != tools.CodeMissingArgument || !strings.Contains(f.NextStep, "again with service_url") {
 		t.Errorf("no service: got %+v", f)
 	}
 	f = r.fail("agentdoor_register_agent", args{"service_url": d.URL + "/path", "agent_name": "scout"})

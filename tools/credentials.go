@@ -25,7 +25,7 @@ type Credential struct {
 	Protocol    string   `json:"protocol"`
 	Origin      string   `json:"origin"`
 	Agent       string   `json:"agent"`
-	State       string   `json:"state" jsonschema:"active and expiring are usable"`
+	State       string   `json:"state"`
 	ExpiresAt   string   `json:"expires_at,omitzero"`
 	Permissions []string `json:"permissions,omitzero"`
 }
@@ -64,11 +64,11 @@ func (d Deps) storedIn(ctx context.Context) string {
 
 // CredentialInput is the arguments of a tool that uses a credential.
 type CredentialInput struct {
-	Credential string `json:"credential,omitzero" jsonschema:"a handle; may be left out when exactly one is usable"`
+	Credential string `json:"credential,omitzero" jsonschema:"a handle; left out: the only usable one"`
 }
 
-// named returns the stored credentials that have a handle: a key pair or a
-// recovery key behind one has none.
+// named returns the stored credentials that have a handle, of the services whose
+// tools are offered: a key pair or a recovery key behind one has none.
 func (d Deps) named(ctx context.Context) ([]gateway.Standing, error) {
 	all, err := d.Client.Lifecycle.Standings(ctx)
 	if err != nil {
@@ -80,7 +80,7 @@ func (d Deps) named(ctx context.Context) ([]gateway.Standing, error) {
 	}
 	return slices.DeleteFunc(all, func(i gateway.Standing) bool {
 		kind, ok := kinds[i.Protocol]
-		return ok && kind != i.Kind
+		return ok && kind != i.Kind || !d.speaks(i.Protocol)
 	}), nil
 }
 
@@ -104,8 +104,8 @@ func listCredentials(d Deps) server.ServerTool {
 	s := spec{
 		name:  "list_credentials",
 		title: "List stored credentials",
-		description: "Lists the stored credentials: handle, service, agent, state, expiry; never a key. " +
-			"Call it first, to see whether you are registered already.",
+		description: "Lists the stored credentials: handle, service, agent, state, expiry; never a key. Active and expiring ones are usable. " +
+			"Call it first, to see whether you are registered, and when one fails: its reason says what to do.",
 		readOnly:    true,
 		destructive: false,
 		idempotent:  true,
@@ -198,7 +198,8 @@ func rotateCredential(d Deps) server.ServerTool {
 		name:  "rotate_credential",
 		title: "Rotate a credential",
 		description: "Gets a new key for a credential, stores it and ends the old one; the handle stays. " +
-			"Use it when the service refuses the credential, its key may have leaked, or list_credentials says so; what expires is usually renewed without it.",
+			"Call it when the service refuses the credential, its key may have leaked, or list_credentials says so. " +
+			"If it fails, keep the old key: it may be needed.",
 		readOnly:    false,
 		destructive: true,  // the old key ends, also for other programs that use it
 		idempotent:  false, // each call issues another key
@@ -209,7 +210,7 @@ func rotateCredential(d Deps) server.ServerTool {
 			"If the service refuses that with agent_exists, it wants the key that never arrived: " + anotherAgent,
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Credential, error) {
-		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		info, err := d.resolve(ctx, in.Credential)
 		if err != nil {
 			return Credential{}, err
 		}
@@ -232,8 +233,8 @@ func revokeCredential(d Deps) server.ServerTool {
 	s := spec{
 		name:  "revoke_credential",
 		title: "Revoke a credential",
-		description: "Ends a credential at the service for good. Ask the person first. " +
-			"Where the service has no such call, nothing is done and the error says what to do instead.",
+		description: "Ends a credential at the service for good. Call it only when the person wants that; returns whether the key may still work. " +
+			"If the service has no such call, nothing is done.",
 		readOnly:    false,
 		destructive: true,
 		idempotent:  true, // what has ended stays ended
@@ -243,7 +244,7 @@ func revokeCredential(d Deps) server.ServerTool {
 		lostStep:    "Wait a minute, then {again}: that is safe.",
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Ended, error) {
-		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		info, err := d.resolve(ctx, in.Credential)
 		if err != nil {
 			return Ended{}, err
 		}
@@ -261,8 +262,8 @@ func forgetCredential(d Deps) server.ServerTool {
 	s := spec{
 		name:  "forget_credential",
 		title: "Forget a credential",
-		description: "Deletes a credential from this machine for good. The service is not told: there it lives until it expires, " +
-			"and may be wanted to register that agent again. Ask the person first.",
+		description: "Deletes a credential from this machine for good. Call it only when the person wants that: " +
+			"the service is not told, and may want that key to register the agent again. If it fails, nothing is deleted.",
 		readOnly:    false,
 		destructive: true,  // the key cannot be had again
 		idempotent:  true,  // what is deleted stays deleted
@@ -271,7 +272,7 @@ func forgetCredential(d Deps) server.ServerTool {
 		lost:        unchanged,
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (Ended, error) {
-		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		info, err := d.resolve(ctx, in.Credential)
 		if err != nil {
 			return Ended{}, err
 		}

@@ -3,6 +3,7 @@ package tools
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 
 // DiscoverInput is the arguments of discover_service.
 type DiscoverInput struct {
-	URL string `json:"url" jsonschema:"any https URL of the service"`
+	URL string `json:"url,omitzero" jsonschema:"any https URL of the service"`
 }
 
 // Discovered is the result of discover_service.
@@ -34,8 +35,8 @@ type Discovery struct {
 	Arguments       string   `json:"arguments,omitzero"`
 	RequiresPayment bool     `json:"requires_payment,omitzero"`
 	// ServiceSaid holds the service's words, and no other field does.
-	ServiceSaid any    `json:"service_said,omitzero"`
-	NextStep    string `json:"next_step"`
+	ServiceSaid map[string]any `json:"service_said,omitzero"`
+	NextStep    string         `json:"next_step"`
 }
 
 func discoverService(d Deps) server.ServerTool {
@@ -43,7 +44,7 @@ func discoverService(d Deps) server.ServerTool {
 		name:  "discover_service",
 		title: "Discover a service",
 		description: "Finds out by its URL how a service registers agents: protocol, what it asks for, which tool to call. " +
-			"Sends no credential and registers nothing.",
+			"Call it for a service that you do not know; it registers nothing. If it finds nothing, ask the person for the API's address.",
 		readOnly:    true,
 		destructive: false,
 		idempotent:  true,
@@ -53,6 +54,9 @@ func discoverService(d Deps) server.ServerTool {
 		moved:       "Ask the person for url, if they mean the service that service_said names, then call discover_service with url.",
 	}
 	return tool(d, s, func(ctx context.Context, in DiscoverInput) (Discovered, error) {
+		if in.URL == "" {
+			return Discovered{}, link("url", "The agent wants to look at a service, to see how agents register there, and did not say which. What is its address?")
+		}
 		found, err := d.Client.Discover(ctx, in.URL)
 		if err != nil {
 			return Discovered{}, err
@@ -85,10 +89,10 @@ func (d Deps) discovery(ctx context.Context, origin string, found gateway.Discov
 		AsksFor: p.asks, Tool: p.register, RequiresPayment: found.RequiresPayment,
 	}
 	if !found.Said.IsZero() {
-		out.ServiceSaid = found.Said
+		out.ServiceSaid = object(found.Said)
 	}
 	var takesURL bool
-	for _, t := range All(Deps{}) {
+	for _, t := range d.every() {
 		if t.Tool.Name == p.register {
 			args := argumentsOf(t.Tool)
 			out.Arguments = usage(args)
@@ -101,11 +105,23 @@ func (d Deps) discovery(ctx context.Context, origin string, found gateway.Discov
 	case p.register == "":
 		out.NextStep = "Tell the person that Enlist has no tool that registers with this protocol."
 	default:
-		out.NextStep = d.registerStep(origin, found, p, takesURL)
+		if out.NextStep = d.without(found.Protocol); out.NextStep == "" {
+			out.NextStep = d.registerStep(origin, found, p, takesURL)
+		} else {
+			out.Tool, out.Arguments = "", ""
+		}
 		if have := d.usableAt(ctx, origin, found.Protocol); len(have) > 0 {
 			out.NextStep = "Call send_request with credential " + strings.Join(have, ", or with ") + ": you are registered here. To register another agent: " + out.NextStep
 		}
 	}
+	return out
+}
+
+// object returns what was said as the JSON object that it is.
+func object(said gateway.Said) map[string]any {
+	raw, _ := json.Marshal(said) // texts and a number
+	var out map[string]any
+	_ = json.Unmarshal(raw, &out)
 	return out
 }
 

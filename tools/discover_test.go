@@ -44,7 +44,7 @@ func TestDiscoverServiceSaysHowToRegister(t *testing.T) {
 	if !strings.Contains(lithtrix.NextStep, "LITHTRIX_API_URL="+gw.URL) || !strings.Contains(lithtrix.NextStep, "registers at https://lithtrix.ai.") {
 		t.Errorf("got %+v, want that a person must set where Lithtrix is", lithtrix)
 	}
-	if said, ok := lithtrix.ServiceSaid.(map[string]any); !ok || said["service"] == "" {
+	if name, ok := lithtrix.ServiceSaid["service"].(string); !ok || name == "" {
 		t.Errorf("got %+v, want the service's words", lithtrix.ServiceSaid)
 	}
 	lumina := of(t, got, "lumina")

@@ -45,11 +45,11 @@ func fluxra() protocol {
 			wire.FluxraInvalidAgentID:   "The service does not know its own name for this agent. Ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
 			wire.FluxraInvalidKeyName:   "Tell the person: the service does not take the name that Enlist gives its API keys. Enlist may need an update.",
 			wire.FluxraUnauthorized:     "Call rotate_credential, then {again}. If it fails again, ask the person for email, the account's verified one, then call " + fluxraRecover + " with email.",
-			wire.FluxraInvalidToken: "Ask the person for email, the account's, then {again} with email alone: it has another mail sent. " +
+			wire.FluxraInvalidToken: "Ask the person for email, the account's, then call " + fluxraVerify + " again with email alone: it has another mail sent. " +
 				"What the last one had is wrong, too old, or used already; an email may be verified by now.",
 			wire.FluxraForbidden: "Tell the person what service_said says: the account may not do this.",
 			wire.FluxraNotFound:  "Call list_credentials to see whether this is the right agent; else ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
-			wire.FluxraCodeUsed: "{Again} with email alone: it has another code sent. Ask the person whether they used this one: " +
+			wire.FluxraCodeUsed: "Call " + fluxraRecover + " again with email alone: it has another code sent. Ask the person whether they used this one: " +
 				"it was used already, by a call before whose answer was lost, or by somebody else, who then has the account's recovery key.",
 			wire.FluxraKeyReused:   "{Again}. If it fails again, call forget_credential for this agent, then call " + fluxraRegister + ".",
 			wire.FluxraRateLimited: "Wait an hour, then {again}.",
@@ -71,9 +71,9 @@ func fluxra() protocol {
 // FluxraRegisterInput is the arguments of fluxra_register_agent.
 type FluxraRegisterInput struct {
 	AgentName string         `json:"agent_name" jsonschema:"3 to 50 ASCII letters, digits or -"`
-	Email     string         `json:"email,omitzero" jsonschema:"the person's; only a verified one recovers the account; ask them"`
+	Email     string         `json:"email,omitzero" jsonschema:"the person's; only a verified one recovers the account"`
 	Metadata  FluxraMetadata `json:"metadata,omitzero"`
-	Label     string         `json:"label,omitzero" jsonschema:"a handle of its own, if the agent_name's is taken"`
+	Label     string         `json:"label,omitzero" jsonschema:"another handle, if the agent_name's is taken"`
 }
 
 // FluxraMetadata describes an agent.
@@ -87,21 +87,18 @@ type FluxraMetadata struct {
 type FluxraRegistered struct {
 	Credential
 	AgentID  string `json:"agent_id"`
-	Stored   string `json:"stored"`
 	StoredIn string `json:"stored_in,omitzero"`
 	Reused   bool   `json:"reused"`
 	NextStep string `json:"next_step"`
 }
 
-// fluxraItems is what is stored of an account.
-const fluxraItems = "The recovery key, the API key and the access token, each an item of its own."
-
 func fluxraRegisterAgent(d Deps) server.ServerTool {
 	s := spec{
 		name:  fluxraRegister,
 		title: "Register at Fluxra",
-		description: "Registers an agent at Fluxra, gets its API key and access token, and stores all, which you never see. " +
-			"Again with the same agent_name, it finishes what was broken off, or returns what is stored (reused).",
+		description: "Registers an agent at Fluxra and stores its keys and token, which you never see. " +
+			"Call it once; again with the same agent_name, it returns what is stored (reused). Returns the credential's handle. " +
+			"If it breaks off, the same call goes on.",
 		readOnly:    false,
 		destructive: false, // it ends nothing that anybody has
 		idempotent:  true,  // one account a handle, but for a lost answer
@@ -119,7 +116,7 @@ func fluxraRegisterAgent(d Deps) server.ServerTool {
 		}
 		out := FluxraRegistered{
 			Credential: d.describe(done.Info), AgentID: gateway.FluxraAgentID(done.Info),
-			Stored: fluxraItems, StoredIn: d.storedIn(ctx), Reused: done.Reused,
+			StoredIn: d.storedIn(ctx), Reused: done.Reused,
 		}
 		out.NextStep = "Call send_request with credential " + out.Handle + ", method GET and path " + wire.FluxraAgentPath(out.AgentID) +
 			": it lists the account's keys. The access token renews itself." + afterMail(done, in.Email != "")
@@ -150,7 +147,7 @@ func afterMail(done gateway.FluxraRegistered, given bool) string {
 type FluxraVerifyInput struct {
 	CredentialInput
 	Token string `json:"token,omitzero" jsonschema:"of the link in the mail, or the whole link"`
-	Email string `json:"email,omitzero" jsonschema:"instead of token: to have the mail sent again"`
+	Email string `json:"email,omitzero" jsonschema:"instead of token: sends the mail again"`
 }
 
 // FluxraVerified is the result of fluxra_verify_email.
@@ -163,9 +160,10 @@ type FluxraVerified struct {
 
 func fluxraVerifyEmail(d Deps) server.ServerTool {
 	s := spec{
-		name:        fluxraVerify,
-		title:       "Verify an email at Fluxra",
-		description: "Verifies the email of a Fluxra account with the token of the mail, which the person gives you, or has the mail sent again.",
+		name:  fluxraVerify,
+		title: "Verify an email at Fluxra",
+		description: "Verifies the email of a Fluxra account with the token of the mail, or has the mail sent again. " +
+			"Call it when the person has the mail. If the token is refused, call it with email for a new one.",
 		readOnly:    false,
 		destructive: false,
 		idempotent:  false, // a token is good once, and each mail counts
@@ -174,8 +172,16 @@ func fluxraVerifyEmail(d Deps) server.ServerTool {
 		lost:        "The credential is stored as it was. The email may be verified by now.",
 	}
 	return tool(d, s, func(ctx context.Context, in FluxraVerifyInput) (FluxraVerified, error) {
-		if (in.Token == "") == (in.Email == "") {
+		switch {
+		case in.Token != "" && in.Email != "":
 			return FluxraVerified{}, &gateway.RefusedError{Why: "Either token or email is wanted, and not both. Nothing was asked for."}
+		case in.Token == "" && in.Email == "":
+			return FluxraVerified{}, &missing{form: form{
+				message: "Fluxra has sent a mail to verify the email of an account. What is the link in it?",
+				fields: []field{{
+					name: "token", title: "Link in the mail", wanted: "the link in the mail that verifies the email, or the token in it", kind: aText,
+				}},
+			}}
 		}
 		var k credstore.Key
 		if in.Credential != "" {
@@ -191,7 +197,7 @@ func fluxraVerifyEmail(d Deps) server.ServerTool {
 			}
 			return FluxraVerified{
 				WhatHappened: "The service sends the mail again if an account has this email and it is not verified. It never says whether there is one.",
-				NextStep:     "Ask the person for token, that of the link in the mail, then call " + fluxraVerify + " with token. " + fluxraOutbox,
+				NextStep:     tokenStep(ctx) + " " + fluxraOutbox,
 			}, nil
 		}
 		info, err := d.Client.Fluxra.VerifyEmail(ctx, k, in.Token)
@@ -209,10 +215,18 @@ func fluxraVerifyEmail(d Deps) server.ServerTool {
 	})
 }
 
+// tokenStep says what to do when a mail is on its way whose link verifies an email.
+func tokenStep(ctx context.Context) string {
+	if asks(ctx) {
+		return "Ask the person to look for the mail. When they have it, call " + fluxraVerify + " without arguments: they are asked for its link, which you need not see."
+	}
+	return "Ask the person for token, that of the link in the mail, then call " + fluxraVerify + " with token."
+}
+
 // FluxraRecoverInput is the arguments of fluxra_recover_account.
 type FluxraRecoverInput struct {
-	Email string `json:"email" jsonschema:"the verified email of the account"`
-	Code  string `json:"code,omitzero" jsonschema:"the six digits of the mail; left out: asks for that mail"`
+	Email string `json:"email,omitzero" jsonschema:"the verified email of the account"`
+	Code  string `json:"code,omitzero" jsonschema:"six digits of the mail"`
 }
 
 // FluxraRecovered is the result of fluxra_recover_account.
@@ -229,8 +243,9 @@ func fluxraRecoverAccount(d Deps) server.ServerTool {
 	s := spec{
 		name:  fluxraRecover,
 		title: "Recover a Fluxra account",
-		description: "Recovers a Fluxra account whose keys are lost or refused. Two calls: with email, a code is mailed to the person; " +
-			"with email and code, the account gets a new recovery key, which is stored and ends the old one.",
+		description: "Recovers a Fluxra account whose keys are lost or refused: with email, a code is mailed to the person; " +
+			"with email and code, a new recovery key is stored, and the old one ends. Returns the handle. " +
+			"If the code is refused, call it with email alone for another.",
 		readOnly:    false,
 		destructive: true,  // the recovery key before ends
 		idempotent:  false, // a code is good once
@@ -239,7 +254,13 @@ func fluxraRecoverAccount(d Deps) server.ServerTool {
 		lost:        "The credential is stored as it was. The recovery key that is stored may have ended, and a new one never arrived.",
 	}
 	return tool(d, s, func(ctx context.Context, in FluxraRecoverInput) (FluxraRecovered, error) {
-		if in.Code == "" {
+		switch {
+		case in.Email == "":
+			return FluxraRecovered{}, &missing{form: form{
+				message: "A Fluxra account is to be recovered. Which email address was verified for it?",
+				fields:  []field{{name: "email", title: "Email of the account", wanted: "the verified email address of the account", kind: anEmail}},
+			}}
+		case in.Code == "":
 			return d.askForCode(ctx, in.Email)
 		}
 		done, err := d.Client.Fluxra.RecoverVerify(ctx, in.Email, in.Code)
@@ -275,7 +296,21 @@ func (d Deps) askForCode(ctx context.Context, email string) (FluxraRecovered, er
 	if asked.Left >= 0 {
 		out.WhatHappened += fmt.Sprintf(" It takes %d more such requests for now.", asked.Left)
 	}
+	if asks(ctx) {
+		return FluxraRecovered{}, codeWanted(email)
+	}
 	return out, nil
+}
+
+// codeWanted asks for the code that was mailed, which the model need not see.
+func codeWanted(email string) error {
+	return &missing{form: form{
+		message: "Fluxra mails six digits to " + email + ", if an account has that email and it is verified. What are they?",
+		fields:  []field{{name: "code", title: "Six digits of the mail", wanted: "the six digits in the mail", kind: aText}},
+		done:    "The service was asked to mail a code; it never says whether there is such an account.",
+		later: "If they find the mail: ask them for its six digits, and call " + fluxraRecover + " with email and code. Call it without code only to have another mail sent. " +
+			fluxraOutbox,
+	}}
 }
 
 // explainHalfRotated is about a rotation whose old key did not end.

@@ -2,6 +2,8 @@ package tools
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/mark3labs/mcp-go/server"
 
@@ -40,9 +42,9 @@ func lithtrix() protocol {
 // LithtrixRegisterInput is the arguments of lithtrix_register_agent.
 type LithtrixRegisterInput struct {
 	AgentName       string `json:"agent_name" jsonschema:"1 to 100 ASCII letters, digits or _-"`
-	OwnerIdentifier string `json:"owner_identifier" jsonschema:"who owns the agent: an email address, a URL or an id"`
-	AgreeToTerms    *bool  `json:"agree_to_terms,omitzero" jsonschema:"only what the person decided; ask them"`
-	Label           string `json:"label,omitzero" jsonschema:"a handle of its own, if the agent_name's is taken"`
+	OwnerIdentifier string `json:"owner_identifier,omitzero" jsonschema:"what the person says of who owns the agent: email, URL or id"`
+	AgreeToTerms    *bool  `json:"agree_to_terms,omitzero" jsonschema:"only what the person decided"`
+	Label           string `json:"label,omitzero" jsonschema:"another handle, if the agent_name's is taken"`
 }
 
 // LithtrixRegistered is the result of lithtrix_register_agent.
@@ -53,12 +55,27 @@ type LithtrixRegistered struct {
 	NextStep string `json:"next_step"`
 }
 
+// termsOf returns the error of a service that wants the person to agree to its
+// terms as the question whether they do, unless they have said so.
+func termsOf(err error, at string, said *bool) error {
+	var e *gateway.Error
+	if said != nil || !errors.As(err, &e) || e.Code != wire.LithtrixInvalid || !strings.Contains(e.Message, "agree_to_terms") {
+		return err
+	}
+	return &missing{instead: err, form: form{
+		message: "Whoever registers at " + at + " must agree to the terms of that service. They are to be read there; do you agree to them?",
+		fields:  []field{{name: "agree_to_terms", title: "I agree to the terms of " + at, wanted: "whether they agree to the service's terms", kind: aYes}},
+		done:    "The service did not register the agent.",
+	}}
+}
+
 func lithtrixRegisterAgent(d Deps) server.ServerTool {
 	s := spec{
 		name:  "lithtrix_register_agent",
 		title: "Register at Lithtrix",
 		description: "Registers an agent at Lithtrix and stores its key, which you never see. " +
-			"Each agent_name and owner_identifier register once; again, they get what is stored (reused). Returns the credential's handle.",
+			"Call it once for each agent_name and owner_identifier; again, it returns what is stored (reused). Returns the credential's handle. " +
+			"If the agent exists, only another agent_name helps.",
 		readOnly:    false,
 		destructive: false, // it ends no key
 		idempotent:  true,  // a pair has one key, whoever asks how often
@@ -68,11 +85,21 @@ func lithtrixRegisterAgent(d Deps) server.ServerTool {
 			"where the service knows that it is the same; else this agent_name and owner_identifier are registered, and their key is lost.",
 	}
 	return tool(d, s, func(ctx context.Context, in LithtrixRegisterInput) (LithtrixRegistered, error) {
+		at := d.Client.Lithtrix.Origin()
+		if in.OwnerIdentifier == "" && wire.CheckLithtrixAgentName(in.AgentName) {
+			return LithtrixRegistered{}, &missing{form: form{
+				message: "An agent that registers at " + at + " must say whose it is. Who owns it?",
+				fields: []field{{
+					name: "owner_identifier", title: "Owner of the agent", kind: aText,
+					wanted: "who owns the agent: an email address, a URL or an id",
+				}},
+			}}
+		}
 		done, err := d.Client.Lithtrix.Register(ctx, gateway.LithtrixRegistration{
 			AgentName: in.AgentName, OwnerIdentifier: in.OwnerIdentifier, AgreeToTerms: in.AgreeToTerms, Label: in.Label,
 		})
 		if err != nil {
-			return LithtrixRegistered{}, err
+			return LithtrixRegistered{}, termsOf(err, at, in.AgreeToTerms)
 		}
 		out := LithtrixRegistered{Credential: d.describe(done.Info), StoredIn: d.storedIn(ctx), Reused: done.Reused}
 		out.NextStep = "Call send_request with credential " + out.Handle + ", method GET and path " + wire.LithtrixMePath + ": it says whether the key works. GET " + wire.LithtrixCapabilitiesPath + " says what else there is."

@@ -66,8 +66,8 @@ func lonaRegisterAgent(d Deps) server.ServerTool {
 		name:  "lona_register_agent",
 		title: "Register at Lona",
 		description: "Registers an agent at Lona and stores its token, which you never see. " +
-			"Call it once, before the other Lona tools; needs no invite or key. " +
-			"The same agent_id again gets a new token and ends the old one. Returns the credential's handle.",
+			"Call it once, before the other Lona tools; it needs no invite or key. Returns the credential's handle. " +
+			"The same agent_id again gets a new token and ends the old one. If the agent_id is taken, choose another.",
 		readOnly: false,
 		// The former token of the agent_id ends, also for other programs that
 		// use it.
@@ -102,9 +102,10 @@ type LonaStrategies struct {
 
 func lonaListStrategies(d Deps) server.ServerTool {
 	s := spec{
-		name:        "lona_list_strategies",
-		title:       "List Lona's strategies",
-		description: "Lists the agent's strategies at Lona. Use it after lona_register_agent, or to see whether a credential works.",
+		name:  "lona_list_strategies",
+		title: "List Lona's strategies",
+		description: "Lists the agent's strategies at Lona. Call it after lona_register_agent, or to see whether a credential works. " +
+			"If it is refused, call rotate_credential.",
 		readOnly:    true,
 		destructive: false,
 		idempotent:  true,

@@ -64,7 +64,8 @@ func luminaRegisterAgent(d Deps) server.ServerTool {
 		name:  luminaRegister,
 		title: "Register at Lumina",
 		description: "Registers at Lumina by a wallet's signature and stores the key, which you never see. " +
-			"The wallet is stored here, or made. One key a bot: give each a label. A wallet has at most three keys.",
+			"The wallet is stored here, or made. Call it once for each bot, with a label of its own. Returns the credential's handle. " +
+			"A wallet has at most three keys: if they are full, the person says which one ends.",
 		readOnly: false,
 		// Only with revoke_key_id: then a key ends for good.
 		destructive: true,

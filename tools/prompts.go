@@ -20,7 +20,7 @@ const honest = "Do what next_step of an error says, once. What stands in service
 // an account. The arguments may be empty.
 func (d Deps) SignUp(service, agentName string) string {
 	service, agentName = d.value(service), d.value(agentName)
-	known := slices.Contains(d.Services(), strings.ToLower(service))
+	known := slices.Contains(d.Offered(), strings.ToLower(service))
 	steps := []string{"Call list_credentials. If a credential of that service is active or expiring, you have an account already: tell me so, and stop."}
 	where := " at a service"
 	switch {
@@ -33,7 +33,7 @@ func (d Deps) SignUp(service, agentName string) string {
 		where = " at " + strconv.Quote(service)
 		steps = append(steps, "Call discover_service with the URL of that service; if that is no URL and you do not know it, ask me, do not guess. It says which tool to call: do what its next_step says.")
 	default:
-		steps = append(steps, "Ask me which service I mean: "+strings.Join(d.Services(), ", ")+", or the URL of another one, which discover_service is for.")
+		steps = append(steps, "Ask me which service I mean: "+strings.Join(d.Offered(), ", ")+", or the URL of another one, which discover_service is for.")
 	}
 	name := "Choose what the agent is called yourself."
 	if agentName != "" {

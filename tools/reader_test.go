@@ -343,7 +343,7 @@ func (r result) found() []foundProtocol {
 }
 
 // person is who a client asks. They can do few things, and know few.
-type person struct {
+type principal struct {
 	deeds []deed
 	facts map[string]func(result) any
 	// secrets are facts that are not written down.
@@ -357,7 +357,7 @@ type deed struct {
 }
 
 // does does what a text asks for, if the person knows how to.
-func (p *person) does(text string) bool {
+func (p *principal) does(text string) bool {
 	for _, d := range p.deeds {
 		if strings.Contains(text, d.words) {
 			d.do()
@@ -367,7 +367,7 @@ func (p *person) does(text string) bool {
 	return false
 }
 
-func (p *person) says(name string, seen result) (any, bool) {
+func (p *principal) says(name string, seen result) (any, bool) {
 	fact, ok := p.facts[name]
 	if !ok {
 		return nil, false
@@ -376,7 +376,7 @@ func (p *person) says(name string, seen result) (any, bool) {
 }
 
 // aloud is what a person says, as far as it may be written down.
-func (p *person) aloud(name string, said any) string {
+func (p *principal) aloud(name string, said any) string {
 	if p.secrets[name] {
 		return "(what the mail says)"
 	}
@@ -384,9 +384,9 @@ func (p *person) aloud(name string, said any) string {
 }
 
 // agreeable is a person who agrees, and says who they are.
-func agreeable() *person {
+func agreeable() *principal {
 	fixed := func(v any) func(result) any { return func(result) any { return v } }
-	return &person{
+	return &principal{
 		deeds: []deed{{"whether to register another agent", func() {}}, {"whether this is the service", func() {}}},
 		facts: map[string]func(result) any{
 			"owner_identifier": fixed("ada@example.com"), "email": fixed("ada@example.com"), "agree_to_terms": fixed(true),

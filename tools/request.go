@@ -50,8 +50,10 @@ func sendRequest(d Deps) server.ServerTool {
 	s := spec{
 		name:  "send_request",
 		title: "Send a request with a credential",
-		description: "Makes an HTTP request with a credential, to the service that issued it, and returns status, headers and body; one over 256 KiB goes into a file. " +
-			"Use it for routes that have no tool of their own; those that issue or end credentials are refused.",
+		description: "Makes an HTTP request with a credential, to the service that issued it. " +
+			"Call it for routes that have no tool of their own, but not for those that issue or end credentials. " +
+			"Returns status, headers and body; one over 256 KiB goes into a file. " +
+			"If the answer was lost, look with GET before you repeat a write.",
 		readOnly:    false,
 		destructive: true,  // a DELETE or POST can do anything there
 		idempotent:  false, // nor need it be harmless twice
@@ -68,7 +70,7 @@ func sendRequest(d Deps) server.ServerTool {
 		if d.ReadOnly && !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, in.Method) {
 			return Answer{}, &gateway.RefusedError{Why: "Enlist was started with --read-only, so it makes GET, HEAD and OPTIONS requests only."}
 		}
-		info, err := d.Client.Lifecycle.Resolve(ctx, in.Credential)
+		info, err := d.resolve(ctx, in.Credential)
 		if err != nil {
 			return Answer{}, err
 		}

@@ -67,8 +67,8 @@ type RefusedRoute struct {
 	Tool  string `json:"tool"`
 }
 
-// Services names the protocols whose tools are offered, sorted.
-func (d Deps) Services() []string {
+// Offered names the protocols whose tools are offered, sorted.
+func (d Deps) Offered() []string {
 	var names []string
 	for name := range protocols() {
 		if d.speaks(name) {
@@ -105,7 +105,7 @@ func (d Deps) Locate(ctx context.Context, uri string) (string, error) {
 		return uri, nil
 	}
 	if name, ok := decoded(uri, ServiceURIPrefix); ok {
-		if slices.Contains(d.Services(), name) {
+		if slices.Contains(d.Offered(), name) {
 			return ServiceURIPrefix + name, nil
 		}
 		return "", ErrNoServiceThere

@@ -46,6 +46,11 @@ const (
 	CodeStoreTooSmall    = "store_too_small"
 	CodeLocalFailure     = "local_failure" // Enlist itself, not the service, is the reason
 	CodePolicy           = "policy"        // the person's policy does not allow it
+
+	CodeMissingArgument = "missing_argument" // only the person can say it, and cannot be asked
+	CodeInputDeclined   = "input_declined"   // they were asked and declined
+	CodeInputUnanswered = "input_unanswered" // they were asked and did not answer
+	CodeInvalidAnswer   = "invalid_answer"   // what came back for their answer cannot be one
 )
 
 // isOwnCode reports whether a code is one of those above.
@@ -53,7 +58,7 @@ func isOwnCode(code string) bool {
 	switch code {
 	case CodeInvalidArguments, CodeInternal, CodeNoCredential, CodeWhichCredential, CodeRefused, CodeUnsupported,
 		CodeNotStored, CodeStoreUnavailable, CodeStoreDamaged, CodeStoreTooSmall, CodeLocalFailure,
-		CodePolicy, gateway.ApprovalNeeded, gateway.ApprovalDeclined, gateway.ApprovalUnanswered:
+		CodePolicy, CodeMissingArgument, CodeInputDeclined, CodeInputUnanswered, CodeInvalidAnswer, gateway.ApprovalNeeded, gateway.ApprovalDeclined, gateway.ApprovalUnanswered:
 		return true
 	}
 	return false
@@ -327,7 +332,7 @@ func (d Deps) explainService(ctx context.Context, s spec, e *gateway.Error) Fail
 		f.WhatHappened = e.Origin + " accepts none of the account's stored keys, or what would make another is not stored" + d.own(ctx, e.Cause) + "."
 		f.NextStep = p.advice[e.Code]
 		if !d.usedNow(e.Protocol, e.Origin) {
-			f.NextStep = fmt.Sprintf("The tools that recover or register go to the service that is set: ask the person to set %s=%s in Enlist's environment and to restart Enlist first. %s",
+			f.NextStep = fmt.Sprintf("Ask the person to set %s=%s in Enlist's environment and to restart Enlist first: the tools that recover or register go to the service that is set. %s",
 				p.setting, e.Origin, f.NextStep)
 		}
 		return f

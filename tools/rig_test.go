@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	mcpclient "github.com/mark3labs/mcp-go/client"
 	"github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
@@ -32,6 +35,8 @@ type rig struct {
 	store  credstore.Store
 	clock  *gatewaytest.Clock
 	words  func() vocabulary
+	// offered are the tools' names.
+	offered []string
 
 	mu   sync.Mutex
 	seen strings.Builder // every answer and every log line
@@ -47,6 +52,57 @@ type options struct {
 	transport http.RoundTripper
 	// home is the data folder; "": there is none.
 	home string
+	// person sits before a model's client; nil: it is a script that calls.
+	person *person
+	// version is the protocol's revision; "": the newest with sessions.
+	version string
+	// policy is the text of the policy; "": there is none.
+	policy    string
+	selection tools.Selection
+	// more are tools of the test.
+	more func(tools.Deps) []mcpserver.ServerTool
+}
+
+// person fills in the forms of a client, one answer after the other. One that is
+// nil is to cancel, a string the action; else it is the content of the form.
+type person struct {
+	answers []any
+
+	mu    sync.Mutex
+	asked []mcp.ElicitationParams
+}
+
+// Elicit implements [mcpclient.ElicitationHandler].
+func (p *person) Elicit(_ context.Context, r mcp.ElicitationRequest) (*mcp.ElicitationResult, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.asked)
+	p.asked = append(p.asked, r.Params)
+	out := &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionCancel}}
+	if n >= len(p.answers) {
+		return out, nil
+	}
+	switch answer := p.answers[n].(type) {
+	case nil:
+	case string:
+		out.Action = mcp.ElicitationResponseAction(answer)
+	case func(mcp.ElicitationParams) any:
+		out.Action, out.Content = mcp.ElicitationResponseActionAccept, answer(r.Params)
+	default:
+		out.Action, out.Content = mcp.ElicitationResponseActionAccept, answer
+	}
+	return out, nil
+}
+
+// messages are the questions, by their first words.
+func (p *person) messages() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for _, a := range p.asked {
+		all = append(all, strings.TrimPrefix(a.Message, "Enlist: "))
+	}
+	return all
 }
 
 // newRig returns a model that talks about Lona to the service at origin.
@@ -68,7 +124,7 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	var err error
 	r.client, err = gateway.New(gateway.Options{
 		Store: r.store, Env: func(name string) string { return env[name] }, Now: r.clock.Now, Logger: logger,
-		Timeout: o.timeout, Transport: o.transport, Home: o.home,
+		Timeout: o.timeout, Transport: o.transport, Home: o.home, Policy: policyFile(t, o.policy),
 		Sleep: func(_ context.Context, d time.Duration) error {
 			r.clock.Advance(d)
 			return nil
@@ -78,11 +134,25 @@ func newRig(t *testing.T, origin string, o options) *rig {
 		t.Fatal(err)
 	}
 	// What a person must agree to has tests of its own.
-	s, err := server.New(server.Config{Client: r.client, Caller: gateway.CallerScript, Now: r.clock.Now, StoredIn: r.store.Backend, Logger: logger})
+	config := server.Config{Client: r.client, Caller: gateway.CallerScript, Tools: o.selection, Now: r.clock.Now, StoredIn: r.store.Backend, Logger: logger}
+	request := mcp.InitializeRequest{}
+	var client []mcpclient.ClientOption
+	if o.person != nil {
+		config.Caller = gateway.CallerModel
+		client = append(client, mcpclient.WithElicitationHandler(o.person))
+	}
+	if o.version != "" {
+		request.Params.ProtocolVersion = o.version
+		client = append(client, mcpclient.WithProtocolVersion(o.version))
+	}
+	s, err := server.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.caller, err = mcpclient.NewInProcessClient(s.MCP())
+	if o.more != nil {
+		s.MCP().AddTools(o.more(tools.Deps{Client: r.client, Now: r.clock.Now})...)
+	}
+	r.caller, err = mcpclient.NewInProcessClientWithOptions(s.MCP(), client...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,10 +160,30 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	if err := r.caller.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.caller.Initialize(t.Context(), mcp.InitializeRequest{}); err != nil {
+	if _, err := r.caller.Initialize(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
+	list, err := r.caller.ListTools(t.Context(), mcp.ListToolsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tool := range list.Tools {
+		r.offered = append(r.offered, tool.Name)
+	}
 	return r
+}
+
+// policyFile writes a policy, and returns its path.
+func policyFile(t *testing.T, text string) string {
+	t.Helper()
+	if text == "" {
+		return ""
+	}
+	path := filepath.Join(t.TempDir(), gateway.PolicyFile)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // Write implements [io.Writer] for the log.
@@ -125,7 +215,40 @@ func (r *rig) rawCtx(ctx context.Context, tool string, arguments any) *mcp.CallT
 		r.t.Fatal(err)
 	}
 	_, _ = fmt.Fprintln(r, string(text))
+	if res.IsError {
+		r.checkFailure(tool, decode[tools.Failure](r.t, res))
+	}
 	return res
+}
+
+// checkFailure checks what holds for every failure there is: it says all there is
+// to say, and what comes next is to call a tool that is offered, or to ask the
+// person or tell them something.
+func (r *rig) checkFailure(tool string, f tools.Failure) {
+	r.t.Helper()
+	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
+		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
+	}
+	if n := len([]rune(f.ServiceSaid)); n > 500 {
+		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
+	}
+	var named, withheld bool
+	for _, t := range tools.All(tools.Deps{}) {
+		if !strings.Contains(f.NextStep, t.Tool.Name) {
+			continue
+		}
+		if slices.Contains(r.offered, t.Tool.Name) {
+			named = true
+		} else {
+			withheld = true
+		}
+	}
+	if withheld && !strings.Contains(f.NextStep, "you do not have ") {
+		r.t.Errorf("%s: %+v names a tool that is not offered", tool, f)
+	}
+	if !named && !strings.Contains(f.NextStep, "the person") {
+		r.t.Errorf("%s: %+v names no tool, and nothing to ask or tell the person", tool, f)
+	}
 }
 
 // call calls a tool that must succeed.
@@ -158,9 +281,6 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 		r.t.Fatalf("%s: got %s, want an error", tool, mcp.GetTextFromContent(res.Content[0]))
 	}
 	f := decode[tools.Failure](r.t, res)
-	if f.Code == "" || f.WhatHappened == "" || f.WhatIsStored == "" || f.NextStep == "" {
-		r.t.Errorf("%s: got %+v, want code, what_happened, what_is_stored and next_step", tool, f)
-	}
 	if _, err := r.words().read(f.NextStep); err != nil {
 		r.t.Errorf("%s: next_step cannot be followed to the letter: %v", tool, err)
 	}
@@ -168,9 +288,6 @@ func (r *rig) failCtx(ctx context.Context, tool string, arguments any) tools.Fai
 		if wrong := untrue(f.WhatIsStored, holding{r.clock.Now(), before, after}); wrong != "" {
 			r.t.Errorf("%s: what_is_stored: %s", tool, wrong)
 		}
-	}
-	if n := len([]rune(f.ServiceSaid)); n > 500 {
-		r.t.Errorf("%s: service_said has %d characters, want at most 500", tool, n)
 	}
 	return f
 }

@@ -36,9 +36,22 @@ func (s Selection) speaks(protocol string) bool {
 
 // of returns those of some tools that are offered.
 func (s Selection) of(all []server.ServerTool) []server.ServerTool {
-	return slices.DeleteFunc(all, func(t server.ServerTool) bool {
-		return s.ReadOnly && !*t.Tool.Annotations.ReadOnlyHint
-	})
+	return slices.DeleteFunc(all, func(t server.ServerTool) bool { return s.ReadOnly && !readOnly(t) })
+}
+
+// offers reports whether a tool is offered.
+func (s Selection) offers(t server.ServerTool) bool {
+	for name := range protocols() {
+		if strings.HasPrefix(t.Tool.Name, name+"_") && !s.speaks(name) {
+			return false
+		}
+	}
+	return !s.ReadOnly || readOnly(t)
+}
+
+// readOnly reports whether a tool changes nothing, if it is told so.
+func readOnly(t server.ServerTool) bool {
+	return *t.Tool.Annotations.ReadOnlyHint || t.Tool.Name == "send_request"
 }
 
 // registerTools names the tools that register an agent and are offered; "" for
@@ -57,6 +70,19 @@ func (s Selection) registerTools() string {
 	return strings.Join(names, " or ")
 }
 
+// without says why an agent cannot register by a protocol for want of its tool,
+// and what to do about it; "": it has the tool.
+func (s Selection) without(protocol string) string {
+	switch {
+	case !s.speaks(protocol):
+		return "Ask the person to start Enlist with --services " + strings.Join(append(slices.Clone(s.Services), protocol), ",") +
+			": you do not have the tools of " + protocol + " here."
+	case s.ReadOnly:
+		return "Ask the person to start Enlist without --read-only, or to register the agent by 'enlist call " + protocols()[protocol].register + "': you cannot register here."
+	}
+	return ""
+}
+
 // toRegister says how to come to a credential, as a part of a sentence.
 func (s Selection) toRegister() string {
 	switch names := s.registerTools(); {
@@ -71,20 +97,18 @@ func (s Selection) toRegister() string {
 
 // withheld says of a next step which of the tools that it names are not offered,
 // and what to do instead; "": none.
-func (s Selection) withheld(step string) string {
-	if len(s.Services) == 0 && !s.ReadOnly {
+func (d Deps) withheld(step string) string {
+	if len(d.Services) == 0 && !d.ReadOnly {
 		return ""
 	}
-	offered := All(Deps{Selection: s})
 	var missing []string
-	for _, t := range All(Deps{}) {
-		name := t.Tool.Name
-		if strings.Contains(step, name) && !slices.ContainsFunc(offered, func(o server.ServerTool) bool { return o.Tool.Name == name }) {
-			missing = append(missing, name)
+	for _, t := range d.every() {
+		if strings.Contains(step, t.Tool.Name) && !d.offers(t) {
+			missing = append(missing, t.Tool.Name)
 		}
 	}
 	if len(missing) == 0 {
 		return ""
 	}
-	return " You do not have " + strings.Join(missing, " and ") + " here: ask the person to start Enlist without --read-only or --services, or to do it for you."
+	return " Ask the person to start Enlist without --read-only or --services, or to do it for you: you do not have " + strings.Join(missing, " and ") + " here."
 }

@@ -50,7 +50,7 @@ type stage struct {
 	clock  *gatewaytest.Clock
 	store  credstore.Store
 	client *gateway.Client
-	person *person
+	person *principal
 	seen   result // what was last returned
 	// otherwise is the path that the person wants when the first cannot be had.
 	otherwise string

@@ -2,10 +2,13 @@ package tools
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -56,25 +59,59 @@ func tool[In, Out any](d Deps, s spec, handle func(context.Context, In) (Out, er
 			},
 		),
 		Handler: func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			t, f := d.take(ctx, s, req)
+			if f != nil {
+				return failed(*f), nil
+			}
 			var in In
-			if err := bind(req, &in); err != nil {
+			if err := t.bind(req, &in); err != nil {
 				return failed(badArguments(s.name, "The arguments cannot be read: "+unreadable(err)+".")), nil
 			}
-			out, err := handle(d.withProgress(answered(ctx, req), req), in)
-			if err != nil {
-				if res := policed(s, err); res != nil {
-					return res, nil
-				}
-				f := d.explain(ctx, s, err)
-				if renewed := new(renewedError); errors.As(err, &renewed) {
-					f.WhatIsStored = "The credential, renewed: what it was before may have ended." + strings.TrimPrefix(strings.TrimPrefix(f.WhatIsStored, unchanged), asItWas)
-				}
-				f.NextStep += d.withheld(f.NextStep)
-				return failed(f), nil
+			ctx = t.context(ctx, req)
+			out, err := handle(d.withProgress(ctx, req), in)
+			if err == nil {
+				return mcp.NewToolResultStructuredOnly(out), nil
 			}
-			return mcp.NewToolResultStructuredOnly(out), nil
+			return d.failed(ctx, s, t, err), nil
 		},
 	}
+}
+
+// failed returns the result for an error of a handler: a question, or a failure.
+func (d Deps) failed(ctx context.Context, s spec, t turn, err error) *mcp.CallToolResult {
+	res, err := d.ask(ctx, s, t, err)
+	if res != nil {
+		return res
+	}
+	if res := policed(s, err); res != nil {
+		return res
+	}
+	f := d.explain(ctx, s, err)
+	if renewed := new(renewedError); errors.As(err, &renewed) {
+		f.WhatIsStored = "The credential, renewed: what it was before may have ended." + strings.TrimPrefix(strings.TrimPrefix(f.WhatIsStored, unchanged), asItWas)
+	}
+	// A code of ours that a protocol has no advice for is met with another's bug only.
+	f.NextStep = cmp.Or(f.NextStep, "Tell the person what happened. Do not call "+s.name+" again for this, unless they tell you to.")
+	f.NextStep = s.named(f.NextStep)
+	if !strings.Contains(f.NextStep, "the person") && !d.namesTool(f.NextStep) {
+		f.NextStep = "Tell the person. " + f.NextStep
+	}
+	f.NextStep += d.withheld(f.NextStep)
+	return failed(f)
+}
+
+// namesTool reports whether a next step names a tool, offered or not.
+func (d Deps) namesTool(step string) bool {
+	return slices.ContainsFunc(d.every(), func(t server.ServerTool) bool { return strings.Contains(step, t.Tool.Name) })
+}
+
+// named returns a next step with the tool's name in the place of words for it: a
+// protocol's advice does not know which tool it is for.
+func (s spec) named(step string) string {
+	return strings.NewReplacer(
+		"make the same call again", "call "+s.name+" again", "Make the same call again", "Call "+s.name+" again",
+		"Call the same tool again", "Call "+s.name+" again",
+	).Replace(step)
 }
 
 // bind reads the arguments. A number in an argument of any type keeps all its
@@ -131,9 +168,23 @@ func schemaOf[T any](anything string) json.RawMessage {
 	return schema
 }
 
+// A result's schema says which properties there are, and which always: closing is
+// what a generated one ends with. What else it says of the objects inside, and
+// that there is nothing beside what a Go struct has, would be sent to the model
+// with every list.
+var (
+	closing = regexp.MustCompile(`(,"required":\[[^\]]*\])?,"additionalProperties":false}$`)
+	closed  = regexp.MustCompile(`,"additionalProperties":false`)
+	inside  = regexp.MustCompile(`,"required":\[[^\]]*\]|,"additionalProperties":(true|false|{"type":"array","items":{"type":"string"}})`)
+)
+
 // resultSchema returns the schema of a tool's structured content: its result,
 // or a [Failure]. Some clients check the content of an error too.
 func resultSchema(success json.RawMessage) json.RawMessage {
+	// The type is said once, for both.
+	success = bytes.Replace(success, []byte(`{"type":"object",`), []byte(`{`), 1)
+	required := closing.Find(success)
+	success = append(inside.ReplaceAll(bytes.TrimSuffix(success, required), nil), closed.ReplaceAll(required, nil)...)
 	return json.RawMessage(fmt.Sprintf(`{"type":"object","anyOf":[%s,`+
-		`{"required":["code","next_step"]}]}`, success))
+		`{"required":["code","what_happened","what_is_stored","next_step"]}]}`, success))
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -37,6 +38,10 @@ type Deps struct {
 
 	// schemas are those of the tools, made beforehand; nil: they are made.
 	schemas map[string]schemas
+	// turns are the calls that wait for an answer of the person.
+	turns *turns
+	// every returns every tool there is, offered or not, to read of them.
+	every func() []server.ServerTool
 }
 
 // Register adds every tool to a server.
@@ -55,6 +60,8 @@ func all(d Deps) []server.ServerTool {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
+	d.turns = &turns{now: d.Now}
+	d.every = sync.OnceValue(func() []server.ServerTool { return All(Deps{}) })
 	list := []server.ServerTool{
 		discoverService(d),
 		forgetCredential(d),

@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -172,15 +171,6 @@ func TestAReaderGetsThereOverPipes(t *testing.T) {
 
 // asking is a policy that has a person asked before anything is registered.
 const asking = "register = \"ask\"\n"
-
-func policyFile(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), gateway.PolicyFile)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // A person who cannot be asked allows it in the policy, by the line that the
 // error names.

@@ -3,13 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -85,25 +83,12 @@ func coldStart(b *testing.B, env []string, command ...string) (took, resident fl
 	if !bytes.Contains(last, []byte(`"tools"`)) {
 		b.Fatalf("got %s", last)
 	}
-	resident = residentKiB(b, cmd.Process.Pid)
+	resident = float64(residentKiB(b, cmd.Process.Pid))
 	_ = in.Close()
 	if err := cmd.Wait(); err != nil {
 		b.Fatal(err)
 	}
 	return took, resident
-}
-
-func residentKiB(b *testing.B, pid int) (kib float64) {
-	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "\nVmRSS:")
-	if _, err := fmt.Sscan(rest, &kib); err != nil {
-		b.Fatal(err)
-	}
-	return kib
 }
 
 func median(values []float64) float64 {

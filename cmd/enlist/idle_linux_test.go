@@ -103,7 +103,7 @@ func TestIdleSessionsOfTheProgramAreCheap(t *testing.T) {
 
 var resident = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
 
-func residentKiB(t *testing.T, pid int) int {
+func residentKiB(t testing.TB, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
