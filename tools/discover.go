@@ -92,7 +92,7 @@ func (d Deps) discovery(ctx context.Context, origin string, found gateway.Discov
 		out.ServiceSaid = object(found.Said)
 	}
 	var takesURL bool
-	for _, t := range d.every() {
+	for _, t := range d.allTools() {
 		if t.Tool.Name == p.register {
 			args := argumentsOf(t.Tool)
 			out.Arguments = usage(args)

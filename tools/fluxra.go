@@ -45,7 +45,7 @@ func fluxra() protocol {
 			wire.FluxraInvalidAgentID:   "The service does not know its own name for this agent. Ask the person whether the service's base URL (FLUXRA_API_URL) is right.",
 			wire.FluxraInvalidKeyName:   "Tell the person: the service does not take the name that Enlist gives its API keys. Enlist may need an update.",
 			wire.FluxraUnauthorized:     "Call rotate_credential, then {again}. If it fails again, ask the person for email, the account's verified one, then call " + fluxraRecover + " with email.",
-			wire.FluxraInvalidToken: "Ask the person for email, the account's, then call " + fluxraVerify + " again with email alone: it has another mail sent. " +
+			wire.FluxraInvalidToken: "Ask the person for email, the account's, then {again} with email alone: it has another mail sent. " +
 				"What the last one had is wrong, too old, or used already; an email may be verified by now.",
 			wire.FluxraForbidden: "Tell the person what service_said says: the account may not do this.",
 			wire.FluxraNotFound:  "Call list_credentials to see whether this is the right agent; else ask the person whether the service's base URL (FLUXRA_API_URL) is right.",

@@ -102,7 +102,7 @@ func (d Deps) withheld(step string) string {
 		return ""
 	}
 	var missing []string
-	for _, t := range d.every() {
+	for _, t := range d.allTools() {
 		if strings.Contains(step, t.Tool.Name) && !d.offers(t) {
 			missing = append(missing, t.Tool.Name)
 		}

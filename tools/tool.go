@@ -102,7 +102,7 @@ func (d Deps) failed(ctx context.Context, s spec, t turn, err error) *mcp.CallTo
 
 // namesTool reports whether a next step names a tool, offered or not.
 func (d Deps) namesTool(step string) bool {
-	return slices.ContainsFunc(d.every(), func(t server.ServerTool) bool { return strings.Contains(step, t.Tool.Name) })
+	return slices.ContainsFunc(d.allTools(), func(t server.ServerTool) bool { return strings.Contains(step, t.Tool.Name) })
 }
 
 // named returns a next step with the tool's name in the place of words for it: a

@@ -83,6 +83,14 @@ func all(d Deps) []server.ServerTool {
 	return list
 }
 
+// allTools returns every tool there is, offered or not.
+func (d Deps) allTools() []server.ServerTool {
+	if d.every == nil { // these are of a resource or a prompt
+		return All(Deps{})
+	}
+	return d.every()
+}
+
 // protocol is the tools of a protocol, and what those that are for every
 // protocol know of it.
 type protocol struct {
