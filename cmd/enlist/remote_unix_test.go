@@ -101,7 +101,7 @@ func TestASignalLetsCallsOverTLSBeAnswered(t *testing.T) {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		for modernCall(ctx, client, url, string(token))["status"] != http.StatusServiceUnavailable {
+		for modernRequest(ctx, client, url, string(token), "tools/list", "{")["status"] != http.StatusServiceUnavailable {
 			if ctx.Err() != nil {
 				t.Fatal("new calls are not refused")
 			}
@@ -136,7 +136,13 @@ func TestASignalLetsCallsOverTLSBeAnswered(t *testing.T) {
 // modernCall registers an agent by one call of the stateless era and returns what
 // came of it, or the status of the answer where that is another than 200.
 func modernCall(ctx context.Context, client *http.Client, url, token string) map[string]any {
-	body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"lona_register_agent","arguments":{"agent_id":"my-agent","agent_name":"My Agent"},
+	return modernRequest(ctx, client, url, token, "tools/call", `{"name":"lona_register_agent","arguments":{"agent_id":"my-agent","agent_name":"My Agent"},`)
+}
+
+// modernRequest makes a request whose params begin as given, and returns what it
+// answers, or the status of an answer that is none.
+func modernRequest(ctx context.Context, client *http.Client, url, token, method, params string) map[string]any {
+	body := `{"jsonrpc":"2.0","id":1,"method":"` + method + `","params":` + params + `
 		"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/mcp", strings.NewReader(body))
 	if err != nil {
@@ -144,9 +150,12 @@ func modernCall(ctx context.Context, client *http.Client, url, token string) map
 	}
 	for name, value := range map[string]string{
 		"Authorization": "Bearer " + strings.TrimSpace(token), "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
-		"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "lona_register_agent",
+		"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": method,
 	} {
 		req.Header.Set(name, value)
+	}
+	if method == "tools/call" {
+		req.Header.Set("Mcp-Name", "lona_register_agent")
 	}
 	resp, err := client.Do(req)
 	if err != nil {
