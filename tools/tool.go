@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -173,9 +172,9 @@ func schemaOf[T any](anything string) json.RawMessage {
 // that there is nothing beside what a Go struct has, would be sent to the model
 // with every list.
 var (
-	closing = regexp.MustCompile(`(,"required":\[[^\]]*\])?,"additionalProperties":false}$`)
-	closed  = regexp.MustCompile(`,"additionalProperties":false`)
-	inside  = regexp.MustCompile(`,"required":\[[^\]]*\]|,"additionalProperties":(true|false|{"type":"array","items":{"type":"string"}})`)
+	closing = wire.NewPattern(`(,"required":\[[^\]]*\])?,"additionalProperties":false}$`)
+	closed  = wire.NewPattern(`,"additionalProperties":false`)
+	inside  = wire.NewPattern(`,"required":\[[^\]]*\]|,"additionalProperties":(true|false|{"type":"array","items":{"type":"string"}})`)
 )
 
 // resultSchema returns the schema of a tool's structured content: its result,
@@ -183,8 +182,8 @@ var (
 func resultSchema(success json.RawMessage) json.RawMessage {
 	// The type is said once, for both.
 	success = bytes.Replace(success, []byte(`{"type":"object",`), []byte(`{`), 1)
-	required := closing.Find(success)
-	success = append(inside.ReplaceAll(bytes.TrimSuffix(success, required), nil), closed.ReplaceAll(required, nil)...)
+	required := closing.FindString(string(success))
+	success = []byte(inside.ReplaceAllString(strings.TrimSuffix(string(success), required), "") + closed.ReplaceAllString(required, ""))
 	return json.RawMessage(fmt.Sprintf(`{"type":"object","anyOf":[%s,`+
 		`{"required":["code","what_happened","what_is_stored","next_step"]}]}`, success))
 }

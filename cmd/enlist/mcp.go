@@ -90,6 +90,7 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 		if flags.http != "" {
 			return p.serveHTTP(ctx, s, flags)
 		}
+		releaseCode()
 		return s.ServeStdio(ctx, p.stdin, p.stdout)
 	})
 }

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"sync"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/enlist-mcp/enlist/gateway/wire"
 	"github.com/enlist-mcp/enlist/server"
 )
 
@@ -37,7 +37,7 @@ const (
 )
 
 // tokenName is what a token may be called.
-var tokenName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,39}$`)
+var tokenName = wire.NewPattern(`^[a-z0-9][a-z0-9._-]{0,39}$`)
 
 // accessToken is a bearer token of enlist mcp --http, as it is kept.
 //

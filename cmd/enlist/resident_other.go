@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// releaseCode does nothing here.
+func releaseCode() {}
