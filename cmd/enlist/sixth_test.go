@@ -65,9 +65,10 @@ func TestASixthProtocolTouchesTheFourListsOnly(t *testing.T) {
 	inTree(t, tree, "test", "-ldflags=-s -w", "-timeout", "100s", "-run", "TestNova|TestEvery|TestImports|TestWire", "./gateway", "./gateway/wire", "./embeddedgateway")
 	inTree(t, tree, "test", "-ldflags=-s -w", "-timeout", "100s", "-run", "TestEvery|TestSchemas", "./tools", "-update")
 
+	generated := []string{filepath.FromSlash("tools/testdata/tools/nova_register_agent.json"), filepath.FromSlash("tools/schemas.json")}
 	after := contents(t, tree)
 	for path, text := range after {
-		if path != filepath.FromSlash("tools/testdata/tools/nova_register_agent.json") && !bytes.Equal(text, before[path]) {
+		if !slices.Contains(generated, path) && !bytes.Equal(text, before[path]) {
 			t.Errorf("%s had to change, too", path)
 		}
 	}
