@@ -2,7 +2,7 @@
 # the MCP server on standard input and output; another command takes its place:
 #
 #   docker run -i --rm -v enlist-data:/data -v enlist-config:/config IMAGE
-#   docker run -p 127.0.0.1:8421:8421 -v enlist-data:/data -v enlist-config:/config IMAGE mcp --http 0.0.0.0:8421
+#   docker run -p 127.0.0.1:8421:8421 -v enlist-data:/data -v enlist-config:/config IMAGE mcp --http 0.0.0.0:8421 --behind-proxy
 #   docker run -p 8420:8420 -v enlist-data:/data IMAGE gateway --listen 0.0.0.0:8420
 #
 # There is no HEALTHCHECK: it would have to know which of them runs, and over

@@ -63,9 +63,9 @@ it says what became of that; unknown: the service may have done it.`, gateway.Au
 			})
 		}),
 	}
-	jsonFlag(cmd, &flags.json, `one object a line, the oldest first: time, client, version, action,
-protocol, origin, agent, kind, label, method, path, status, outcome, code,
-credential (its handle). What an entry has nothing of is left out.`)
+	jsonFlag(cmd, &flags.json, `one object a line, the oldest first: time, client, version, token_name
+(over HTTP), action, protocol, origin, agent, kind, label, method, path, status,
+outcome, code, credential (its handle). What an entry has nothing of is left out.`)
 	cmd.Flags().StringVar(&flags.since, "since", "", "from this `time` on: 90m, 24h, 7d, 2026-11-01, or with a time of day")
 	cmd.Flags().StringVar(&flags.credential, "credential", "", "of this `handle` only; it may be forgotten already")
 	cmd.Flags().StringVar(&flags.action, "action", "", "of this action only, such as register or reveal")

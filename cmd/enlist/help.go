@@ -163,10 +163,8 @@ func (p *program) printPage(text string) {
 		fmt.Fprint(p.stdout, text)
 		return
 	}
-	bold := func(s string) string { return s }
-	if p.env("NO_COLOR") == "" && p.env("TERM") != "dumb" {
-		bold = func(s string) string { return "\x1b[1m" + s + "\x1b[0m" }
-	}
+	s := p.screen()
+	bold := func(text string) string { return s.paint(styleTitle, text) }
 	fmt.Fprint(p.stdout, layOut(text, min(p.columns(), maxReading), bold))
 }
 

@@ -78,7 +78,10 @@ code --add-mcp, codex mcp add.`,
 	set.BoolVar(&flags.force, "force", false, "replace or remove an entry of this name that starts something else")
 	set.StringSliceVar(&flags.tools.Services, "services", nil, "offer the tools of these `services` only, as in lona,fluxra")
 	set.BoolVar(&flags.tools.ReadOnly, "read-only", false, "offer nothing that changes anything, here or at a service")
-	jsonFlag(cmd, &flags.asJSON, installFields)
+	jsonFlag(cmd, &flags.asJSON, `an array of objects, one a file: client, title, scope (user or project),
+found, file, exists, enlist (yes, no, other or unknown), entry, error. With a client,
+and --yes or --dry-run: an object: client, file, name, action (add, change, remove or
+nothing), written, diff, backup.`)
 	return cmd
 }
 
@@ -111,13 +114,6 @@ func (p *program) checkInstall(cmd *cobra.Command, args []string, flags installF
 	}
 	return nil
 }
-
-// installFields are the fields of installed and clientState, for the help.
-const installFields = `of a client (it needs --yes or --dry-run), an object:
-client, file, name, action (add, change, remove, nothing), written, diff, backup
-(absent: none). Without one, an array of objects, one a client: client, title,
-scope (user or project), found, file, exists, enlist (yes, no, other, unknown),
-entry.`
 
 // installed is what came of a change.
 type installed struct {

@@ -68,7 +68,7 @@ func (p *program) tokenAddCommand() *cobra.Command {
 // madeToken is a new token as the command prints it.
 type madeToken struct {
 	Name    string     `json:"name"`
-	Token   string     `json:"token"`
+	Token   string     `json:"token"` // it is what is asked for, and said this once
 	Expires *time.Time `json:"expires_at,omitempty"`
 }
 
@@ -192,7 +192,7 @@ func (p *program) tokenListCommand() *cobra.Command {
 }
 
 // tokenFields are the fields of listedToken, for the help.
-const tokenFields = "name, state (active or expired),\ncreated_at, expires_at (absent: never), kept (hash, or the path of mcp-token)." //nolint:gosec // names of fields
+const tokenFields = "name, state (active or expired),\ncreated_at, expires_at (absent: never), kept (hash, or the path of mcp-token)." //nolint:gosec // G101: names of fields
 
 func (s *screen) tokens(list []listedToken) error {
 	if len(list) == 0 {
