@@ -5,6 +5,9 @@
 #   docker run -p 127.0.0.1:8421:8421 -v enlist-data:/data -v enlist-config:/config IMAGE mcp --http 0.0.0.0:8421 --behind-proxy
 #   docker run -p 8420:8420 -v enlist-data:/data IMAGE gateway --listen 0.0.0.0:8420
 #
+# The second speaks plain HTTP, to this machine alone: Docker is the proxy, and
+# publishes the port at 127.0.0.1. Beyond it, give it --tls-cert and --tls-key.
+#
 # There is no HEALTHCHECK: it would have to know which of them runs, and over
 # standard input there is nothing to ask.
 FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build

@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"encoding/json"
+	"strings"
 
 	"github.com/mark3labs/mcp-go/server"
 
@@ -112,6 +113,9 @@ func lonaListStrategies(d Deps) server.ServerTool {
 		openWorld:   true,
 		kept:        unchanged,
 		lost:        unchanged,
+	}
+	if d.ReadOnly { // there is no such tool
+		s.description = strings.Replace(s.description, "call rotate_credential", "tell the person", 1)
 	}
 	return tool(d, s, func(ctx context.Context, in CredentialInput) (LonaStrategies, error) {
 		info, err := d.Client.Lifecycle.ResolveOf(ctx, wire.LonaName, in.Credential)

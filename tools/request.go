@@ -1,6 +1,7 @@
 package tools
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,6 +47,13 @@ type AnswerFile struct {
 	Truncated bool   `json:"truncated,omitzero"`
 }
 
+// The methods of send_request in its schema, and those with --read-only: what a
+// model cannot do it is not offered.
+const (
+	allMethods  = `"enum":["DELETE","GET","HEAD","OPTIONS","PATCH","POST","PUT"]`
+	readMethods = `"enum":["GET","HEAD","OPTIONS"]`
+)
+
 func sendRequest(d Deps) server.ServerTool {
 	s := spec{
 		name:  "send_request",
@@ -63,10 +71,10 @@ func sendRequest(d Deps) server.ServerTool {
 		lostStep:    "Call send_request with method GET: find out whether it was done, before you repeat it.",
 	}
 	if d.ReadOnly {
-		s.description = strings.Replace(s.description, "an HTTP request", "a GET, HEAD or OPTIONS request", 1)
+		s.description = strings.Replace(s.description, "an HTTP request", "a GET, HEAD or OPTIONS request (--read-only allows no other)", 1)
 		s.readOnly, s.destructive, s.idempotent = true, false, true
 	}
-	return tool(d, s, func(ctx context.Context, in RequestInput) (Answer, error) {
+	t := tool(d, s, func(ctx context.Context, in RequestInput) (Answer, error) {
 		if d.ReadOnly && !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, in.Method) {
 			return Answer{}, &gateway.RefusedError{Why: "Enlist was started with --read-only, so it makes GET, HEAD and OPTIONS requests only."}
 		}
@@ -97,6 +105,10 @@ func sendRequest(d Deps) server.ServerTool {
 		}
 		return out, nil
 	})
+	if d.ReadOnly {
+		t.Tool.RawInputSchema = bytes.Replace(t.Tool.RawInputSchema, []byte(allMethods), []byte(readMethods), 1)
+	}
+	return t
 }
 
 // refusedStep is the next step after an answer that is none because of who asked,

@@ -37,6 +37,8 @@ type rig struct {
 	words  func() vocabulary
 	// offered are the tools' names.
 	offered []string
+	// described are their descriptions, one behind the other.
+	described string
 
 	mu   sync.Mutex
 	seen strings.Builder // every answer and every log line
@@ -169,6 +171,7 @@ func newRig(t *testing.T, origin string, o options) *rig {
 	}
 	for _, tool := range list.Tools {
 		r.offered = append(r.offered, tool.Name)
+		r.described += tool.Description + "\n"
 	}
 	return r
 }

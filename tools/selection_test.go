@@ -113,11 +113,16 @@ func TestReadOnlyChangesNothing(t *testing.T) {
 		if want := []string{"discover_service", "list_credentials", "lona_list_strategies", "send_request"}; !slices.Equal(r.offered, want) {
 			t.Errorf("%s: got %v, want %v", version, r.offered, want)
 		}
+		for _, tool := range []string{"rotate_credential", "revoke_credential", "forget_credential"} {
+			if strings.Contains(r.described, tool) {
+				t.Errorf("%s: a description names %s, which is not offered:\n%s", version, tool, r.described)
+			}
+		}
 		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
 			call[tools.Answer](r, "send_request", args{"method": method, "path": "/api/v1/strategies"})
 		}
 		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
-			if f := r.fail("send_request", args{"method": method, "path": "/api/v1/strategies"}); f.Code != tools.CodeRefused || !strings.Contains(f.WhatHappened, "--read-only") {
+			if f := r.fail("send_request", args{"method": method, "path": "/api/v1/strategies"}); f.Code != tools.CodeInvalidArguments || !strings.HasSuffix(f.WhatHappened, "method must be one of GET, HEAD, OPTIONS.") {
 				t.Errorf("%s: %s: got %+v, want it refused", version, method, f)
 			}
 		}

@@ -21,7 +21,7 @@ import (
 const maxArguments = 1 << 20
 
 func (p *program) callCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "call TOOL [JSON | -]",
 		Short: "Call one tool, as an agent would",
 		Long: `Call one tool, as an agent would, and print its structured result as JSON.
@@ -41,6 +41,9 @@ error is printed in the same way and ends with exit code 1.`,
 			})
 		}),
 	}
+	var asJSON bool // what it prints is JSON in any case
+	jsonFlag(cmd, &asJSON, "the same, and what is wrong with the command line, too.")
+	return cmd
 }
 
 // arguments reads the arguments of a tool.

@@ -24,6 +24,7 @@ func diffOf(name string, exists, remains bool, doc document, src []byte, edits [
 	if text, edits, err = rewrite(text, beside(text, edits), edits); err != nil {
 		return "", err
 	}
+	edits = onLines(text, edits)
 	from, to := name, name
 	if !exists {
 		from = "/dev/null"
@@ -65,6 +66,35 @@ func rewrite(text string, by, edits []udiff.Edit) (string, []udiff.Edit, error) 
 		edits[i].Start, edits[i].End = moved(edits[i].Start), moved(edits[i].End)
 	}
 	return out, edits, nil
+}
+
+// onLines moves edits that add or take out whole lines, but begin within one, to
+// where a line begins, if that comes to the same: else the line that they begin
+// in would be shown as changed.
+func onLines(text string, edits []udiff.Edit) []udiff.Edit {
+	edits = slices.Clone(edits)
+	for i, e := range edits {
+		limit := len(text)
+		if i+1 < len(edits) {
+			limit = edits[i+1].Start
+		}
+		begins := func() bool { return e.Start == 0 || text[e.Start-1] == '\n' }
+		switch {
+		case e.Start == e.End && e.New != "":
+			for !begins() && e.End < limit && text[e.Start] == e.New[0] {
+				e.New = e.New[1:] + e.New[:1]
+				e.Start, e.End = e.Start+1, e.End+1
+			}
+		case e.New == "":
+			for !begins() && e.End < limit && text[e.Start] == text[e.End] {
+				e.Start, e.End = e.Start+1, e.End+1
+			}
+		}
+		if begins() {
+			edits[i] = e
+		}
+	}
+	return edits
 }
 
 // beside cuts what stands far before the first edit and far behind the last one

@@ -119,6 +119,13 @@ func checkHidden(t *testing.T, c mcpClient, src []byte, edits []udiff.Edit, want
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := "" // the line before
+	for line := range strings.Lines(diff) {
+		if before != "" && before[0] == '-' && line == "+"+before[1:] {
+			t.Errorf("a line that stays is shown as changed:\n%s", diff)
+		}
+		before = line
+	}
 	for _, shown := range []string{diff, all} {
 		if strings.Contains(shown, secretMark) {
 			t.Errorf("a secret is shown:\n%s", shown)

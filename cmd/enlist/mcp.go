@@ -71,6 +71,9 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 	if flags.embeddedListen != "" && !p.flags.embedded {
 		return &usageError{errors.New("--embedded-listen goes with --embedded")}
 	}
+	if cmd.Flags().Changed("services") && len(flags.tools.Services) == 0 {
+		return &usageError{errors.New("--services names none: leave it out for all")}
+	}
 	if err := flags.tools.Check(); err != nil {
 		return &usageError{fmt.Errorf("--services: %w", err)}
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -147,7 +148,13 @@ func (p *program) printFailure(cmd *cobra.Command, args []string, err error, usa
 		}
 	}
 	said := screen{colour: p.coloured(p.stderr)}
-	fmt.Fprintf(p.stderr, "%s %s\n", said.paint(styleBad, "enlist:"), plain(err.Error()))
+	// Cobra sets off what may have been meant by tabs and empty lines.
+	text := strings.TrimSpace(strings.ReplaceAll(err.Error(), "\t", "  "))
+	fmt.Fprintf(p.stderr, "%s %s\n", said.paint(styleBad, "enlist:"), plain(text))
+	if usage && cmd.HasParent() {
+		fmt.Fprintf(p.stderr, "Usage: %s\n'%s --help' says more.\n", cmd.UseLine(), cmd.CommandPath())
+		return
+	}
 	if usage {
 		fmt.Fprintln(p.stderr, "Run 'enlist --help' for the commands, 'enlist COMMAND --help' for one.")
 		return

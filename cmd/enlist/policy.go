@@ -20,6 +20,8 @@ func (p *program) policyCommand() *cobra.Command {
 		Long: `Show, check or begin the file that says what agents may do: policy.toml in the data
 folder. It is written with an editor, by a person; no tool of an agent reads or
 changes it. A change holds at once, also for servers that run.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	command := func(use, short, fields string, f func(path string, asJSON bool) error) {
 		var asJSON bool

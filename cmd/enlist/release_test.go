@@ -214,6 +214,15 @@ func TestReleaseOfTheImage(t *testing.T) {
 		t.Fatalf("got %d stages, want one that builds and one that is the image", len(stages)-1)
 	}
 	build, image := stages[1], stages[2]
+	// Beyond loopback MCP is not served in the clear without a word about it.
+	if !regexp.MustCompile(`(?m)^#   docker run .* IMAGE mcp --http 0\.0\.0\.0:\d+ --behind-proxy$`).MatchString(text) {
+		t.Error("the Dockerfile does not say how to start MCP over HTTP")
+	}
+	for _, m := range regexp.MustCompile(`(?m)^#   docker run .* IMAGE (\w.*)$`).FindAllStringSubmatch(text, -1) {
+		if err := checkCommand(strings.Fields(m[1]), false); err != nil {
+			t.Errorf("the Dockerfile has %s: %v", m[1], err)
+		}
+	}
 	for _, m := range regexp.MustCompile(`(?m)^COPY ([^-].*) \S+$`).FindAllStringSubmatch(build, -1) {
 		for _, src := range strings.Fields(m[1]) {
 			if _, err := os.Stat(filepath.Join(root, src)); err != nil {
