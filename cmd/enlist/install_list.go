@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"text/tabwriter"
@@ -25,10 +26,12 @@ type clientState struct {
 func (p *program) listClients(flags installFlags) error {
 	states := []clientState{}
 	for _, c := range mcpClients() {
-		if s := p.userState(c, flags.name); s.Found {
-			states = append(states, s)
+		own := p.userState(c, flags.name)
+		if own.Found {
+			states = append(states, own)
 		}
-		if s := projectState(c, flags.name); s.Exists {
+		// In a person's own folder the two can be the same.
+		if s := projectState(c, flags.name); s.Exists && !oneFile(s.File, own.File) {
 			states = append(states, s)
 		}
 	}
@@ -45,6 +48,16 @@ func (p *program) listClients(flags installFlags) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Client, s.Enlist, s.note())
 	}
 	return w.Flush()
+}
+
+// oneFile reports whether two paths lead to one file.
+func oneFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
 }
 
 // note is the file, and what is to be known of it.
