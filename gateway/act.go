@@ -42,6 +42,12 @@ type Act struct {
 	Key credstore.Key
 	// Method and Path are those of a request.
 	Method, Path string
+	// KeyID is the service's number of a key that is not stored here, of the
+	// agent of Key.
+	KeyID string
+	// Chosen says that a person chose just this, in a form of Enlist's own: they
+	// need not be asked whether they agree. What is denied stays so.
+	Chosen bool
 }
 
 // CallerKind says on whose behalf something is done.
@@ -174,6 +180,9 @@ func (s *steward) record(ctx context.Context, act Act, e Event) {
 	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(path)
 	e.Protocol, e.Origin, e.Agent = act.Key.Protocol, act.Key.Origin, s.clean(act.Key.Agent)
 	e.Kind, e.Label = string(act.Key.Kind), s.clean(act.Key.Label)
+	if act.KeyID != "" {
+		e.Label = s.clean("key " + act.KeyID)
+	}
 	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime) // it has been done: nobody waits for ever
 	defer cancel()
 	if err := s.journal.append(noting, e); err != nil {

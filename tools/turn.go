@@ -173,6 +173,13 @@ func (t turn) context(ctx context.Context, req mcp.CallToolRequest) context.Cont
 	return gateway.WithAnswers(ctx, fingerprint(req.Params.Name, t.together(req)), given, t.agreed)
 }
 
+// saidByPerson reports whether an argument of a call is what the person filled in.
+func saidByPerson(ctx context.Context, argument string) bool {
+	t, _ := ctx.Value(turnKey{}).(turn)
+	_, said := t.said[argument]
+	return said
+}
+
 // asks reports whether the person can still be asked in a call.
 func asks(ctx context.Context) bool {
 	t, _ := ctx.Value(turnKey{}).(turn)
