@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -176,6 +178,9 @@ func (s *steward) record(ctx context.Context, act Act, e Event) {
 	}
 	caller := callerOf(ctx)
 	e.Time, e.Client, e.Version = s.now(), s.clean(caller.Name), s.clean(caller.Version)
+	if caller.Kind == CallerModel {
+		e.Client = claimed(e.Client)
+	}
 	e.TokenName = s.clean(caller.TokenName)
 	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(path)
 	e.Protocol, e.Origin, e.Agent = act.Key.Protocol, act.Key.Origin, s.clean(act.Key.Agent)
@@ -189,6 +194,16 @@ func (s *steward) record(ctx context.Context, act Act, e Event) {
 		s.log.WarnContext(ctx, "the audit trail could not be written", "action", string(act.Action),
 			"protocol", act.Key.Protocol, "agent", act.Key.Agent, "error", s.scrub.Own(err.Error()))
 	}
+}
+
+// claimed returns what a client calls itself as nobody can take it for somebody
+// else: for a command that a person typed, for Enlist on its own, or for the name
+// of a token, which stands before a colon. Such a name is put in quotes.
+func claimed(name string) string {
+	if strings.Contains(name, ":") || strings.HasPrefix(strings.ToLower(strings.TrimSpace(name)), "enlist") {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 // searched reports whether every stored secret is known, so that none is written
