@@ -145,7 +145,7 @@ func (p *policy) ask(ctx context.Context, caller Caller, act Act) (now bool, err
 		ask.Code = ApprovalUnanswered
 		return false, ask
 	}
-	if ask.ID = p.questions.ask(subject); ask.ID != "" {
+	if ask.ID = p.questions.ask(subject, caller.TokenName); ask.ID != "" {
 		ask.Final = false
 	}
 	return false, ask
