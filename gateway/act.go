@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -42,6 +44,12 @@ type Act struct {
 	Key credstore.Key
 	// Method and Path are those of a request.
 	Method, Path string
+	// KeyID is the service's number of a key that is not stored here, of the
+	// agent of Key.
+	KeyID string
+	// Chosen says that a person chose just this, in a form of Enlist's own: they
+	// need not be asked whether they agree. What is denied stays so.
+	Chosen bool
 }
 
 // CallerKind says on whose behalf something is done.
@@ -170,16 +178,32 @@ func (s *steward) record(ctx context.Context, act Act, e Event) {
 	}
 	caller := callerOf(ctx)
 	e.Time, e.Client, e.Version = s.now(), s.clean(caller.Name), s.clean(caller.Version)
+	if caller.Kind == CallerModel {
+		e.Client = claimed(e.Client)
+	}
 	e.TokenName = s.clean(caller.TokenName)
 	e.Action, e.Method, e.Path = act.Action, act.Method, s.clean(path)
 	e.Protocol, e.Origin, e.Agent = act.Key.Protocol, act.Key.Origin, s.clean(act.Key.Agent)
 	e.Kind, e.Label = string(act.Key.Kind), s.clean(act.Key.Label)
+	if act.KeyID != "" {
+		e.Label = s.clean("key " + act.KeyID)
+	}
 	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime) // it has been done: nobody waits for ever
 	defer cancel()
 	if err := s.journal.append(noting, e); err != nil {
 		s.log.WarnContext(ctx, "the audit trail could not be written", "action", string(act.Action),
 			"protocol", act.Key.Protocol, "agent", act.Key.Agent, "error", s.scrub.Own(err.Error()))
 	}
+}
+
+// claimed returns what a client calls itself as nobody can take it for somebody
+// else: for a command that a person typed, for Enlist on its own, or for the name
+// of a token, which stands before a colon. Such a name is put in quotes.
+func claimed(name string) string {
+	if strings.Contains(name, ":") || strings.HasPrefix(strings.ToLower(strings.TrimSpace(name)), "enlist") {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 // searched reports whether every stored secret is known, so that none is written

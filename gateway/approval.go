@@ -13,8 +13,10 @@ import (
 const (
 	// answerTime is for how long the answer to a question counts.
 	answerTime = 5*time.Minute + 10*time.Second
-	// maxQuestions is how many questions wait for an answer at once.
-	maxQuestions = 256
+	// maxQuestions is how many questions wait for an answer at once, and
+	// maxQuestionsEach how many of them of clients with one token: nobody keeps
+	// another's from being asked.
+	maxQuestions, maxQuestionsEach = 256, 64
 )
 
 // Answer is what a person said to the question of an [ApprovalError].
@@ -113,28 +115,32 @@ type questions struct {
 }
 
 type question struct {
+	token   string // the name of the asker's; "": none
 	subject [sha256.Size]byte
 	until   time.Time
 }
 
 // ask returns the name of a new question; "": there are too many.
-func (q *questions) ask(subject [sha256.Size]byte) string {
+func (q *questions) ask(subject [sha256.Size]byte, token string) string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := q.now()
+	now, own := q.now(), 0
 	for id, old := range q.open {
-		if !now.Before(old.until) {
+		switch {
+		case !now.Before(old.until):
 			delete(q.open, id)
+		case old.token == token:
+			own++
 		}
 	}
-	if len(q.open) >= maxQuestions {
+	if len(q.open) >= maxQuestions || own >= maxQuestionsEach {
 		return ""
 	}
 	if q.open == nil {
 		q.open = make(map[string]question)
 	}
 	id := rand.Text()
-	q.open[id] = question{subject, now.Add(answerTime)}
+	q.open[id] = question{token, subject, now.Add(answerTime)}
 	return id
 }
 

@@ -55,3 +55,28 @@ func TestAJournalWithoutNamesOfTokensIsTakenOn(t *testing.T) {
 		}
 	}
 }
+
+// TestNoClientIsSomebodyElseInTheAuditTrail: what a client calls itself is its own
+// business, but is not taken for a person's command, for Enlist or for a token.
+func TestNoClientIsSomebodyElseInTheAuditTrail(t *testing.T) {
+	for name, tt := range map[string]struct {
+		caller gateway.Caller
+		want   string
+	}{
+		"a client":           {gateway.Caller{Name: "claude"}, "claude"},
+		"a person's command": {gateway.Caller{Name: "enlist revoke"}, `"enlist revoke"`},
+		"Enlist":             {gateway.Caller{Name: " Enlist\n"}, `"Enlist"`},
+		"a token":            {gateway.Caller{Name: "laptop: claude", TokenName: "ci"}, `"laptop: claude"`},
+		"a person":           {gateway.Caller{Kind: gateway.CallerPerson, Name: "enlist revoke"}, "enlist revoke"},
+	} {
+		s := newService(t)
+		f := journaled(t, s, t.TempDir())
+		if _, err := f.Lona.Register(gateway.WithCaller(t.Context(), tt.caller), named("agent")); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		events, err := f.Lifecycle.Audit(t.Context(), time.Time{}, 10)
+		if err != nil || len(events) != 1 || events[0].Client != tt.want || events[0].TokenName != tt.caller.TokenName {
+			t.Errorf("%s: got %+v (%v), want the client %s", name, events, err, tt.want)
+		}
+	}
+}

@@ -112,9 +112,11 @@ func (l *Lumina) Environ(ctx context.Context, k credstore.Key) ([]Variable, erro
 type LuminaRegistration struct {
 	Label  string // names the key, here and at the service; ""
 	Wallet string // which stored wallet; "": the only one, or one that is made here
-	// RevokeKeyID is a key of the wallet that is revoked first, because whoever
-	// may decide that has chosen it; "": none is.
+	// RevokeKeyID is a key of the wallet that is revoked first; "": none is.
 	RevokeKeyID string
+	// RevokeChosen says that it was a person, in a form of Enlist's own: else the
+	// policy has its say as for any credential that ends.
+	RevokeChosen bool
 }
 
 func (r LuminaRegistration) check() error {
@@ -157,7 +159,7 @@ func (l *Lumina) register(ctx context.Context, r LuminaRegistration) (Registrati
 		Protocol: wire.LuminaName, Origin: l.origin, Agent: walletAddress(w), Kind: credstore.KindToken, Label: r.Label,
 	}
 	if r.RevokeKeyID != "" {
-		if err := l.revokeChosen(ctx, k, r.RevokeKeyID); err != nil {
+		if err := l.revokeChosen(ctx, k, r); err != nil {
 			return Registration{}, err
 		}
 	}

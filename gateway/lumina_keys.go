@@ -132,20 +132,51 @@ func (l *Lumina) usable(ctx context.Context, k credstore.Key) []credstore.Creden
 
 // revokeChosen ends a key of the wallet that somebody chose: one that is stored
 // with itself, another with whichever stored key of the wallet the service takes.
-func (l *Lumina) revokeChosen(ctx context.Context, k credstore.Key, id string) error {
-	var err error = &RefusedError{Why: "No key of this wallet is stored that could revoke another one."}
+// It is an act of its own, which the policy may refuse or ask about.
+func (l *Lumina) revokeChosen(ctx context.Context, k credstore.Key, r LuminaRegistration) error {
+	act := Act{Action: ActRevoke, Key: k, KeyID: r.RevokeKeyID, Chosen: r.RevokeChosen}
+	act.Key.Label = ""
 	stored := l.usable(ctx, k)
+	end := func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, l.endWith(ctx, k, r.RevokeKeyID, stored)
+	}
+	number, _ := luminaNumber(r.RevokeKeyID)
 	for _, c := range stored {
-		if c.KeyID == id {
-			return l.Revoke(ctx, c.Key)
+		if n, ok := luminaNumber(c.KeyID); ok && n == number { // however the service writes it
+			act.Key, act.KeyID = c.Key, ""
+			end = func(ctx context.Context) (struct{}, error) { return struct{}{}, l.endStored(ctx, c) }
 		}
 	}
+	_, err := does(ctx, l.steward, act, end)
+	return err
+}
+
+// endWith ends a key of the wallet that is not stored, with one that is.
+func (l *Lumina) endWith(ctx context.Context, k credstore.Key, id string, stored []credstore.Credential) error {
+	var err error = &RefusedError{Why: "No key of this wallet is stored that could revoke another one."}
 	for _, c := range stored {
 		if err = l.end(ctx, k, id, c.Secret); !keyRefused(err) {
 			return err
 		}
 	}
 	return err
+}
+
+// endStored ends a stored key, and not another that has taken its place meanwhile.
+func (l *Lumina) endStored(ctx context.Context, chosen credstore.Credential) error {
+	unlock, err := l.store.Lock(ctx, chosen.Key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c, err := l.store.Get(ctx, chosen.Key)
+	switch {
+	case err != nil:
+		return err
+	case c.KeyID != chosen.KeyID:
+		return &RefusedError{Why: "The key that was chosen has just been replaced by another, which was not ended. List the keys of the wallet again."}
+	}
+	return l.revoke(ctx, c)
 }
 
 // defaultWallet is what a wallet is called that is made here.

@@ -77,6 +77,8 @@ func (p *policy) permit(ctx context.Context, act Act) (approved bool, err error)
 			Why:    fmt.Sprintf("The policy does not allow to %s.", p.what(act)),
 			Remedy: fmt.Sprintf("A person can change that in %s: %s.", PolicyFile, p.line(act)),
 		}
+	case v == Ask && act.Chosen:
+		return true, nil
 	case v == Ask && caller.Kind != CallerPerson:
 		return p.ask(ctx, caller, act)
 	}
@@ -143,7 +145,7 @@ func (p *policy) ask(ctx context.Context, caller Caller, act Act) (now bool, err
 		ask.Code = ApprovalUnanswered
 		return false, ask
 	}
-	if ask.ID = p.questions.ask(subject); ask.ID != "" {
+	if ask.ID = p.questions.ask(subject, caller.TokenName); ask.ID != "" {
 		ask.Final = false
 	}
 	return false, ask
@@ -256,6 +258,9 @@ func (p *policy) line(act Act) string {
 
 // what says what an act does, in words of Enlist's own.
 func (p *policy) what(act Act) string {
+	if act.KeyID != "" {
+		return fmt.Sprintf("%s the key %s of %s at %s", act.Action, act.KeyID, p.agent(act.Key), act.Key.Origin)
+	}
 	switch act.Action {
 	case ActRegister:
 		return "register an agent at " + act.Key.Origin
@@ -276,6 +281,9 @@ func (p *policy) question(act Act) string {
 	case ActRotate:
 		return fmt.Sprintf("Replace the key of %s at %s? The old one ends.", agent, at)
 	case ActRevoke:
+		if act.KeyID != "" {
+			return fmt.Sprintf("End the key %s of %s at %s for good? It is not stored here: whatever uses it elsewhere will be refused.", act.KeyID, agent, at)
+		}
 		return fmt.Sprintf("End the credential of %s at %s for good?", agent, at)
 	case ActForget:
 		return fmt.Sprintf("Delete the credential of %s at %s from this machine for good? The service is not told.", agent, at)
@@ -315,8 +323,9 @@ func (p *policy) quoted(words string, most int) string {
 // remedy says how a person can allow an act where nobody can be asked.
 func (p *policy) remedy(act Act) string {
 	remedy := fmt.Sprintf("A person can allow it in %s, by a %s", PolicyFile, p.line(act))
-	switch act.Action {
-	case ActRevoke, ActForget, ActRotate:
+	switch {
+	case act.KeyID != "": // no command ends it
+	case act.Action == ActRevoke, act.Action == ActForget, act.Action == ActRotate:
 		remedy += fmt.Sprintf(", or do it themselves: enlist %s %s", act.Action, p.handle(act.Key))
 	}
 	return remedy + "."

@@ -531,13 +531,22 @@ func TestAnAnswerCountsForItsOwnQuestionAndOnce(t *testing.T) {
 
 func TestQuestionsAreBounded(t *testing.T) {
 	f := newFixture(t, setup{})
-	ctx := gateway.WithCaller(t.Context(), asker)
 	revoke := gateway.Act{Action: gateway.ActRevoke, Key: lonaKey(lonaOrigin, "my-agent")}
-	for range 256 {
-		asks(ctx, t, f, revoke)
+	caller := asker
+	of := func(token string) context.Context {
+		caller.TokenName = token
+		return gateway.WithCaller(t.Context(), caller)
 	}
-	if got := ruling(f.Permit(ctx, revoke)); got != gateway.ApprovalNeeded {
-		t.Errorf("got %s, want no more questions", got)
+	for _, token := range []string{"one", "two", "three", "four"} { // one does not take what another needs
+		for range 64 {
+			asks(of(token), t, f, revoke)
+		}
+		if got := ruling(f.Permit(of(token), revoke)); got != gateway.ApprovalNeeded {
+			t.Errorf("%s: got %s, want no more questions", token, got)
+		}
+	}
+	if got := ruling(f.Permit(of("five"), revoke)); got != gateway.ApprovalNeeded {
+		t.Errorf("got %s, want no more questions of anybody's", got)
 	}
 }
 

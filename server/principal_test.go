@@ -305,3 +305,28 @@ func TestASessionThatHasAskedTooMuchBeginsAnew(t *testing.T) {
 		t.Errorf("after 12 requests in all: got %d, want 404", got)
 	}
 }
+
+// TestManySessionsThatAskLittleEndNobodyElses: the token counts that has asked the
+// most, in however many sessions.
+func TestManySessionsThatAskLittleEndNobodyElses(t *testing.T) {
+	r := newRig(t, nowhere)
+	c := newDoor().config()
+	c.MaxRequests = 10
+	url := r.serveWith(c)
+	alice := r.sessionOf("alice", url, legacy)
+	ping := func(session map[string]string) int {
+		return r.request(http.MethodPost, url+"/mcp", message(2, "ping", ""), session).StatusCode
+	}
+	for range 4 {
+		ping(alice)
+	}
+	for range 4 {
+		bob := r.sessionOf("bob", url, legacy)
+		for range 3 {
+			ping(bob)
+		}
+	}
+	if got := ping(alice); got != http.StatusOK {
+		t.Errorf("after what another token asked: got %d, want 200", got)
+	}
+}

@@ -99,7 +99,7 @@ func (s *sessions) owned(g *guest, id string) bool {
 // count notes a request of a session, and returns the id of one that must end; ""
 // for none. mcp-go keeps something of each request that was answered by events for
 // as long as its session lives: when that is too much, the session that has had
-// the most of them has to begin anew.
+// the most of them, of those of the token that has, has to begin anew.
 func (s *sessions) count(id string) (tooMuch string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,8 +110,17 @@ func (s *sessions) count(id string) (tooMuch string) {
 	if s.requests <= s.most {
 		return ""
 	}
+	each := make(map[string]int64) // whoever has many sessions ends nobody else's
+	for _, session := range s.live {
+		each[session.owner] += session.requests
+	}
 	for other, session := range s.live {
-		if tooMuch == "" || session.requests > s.live[tooMuch].requests {
+		if tooMuch == "" {
+			tooMuch = other
+			continue
+		}
+		most := s.live[tooMuch]
+		if more := each[session.owner] - each[most.owner]; more > 0 || more == 0 && session.requests > most.requests {
 			tooMuch = other
 		}
 	}

@@ -293,7 +293,7 @@ func forgetCredential(d Deps) server.ServerTool {
 			out.WhatHappened += " " + more
 			return out, nil
 		}
-		out.WhatHappened += " Without its last key, the service may refuse to register " + info.Agent + " again."
+		out.WhatHappened += " Without its last key, the service may refuse to register " + value(info.Agent) + " again."
 		return out, nil
 	})
 }

@@ -78,7 +78,7 @@ func luminaRegisterAgent(d Deps) server.ServerTool {
 	return tool(d, s, func(ctx context.Context, in LuminaRegisterInput) (LuminaRegistered, error) {
 		r := gateway.LuminaRegistration{Label: in.Label, Wallet: in.Wallet}
 		if in.RevokeKeyID != 0 {
-			r.RevokeKeyID = strconv.FormatInt(in.RevokeKeyID, 10)
+			r.RevokeKeyID, r.RevokeChosen = strconv.FormatInt(in.RevokeKeyID, 10), saidByPerson(ctx, "revoke_key_id")
 		}
 		done, err := d.Client.Lumina.Register(ctx, r)
 		if err != nil {

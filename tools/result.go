@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/credstore"
 	"github.com/enlist-mcp/enlist/gateway"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // Failure is the structured content of every tool error.
@@ -169,18 +171,31 @@ func (p protocol) same(k credstore.Key) string {
 	step := "call " + p.register
 	switch {
 	case p.names != "label":
-		step += " with " + p.names + " " + k.Agent
+		step += " with " + p.names + " " + value(k.Agent)
 		if p.takesURL {
 			step += " and service_url " + k.Origin
 		}
 		if k.Label != "" {
-			step += " and label " + k.Label
+			step += " and label " + value(k.Label)
 		}
 	case k.Label != "":
-		step += " with label " + k.Label
+		step += " with label " + value(k.Label)
 	}
 	return step
 }
+
+// value returns a stored name as it stands in a sentence: in quotes, unless it is
+// plainly one name. Whoever chose it, another client perhaps, does not speak for
+// Enlist.
+func value(name string) string {
+	if plainName.MatchString(name) {
+		return name
+	}
+	return strconv.Quote(name)
+}
+
+// plainName matches what is one name and no words.
+var plainName = wire.NewPattern(`^[A-Za-z0-9._@/:-]{1,100}$`)
 
 // anew says how to come to another credential of a protocol, as a part of a
 // sentence.

@@ -19,8 +19,9 @@ import (
 const (
 	// maxQuestions is how many questions one call may lead to.
 	maxQuestions = 3
-	// maxTurns is how many calls wait for an answer at once.
-	maxTurns = 256
+	// maxTurns is how many calls wait for an answer at once, and maxTurnsEach how
+	// many of them of clients with one token.
+	maxTurns, maxTurnsEach = 256, 64
 	// turnTime is for how long: a little longer than a question waits.
 	turnTime = 5*time.Minute + 10*time.Second
 )
@@ -52,7 +53,13 @@ func (q *turns) put(t turn) string {
 	defer q.mu.Unlock()
 	now := q.now()
 	maps.DeleteFunc(q.open, func(_ string, old turn) bool { return !now.Before(old.until) })
-	if len(q.open) >= maxTurns {
+	own := 0
+	for _, other := range q.open {
+		if other.caller.TokenName == t.caller.TokenName {
+			own++
+		}
+	}
+	if len(q.open) >= maxTurns || own >= maxTurnsEach {
 		return ""
 	}
 	if q.open == nil {
@@ -171,6 +178,13 @@ func (t turn) context(ctx context.Context, req mcp.CallToolRequest) context.Cont
 	}
 	ctx = context.WithValue(ctx, turnKey{}, t)
 	return gateway.WithAnswers(ctx, fingerprint(req.Params.Name, t.together(req)), given, t.agreed)
+}
+
+// saidByPerson reports whether an argument of a call is what the person filled in.
+func saidByPerson(ctx context.Context, argument string) bool {
+	t, _ := ctx.Value(turnKey{}).(turn)
+	_, said := t.said[argument]
+	return said
 }
 
 // asks reports whether the person can still be asked in a call.

@@ -162,16 +162,27 @@ const (
 	answerTime = time.Second
 )
 
+// readTime is for how long a client may take to send a request. An answer may take
+// longer, and a stream does.
+const readTime = 30 * time.Second
+
+// mcpHTTPServer returns the server of a handler. Nobody, with a token or without,
+// holds a connection by not sending what they have announced.
+func mcpHTTPServer(ctx context.Context, handler http.Handler, read time.Duration) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: min(read, 10*time.Second),
+		ReadTimeout:       read,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+}
+
 // serveUntil serves until ctx ends, and lets the calls under way be answered.
 func (p *program) serveUntil(ctx context.Context, ln net.Listener, s *server.Server, handler http.Handler, cert *certificate) error {
 	after := context.WithoutCancel(ctx)
-	hs := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		BaseContext:       func(net.Listener) context.Context { return after },
-	}
+	hs := mcpHTTPServer(after, handler, readTime)
 	failed := make(chan error, 1)
 	serve := hs.Serve
 	if cert != nil {
