@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -28,8 +29,10 @@ type postedKey struct{}
 type posted struct {
 	w       *writer
 	session string
-	call    bool  // it is a tool call
-	stream  int64 // the number of its stream in [events]; 0: none was announced
+	call    bool           // it is a tool call
+	stream  int64          // the number of its stream in [events], which guards it; 0: none was announced
+	over    chan struct{}  // closed when it has been served
+	tellers sync.WaitGroup // who sends what it tells
 }
 
 // serveMCP serves streamable HTTP.
@@ -104,12 +107,14 @@ func (g *guard) servePost(w http.ResponseWriter, r *http.Request, session string
 	}
 	ctx, cancel := guestOf(r.Context()).within(context.WithoutCancel(r.Context()))
 	defer cancel()
-	p := &posted{session: session, call: m.Method == mcp.MethodToolsCall && len(m.ID) > 0}
+	p := &posted{session: session, call: m.Method == mcp.MethodToolsCall && len(m.ID) > 0, over: make(chan struct{})}
 	p.w, _ = w.(*writer)
-	g.mcp.ServeHTTP(w, r.WithContext(context.WithValue(ctx, postedKey{}, p)))
-	if p.stream != 0 {
-		g.events.retract(session, p)
-	}
+	func() {
+		defer p.tellers.Wait()
+		defer close(p.over)
+		g.mcp.ServeHTTP(w, r.WithContext(context.WithValue(ctx, postedKey{}, p)))
+	}()
+	g.events.retract(p)
 	if len(m.ID) > 0 && m.Method != "" {
 		if id := g.sessions.count(session); id != "" {
 			g.endSession(ctx, id)
@@ -134,14 +139,13 @@ func (g *guard) serveInitialize(w http.ResponseWriter, r *http.Request) {
 
 // announce begins the answer to a call of a client that takes events, and knows
 // those without a message.
-func (g *guard) announce(ctx context.Context, session httpSession, header http.Header) {
-	p, ok := ctx.Value(postedKey{}).(*posted)
-	if !ok || !p.call || p.w == nil || header.Get(mcp.HeaderProtocolVersion) < emptyEventsSince ||
+func (g *guard) announce(p *posted, session httpSession, header http.Header) {
+	if p.w == nil || header.Get(mcp.HeaderProtocolVersion) < emptyEventsSince ||
 		!strings.Contains(header.Get("Accept"), "text/event-stream") {
 		return
 	}
 	session.UpgradeToSSEWhenReceiveNotification() // the result is an event, too
-	p.w.announce(g.events.announce(p.session, p))
+	p.w.announce(g.events.announce(p))
 }
 
 // resumes reports whether a request is for the rest of the answer to a message.
