@@ -346,6 +346,9 @@ func readBody(w http.ResponseWriter, r *http.Request) bool {
 	case !utf8.Valid(body):
 		refuse(w, http.StatusBadRequest, "want JSON in UTF-8")
 		return false
+	case batch(body):
+		refuse(w, http.StatusBadRequest, noBatches)
+		return false
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return true

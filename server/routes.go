@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -41,9 +42,7 @@ func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
 	session := r.Header.Get(mcpserver.HeaderKeySessionID)
 	switch {
 	case modern && r.Header.Get(mcp.HeaderMethod) == string(mcp.MethodSubscriptionsListen):
-		r, end := g.server.listening(r)
-		defer end()
-		g.mcp.ServeHTTP(w, r)
+		g.serveListen(w, r)
 	case modern:
 		if r.Method == http.MethodPost {
 			defer g.server.work.begin()()
@@ -53,6 +52,34 @@ func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
 		g.servePost(w, r, session)
 	default:
 		g.serveSession(w, r, session)
+	}
+}
+
+// serveListen serves a stream of a client without sessions. mcp-go ends one without
+// a word, which a client takes for a broken connection: when it is the server that
+// ends, it says so.
+func (g *guard) serveListen(w http.ResponseWriter, r *http.Request) {
+	var m struct {
+		ID json.RawMessage `json:"id"`
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "the body could not be read")
+		return
+	}
+	_ = json.Unmarshal(body, &m) // mcp-go says what is wrong with it
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	listen, end := g.server.listening(r)
+	defer end()
+	g.mcp.ServeHTTP(w, listen)
+	if listen.Context().Err() == nil || r.Context().Err() != nil || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/event-stream") {
+		return
+	}
+	result, err := json.Marshal(mcp.NewJSONRPCResultResponse(mcp.NewRequestId(m.ID), map[string]any{
+		"resultType": mcp.ResultTypeComplete, "_meta": map[string]any{mcp.MetaKeySubscriptionID: m.ID},
+	}))
+	if err == nil {
+		_, _ = fmt.Fprintf(w, "event: message\ndata: %s\n\n", result) // the client has gone
 	}
 }
 
@@ -107,7 +134,7 @@ func (g *guard) servePost(w http.ResponseWriter, r *http.Request, session string
 	}
 	ctx, cancel := guestOf(r.Context()).within(context.WithoutCancel(r.Context()))
 	defer cancel()
-	p := &posted{session: session, call: m.Method == mcp.MethodToolsCall && len(m.ID) > 0, over: make(chan struct{})}
+	p := &posted{session: session, call: m.Method == mcp.MethodToolsCall && len(m.ID) > 0 && string(m.ID) != "null", over: make(chan struct{})}
 	p.w, _ = w.(*writer)
 	func() {
 		defer p.tellers.Wait()

@@ -33,7 +33,9 @@ type settler struct {
 	waiting map[string]chan struct{}
 }
 
-func newSettler() *settler { return &settler{ours: rand.Text(), waiting: make(map[string]chan struct{})} }
+func newSettler() *settler {
+	return &settler{ours: rand.Text(), waiting: make(map[string]chan struct{})}
+}
 
 // settling is a session that counts what is sent over it.
 type settling interface {
