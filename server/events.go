@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,9 +58,10 @@ type eventLog struct {
 type eventStream struct {
 	session, id string
 	number      int64
-	answers     bool // it is the answer to a request, and ends with its result
-	began       chan struct{}
-	lost        int64 // the place of the last event that is no longer kept
+	answers     bool          // it is the answer to a request, and ends with its result
+	began       chan struct{} // closed when mcp-go has sent something, or nothing will come
+	more        chan struct{} // closed when the next event is kept
+	lost        int64         // the place of the last event that is no longer kept
 	kept        []*event
 }
 
@@ -99,6 +101,8 @@ func (s *events) keep(st *eventStream, message json.RawMessage) string {
 		return e.id()
 	}
 	st.kept = append(st.kept, e)
+	close(st.more)
+	st.more = make(chan struct{})
 	e.all, e.each = s.byAge.PushBack(e), log.byAge.PushBack(e)
 	s.size += e.size()
 	log.size += e.size()
@@ -129,7 +133,7 @@ func (s *events) begin(ctx context.Context, session string, log *eventLog, id st
 	}
 	if st == nil {
 		s.streams++
-		st = &eventStream{session: session, number: s.streams, answers: answers, began: make(chan struct{})}
+		st = &eventStream{session: session, number: s.streams, answers: answers, began: make(chan struct{}), more: make(chan struct{})}
 		log.streams[st.number] = st
 	}
 	if st.id == "" {
@@ -228,7 +232,7 @@ func (s *events) announce(p *posted) string {
 func (s *events) announced(p *posted) *eventStream {
 	s.streams++
 	p.stream = s.streams
-	st := &eventStream{session: p.session, number: p.stream, answers: true, began: make(chan struct{})}
+	st := &eventStream{session: p.session, number: p.stream, answers: true, began: make(chan struct{}), more: make(chan struct{})}
 	s.log(p.session).streams[p.stream] = st
 	return st
 }
@@ -249,8 +253,21 @@ func (s *events) retract(p *posted) {
 func (s *events) answering(session, eventID string) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st, _ := s.find(session, eventID); st != nil && st.answers {
+	if st, place := s.find(session, eventID); st != nil && st.answers && place >= st.lost && place <= st.last() {
 		return st.began
 	}
 	return nil
+}
+
+// told returns what was kept after an event, as far as it still is, and what is
+// closed when there is more.
+func (s *events) told(session, eventID string) (tail []*event, more <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, place := s.find(session, eventID)
+	if st == nil {
+		return nil, nil
+	}
+	from := min(max(place-st.lost, 0), int64(len(st.kept)))
+	return slices.Clone(st.kept[from:]), st.more
 }

@@ -183,16 +183,29 @@ func (g *guard) resumes(r *http.Request) bool {
 }
 
 // serveRest sends the rest of an answer. Who comes for it is waited for as one is
-// who asked.
+// who asked. What a call tells before mcp-go has sent anything comes from here.
 func (g *guard) serveRest(w http.ResponseWriter, r *http.Request, session string) {
 	defer g.server.work.begin()()
-	if began := g.events.answering(session, r.Header.Get(mcp.HeaderLastEventID)); began != nil {
+	after := r.Header.Get(mcp.HeaderLastEventID)
+	began := g.events.answering(session, after)
+	out, ok := w.(*writer)
+	for waits := began != nil && ok; waits; {
+		tail, more := g.events.told(session, after)
+		out.open()
+		for _, e := range tail {
+			out.tell(e.id(), e.message)
+			after = e.id()
+		}
 		select {
 		case <-began:
+			waits = false
+		case <-more:
 		case <-r.Context().Done():
 			return
 		}
 	}
+	r = r.Clone(r.Context())
+	r.Header.Set(mcp.HeaderLastEventID, after)
 	g.mcp.ServeHTTP(w, r)
 }
 

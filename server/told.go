@@ -69,16 +69,25 @@ func (g *guard) tell(ctx context.Context, p *posted, n mcp.JSONRPCNotification) 
 	p.w.tell(g.events.tell(p, message), message)
 }
 
-// tell writes an event of a stream that mcp-go, too, writes to.
-func (w *writer) tell(id string, message json.RawMessage) {
+// open begins a stream of events.
+func (w *writer) open() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.began {
-		w.Header().Set("Content-Type", "text/event-stream")
-		w.begin(http.StatusOK)
+	if w.began {
+		return
 	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.begin(http.StatusOK)
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // the client has gone
+}
+
+// tell writes an event of a stream that mcp-go, too, writes to.
+func (w *writer) tell(id string, message json.RawMessage) {
+	w.open()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	event := fmt.Appendf(nil, "id: %s\nevent: message\ndata: %s\n\n", id, message)
-	_, _ = w.ResponseWriter.Write(w.server.redact.frame(w.ctx, event)) // the client has gone
+	_, _ = w.ResponseWriter.Write(w.server.redact.frame(w.ctx, event)) //nolint:gosec // JSON in a stream of events, which no browser shows
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
 }
 
