@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mark3labs/mcp-go/mcp"
+
 	"github.com/enlist-mcp/enlist/tools"
 )
 
@@ -293,5 +295,36 @@ func TestASubscriptionIsAcknowledgedFirst(t *testing.T) {
 	check("stdio", []rpc{first, c.next()})
 	if err := <-c.ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// Batches, which only one old revision has, are refused as a whole: a client
+// learns what is wrong, and no part of one is done.
+func TestABatchIsRefused(t *testing.T) {
+	batch := "[" + message(1, "tools/call", `"name":"nothing"`) + "," + message(2, "ping", "") + "]"
+	for _, version := range []string{"2024-11-05", "2025-03-26", legacy, "2025-11-25", modern} {
+		t.Run(version, func(t *testing.T) {
+			r := newRig(t, nowhere)
+			url := r.serve()
+			header := map[string]string{"Mcp-Protocol-Version": modern, "Mcp-Method": "tools/call"}
+			if version != modern {
+				header = r.sessionOf("", url, version)
+			}
+			resp := r.request(http.MethodPost, url+"/mcp", batch, header)
+			got := r.parse(r.body(resp))
+			if resp.StatusCode != http.StatusBadRequest || got.ID != nil || got.Error == nil || got.Error.Code != mcp.INVALID_REQUEST || !strings.Contains(got.Error.Message, "batch") {
+				t.Errorf("got %s: %+v, want the refusal of batches", resp.Status, got)
+			}
+		})
+	}
+}
+
+// A call whose number is null has none that an answer could carry.
+func TestANumberOfNullIsNone(t *testing.T) {
+	r := newRig(t, nowhere)
+	url := r.serve()
+	resp := r.request(http.MethodPost, url+"/mcp", message("null", "tools/call", `"name":"nothing"`), r.sessionOf("", url, "2025-11-25"))
+	if text := r.body(resp); resp.StatusCode != http.StatusAccepted || text != "" {
+		t.Errorf("got %s: %s, want it to be taken for a notification", resp.Status, text)
 	}
 }

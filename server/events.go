@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,9 +58,10 @@ type eventLog struct {
 type eventStream struct {
 	session, id string
 	number      int64
-	answers     bool // it is the answer to a request, and ends with its result
-	began       chan struct{}
-	lost        int64 // the place of the last event that is no longer kept
+	answers     bool          // it is the answer to a request, and ends with its result
+	began       chan struct{} // closed when mcp-go has sent something, or nothing will come
+	more        chan struct{} // closed when the next event is kept
+	lost        int64         // the place of the last event that is no longer kept
 	kept        []*event
 }
 
@@ -87,12 +89,20 @@ func (s *events) StoreEvent(ctx context.Context, session, stream string, message
 	if st == nil {
 		st = s.begin(ctx, session, log, stream)
 	}
+	return s.keep(st, message), nil
+}
+
+// keep keeps a message of a stream, and returns its id.
+func (s *events) keep(st *eventStream, message json.RawMessage) string {
+	log := s.sessions[st.session]
 	e := &event{stream: st, place: st.last() + 1, message: bytes.Clone(message)}
-	if e.size() > s.mostEach || !s.lives(session) {
+	if e.size() > s.mostEach || !s.lives(st.session) {
 		s.forget(st) // it goes out, once
-		return e.id(), nil
+		return e.id()
 	}
 	st.kept = append(st.kept, e)
+	close(st.more)
+	st.more = make(chan struct{})
 	e.all, e.each = s.byAge.PushBack(e), log.byAge.PushBack(e)
 	s.size += e.size()
 	log.size += e.size()
@@ -102,7 +112,7 @@ func (s *events) StoreEvent(ctx context.Context, session, stream string, message
 	for s.size > s.most {
 		s.drop(s.byAge.Front().Value.(*event))
 	}
-	return e.id(), nil
+	return e.id()
 }
 
 func (s *events) log(session string) *eventLog {
@@ -123,7 +133,7 @@ func (s *events) begin(ctx context.Context, session string, log *eventLog, id st
 	}
 	if st == nil {
 		s.streams++
-		st = &eventStream{session: session, number: s.streams, answers: answers, began: make(chan struct{})}
+		st = &eventStream{session: session, number: s.streams, answers: answers, began: make(chan struct{}), more: make(chan struct{})}
 		log.streams[st.number] = st
 	}
 	if st.id == "" {
@@ -150,6 +160,9 @@ func (s *events) drop(e *event) {
 // forget forgets a stream. What comes on it after that is on another.
 func (s *events) forget(st *eventStream) {
 	log := s.sessions[st.session]
+	if st.id == "" && log.streams[st.number] == st {
+		close(st.began) // nothing comes on it any more
+	}
 	delete(log.streams, st.number)
 	delete(log.numbers, st.id)
 	for len(st.kept) > 0 {
@@ -210,22 +223,26 @@ func (s *events) PurgeSession(_ context.Context, session string) error {
 
 // announce has a request of a session begin its stream, before there is anything
 // to send, and returns the id of its first event.
-func (s *events) announce(session string, p *posted) string {
+func (s *events) announce(p *posted) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.streams++
-	p.stream = s.streams
-	s.log(session).streams[p.stream] = &eventStream{session: session, number: p.stream, answers: true, began: make(chan struct{})}
-	return eventID(p.stream, 0)
+	return eventID(s.announced(p).number, 0)
 }
 
-// retract forgets an announced stream that nothing came on.
-func (s *events) retract(session string, p *posted) {
+func (s *events) announced(p *posted) *eventStream {
+	s.streams++
+	p.stream = s.streams
+	st := &eventStream{session: p.session, number: p.stream, answers: true, began: make(chan struct{}), more: make(chan struct{})}
+	s.log(p.session).streams[p.stream] = st
+	return st
+}
+
+// retract forgets a stream that was announced, and that no result came on.
+func (s *events) retract(p *posted) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if log := s.sessions[session]; log != nil {
+	if log := s.sessions[p.session]; log != nil {
 		if st := log.streams[p.stream]; st != nil && st.id == "" {
-			close(st.began)
 			s.forget(st)
 		}
 	}
@@ -236,8 +253,21 @@ func (s *events) retract(session string, p *posted) {
 func (s *events) answering(session, eventID string) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st, _ := s.find(session, eventID); st != nil && st.answers {
+	if st, place := s.find(session, eventID); st != nil && st.answers && place >= st.lost && place <= st.last() {
 		return st.began
 	}
 	return nil
+}
+
+// told returns what was kept after an event, as far as it still is, and what is
+// closed when there is more.
+func (s *events) told(session, eventID string) (tail []*event, more <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, place := s.find(session, eventID)
+	if st == nil {
+		return nil, nil
+	}
+	from := min(max(place-st.lost, 0), int64(len(st.kept)))
+	return slices.Clone(st.kept[from:]), st.more
 }

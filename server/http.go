@@ -144,16 +144,20 @@ func (s *Server) Handler(c HTTPConfig) (http.Handler, error) {
 	return g, nil
 }
 
-// requestSession gives a request without a session a session of its own, and
-// begins the answer to a call that can be resumed.
+// requestSession gives a request without a session, and a call, a session of its
+// own, and begins the answer to a call that can be resumed.
 func (g *guard) requestSession(ctx context.Context, r *http.Request) context.Context {
 	session, ok := mcpserver.ClientSessionFromContext(ctx).(httpSession)
 	if !ok {
 		return ctx
 	}
 	if session.SessionID() != "" {
-		g.announce(ctx, session, r.Header)
-		return ctx
+		p, ok := ctx.Value(postedKey{}).(*posted)
+		if !ok || !p.call {
+			return ctx
+		}
+		g.announce(p, session, r.Header)
+		return g.telling(ctx, session, p)
 	}
 	return g.server.mcp.WithContext(ctx, &requestSession{httpSession: session, id: rand.Text()})
 }
@@ -341,6 +345,9 @@ func readBody(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	case !utf8.Valid(body):
 		refuse(w, http.StatusBadRequest, "want JSON in UTF-8")
+		return false
+	case batch(body):
+		refuse(w, http.StatusBadRequest, noBatches)
 		return false
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))

@@ -342,7 +342,7 @@ func (r *rig) messages(resp *http.Response) []rpc {
 	}
 	var out []rpc
 	for line := range strings.SplitSeq(text, "\n") {
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
+		if data, ok := strings.CutPrefix(line, "data: "); ok && data != "" { // the first of an answer may have none
 			out = append(out, r.parse(strings.TrimSpace(data)))
 		}
 	}

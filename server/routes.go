@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -28,8 +30,10 @@ type postedKey struct{}
 type posted struct {
 	w       *writer
 	session string
-	call    bool  // it is a tool call
-	stream  int64 // the number of its stream in [events]; 0: none was announced
+	call    bool           // it is a tool call
+	stream  int64          // the number of its stream in [events], which guards it; 0: none was announced
+	over    chan struct{}  // closed when it has been served
+	tellers sync.WaitGroup // who sends what it tells
 }
 
 // serveMCP serves streamable HTTP.
@@ -38,9 +42,7 @@ func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
 	session := r.Header.Get(mcpserver.HeaderKeySessionID)
 	switch {
 	case modern && r.Header.Get(mcp.HeaderMethod) == string(mcp.MethodSubscriptionsListen):
-		r, end := g.server.listening(r)
-		defer end()
-		g.mcp.ServeHTTP(w, r)
+		g.serveListen(w, r)
 	case modern:
 		if r.Method == http.MethodPost {
 			defer g.server.work.begin()()
@@ -50,6 +52,34 @@ func (g *guard) serveMCP(w http.ResponseWriter, r *http.Request) {
 		g.servePost(w, r, session)
 	default:
 		g.serveSession(w, r, session)
+	}
+}
+
+// serveListen serves a stream of a client without sessions. mcp-go ends one without
+// a word, which a client takes for a broken connection: when it is the server that
+// ends, it says so.
+func (g *guard) serveListen(w http.ResponseWriter, r *http.Request) {
+	var m struct {
+		ID json.RawMessage `json:"id"`
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "the body could not be read")
+		return
+	}
+	_ = json.Unmarshal(body, &m) // mcp-go says what is wrong with it
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	listen, end := g.server.listening(r)
+	defer end()
+	g.mcp.ServeHTTP(w, listen)
+	if listen.Context().Err() == nil || r.Context().Err() != nil || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/event-stream") {
+		return
+	}
+	result, err := json.Marshal(mcp.NewJSONRPCResultResponse(mcp.NewRequestId(m.ID), map[string]any{
+		"resultType": mcp.ResultTypeComplete, "_meta": map[string]any{mcp.MetaKeySubscriptionID: m.ID},
+	}))
+	if err == nil {
+		_, _ = fmt.Fprintf(w, "event: message\ndata: %s\n\n", result) // the client has gone
 	}
 }
 
@@ -104,12 +134,14 @@ func (g *guard) servePost(w http.ResponseWriter, r *http.Request, session string
 	}
 	ctx, cancel := guestOf(r.Context()).within(context.WithoutCancel(r.Context()))
 	defer cancel()
-	p := &posted{session: session, call: m.Method == mcp.MethodToolsCall && len(m.ID) > 0}
+	p := &posted{session: session, call: m.Method == mcp.MethodToolsCall && len(m.ID) > 0 && string(m.ID) != "null", over: make(chan struct{})}
 	p.w, _ = w.(*writer)
-	g.mcp.ServeHTTP(w, r.WithContext(context.WithValue(ctx, postedKey{}, p)))
-	if p.stream != 0 {
-		g.events.retract(session, p)
-	}
+	func() {
+		defer p.tellers.Wait()
+		defer close(p.over)
+		g.mcp.ServeHTTP(w, r.WithContext(context.WithValue(ctx, postedKey{}, p)))
+	}()
+	g.events.retract(p)
 	if len(m.ID) > 0 && m.Method != "" {
 		if id := g.sessions.count(session); id != "" {
 			g.endSession(ctx, id)
@@ -134,14 +166,13 @@ func (g *guard) serveInitialize(w http.ResponseWriter, r *http.Request) {
 
 // announce begins the answer to a call of a client that takes events, and knows
 // those without a message.
-func (g *guard) announce(ctx context.Context, session httpSession, header http.Header) {
-	p, ok := ctx.Value(postedKey{}).(*posted)
-	if !ok || !p.call || p.w == nil || header.Get(mcp.HeaderProtocolVersion) < emptyEventsSince ||
+func (g *guard) announce(p *posted, session httpSession, header http.Header) {
+	if p.w == nil || header.Get(mcp.HeaderProtocolVersion) < emptyEventsSince ||
 		!strings.Contains(header.Get("Accept"), "text/event-stream") {
 		return
 	}
 	session.UpgradeToSSEWhenReceiveNotification() // the result is an event, too
-	p.w.announce(g.events.announce(p.session, p))
+	p.w.announce(g.events.announce(p))
 }
 
 // resumes reports whether a request is for the rest of the answer to a message.
@@ -152,16 +183,29 @@ func (g *guard) resumes(r *http.Request) bool {
 }
 
 // serveRest sends the rest of an answer. Who comes for it is waited for as one is
-// who asked.
+// who asked. What a call tells before mcp-go has sent anything comes from here.
 func (g *guard) serveRest(w http.ResponseWriter, r *http.Request, session string) {
 	defer g.server.work.begin()()
-	if began := g.events.answering(session, r.Header.Get(mcp.HeaderLastEventID)); began != nil {
+	after := r.Header.Get(mcp.HeaderLastEventID)
+	began := g.events.answering(session, after)
+	out, ok := w.(*writer)
+	for waits := began != nil && ok; waits; {
+		tail, more := g.events.told(session, after)
+		out.open()
+		for _, e := range tail {
+			out.tell(e.id(), e.message)
+			after = e.id()
+		}
 		select {
 		case <-began:
+			waits = false
+		case <-more:
 		case <-r.Context().Done():
 			return
 		}
 	}
+	r = r.Clone(r.Context())
+	r.Header.Set(mcp.HeaderLastEventID, after)
 	g.mcp.ServeHTTP(w, r)
 }
 

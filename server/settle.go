@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -24,11 +25,17 @@ const settledMethod = "notifications/enlist/settled"
 // is sent behind them, and the result waits until the mark comes by in
 // [writer], which takes it out.
 type settler struct {
+	// ours is how each mark begins: one whose call does not wait any more is
+	// known by it, too, and must not go out either.
+	ours string
+
 	mu      sync.Mutex
 	waiting map[string]chan struct{}
 }
 
-func newSettler() *settler { return &settler{waiting: make(map[string]chan struct{})} }
+func newSettler() *settler {
+	return &settler{ours: rand.Text(), waiting: make(map[string]chan struct{})}
+}
 
 // settling is a session that counts what is sent over it.
 type settling interface {
@@ -65,7 +72,7 @@ func (t *settler) listened(ctx context.Context, _ any, _ *mcp.SubscriptionsListe
 
 // wait returns when what was sent over the session is written, or will never be.
 func (t *settler) wait(ctx context.Context, session settling) {
-	id, done := rand.Text(), make(chan struct{})
+	id, done := t.ours+rand.Text(), make(chan struct{})
 	t.mu.Lock()
 	t.waiting[id] = done
 	t.mu.Unlock()
@@ -88,16 +95,15 @@ func (t *settler) wait(ctx context.Context, session settling) {
 	}
 }
 
-// reached says that a mark came by, and whether anybody had sent it.
+// reached says that a mark came by, and whether it is one of ours.
 func (t *settler) reached(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	done, ok := t.waiting[id]
-	if ok {
+	if done, ok := t.waiting[id]; ok {
 		close(done)
 		delete(t.waiting, id)
 	}
-	return ok
+	return strings.HasPrefix(id, t.ours)
 }
 
 // mark reports whether a server-sent event is a mark, which must not be written.

@@ -220,6 +220,10 @@ func (c *stdioConn) handle(ctx context.Context, line []byte) {
 		Error  json.RawMessage `json:"error"`
 	}
 	if err := json.Unmarshal(line, &head); err != nil || !utf8.Valid(line) {
+		if batch(line) {
+			c.answer(ctx, protocolError(nil, mcp.INVALID_REQUEST, noBatches))
+			return
+		}
 		c.answer(ctx, protocolError(nil, mcp.PARSE_ERROR, "want one JSON-RPC message in UTF-8 on a line"))
 		return
 	}
@@ -303,6 +307,16 @@ func (c *stdioConn) writeLine(ctx context.Context, m mcp.JSONRPCMessage) error {
 		return fmt.Errorf("serve stdio: write: %w", err)
 	}
 	return nil
+}
+
+// noBatches refuses several messages at once: but for one revision no client sends
+// any, and they would go around what is said about one request in its headers.
+const noBatches = "batches are not accepted: send each message by itself"
+
+// batch reports whether a message is several at once.
+func batch(message []byte) bool {
+	text := bytes.TrimLeft(message, " \t\r\n")
+	return len(text) > 0 && text[0] == '[' && json.Valid(text)
 }
 
 // protocolError is a JSON-RPC error. A nil id says that it could not be read.

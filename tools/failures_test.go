@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,18 +19,21 @@ import (
 )
 
 // failing is a store where everything ends in one error: so a tool of any kind
-// meets any error that there is, early or late.
+// meets any error that there is, early or late. What a call has begun may still
+// look into it when the error of the next one is set.
 type failing struct {
 	credstore.Store
-	err error
+	cause atomic.Pointer[error]
 }
 
-func (s *failing) List(context.Context, string) ([]credstore.Info, error) { return nil, s.err }
+func (s *failing) err() error { return *s.cause.Load() }
+
+func (s *failing) List(context.Context, string) ([]credstore.Info, error) { return nil, s.err() }
 func (s *failing) Get(context.Context, credstore.Key) (credstore.Credential, error) {
-	return credstore.Credential{}, s.err
+	return credstore.Credential{}, s.err()
 }
-func (s *failing) Put(context.Context, credstore.Credential) error { return s.err }
-func (s *failing) Delete(context.Context, credstore.Key) error     { return s.err }
+func (s *failing) Put(context.Context, credstore.Credential) error { return s.err() }
+func (s *failing) Delete(context.Context, credstore.Key) error     { return s.err() }
 
 // failures are all errors that a tool can meet, by a name.
 func failures() map[string]error {
@@ -123,6 +127,7 @@ func TestEveryFailureOfEveryTool(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := &failing{}
+			store.cause.Store(new(error))
 			r := newRig(t, "http://127.0.0.1:1", options{
 				selection: selection, store: func(s credstore.Store) credstore.Store { store.Store = s; return store },
 				env: map[string]string{"LUMINA_API_URL": "http://127.0.0.1:1", "FLUXRA_API_URL": "http://127.0.0.1:1", "LITHTRIX_API_URL": "http://127.0.0.1:1"},
@@ -136,7 +141,8 @@ func TestEveryFailureOfEveryTool(t *testing.T) {
 					if !u.meets(which) {
 						continue
 					}
-					store.err = errs[which]
+					err := errs[which]
+					store.cause.Store(&err)
 					// Most of these it never meets, and need not have the arguments for.
 					codes[decode[tools.Failure](t, r.raw(u.tool, u.args("http://127.0.0.1:1", "scout"))).Code] = true
 					if t.Failed() {
