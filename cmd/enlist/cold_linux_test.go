@@ -18,12 +18,7 @@ import (
 //
 //	go test ./cmd/enlist -run '^$' -bench ColdStart -benchtime 40x
 func BenchmarkColdStart(b *testing.B) {
-	dir := b.TempDir()
-	enlist := filepath.Join(dir, "enlist")
-	bare := filepath.Join(dir, "bare")
-	build(b, enlist, ".")
-	build(b, bare, "./testdata/bare")
-	env := []string{"HOME=" + dir, "ENLIST_HOME=" + filepath.Join(dir, "home"), "ENLIST_STORE=file", "PATH=" + os.Getenv("PATH")}
+	enlist, bare, env := servers(b)
 	var ours, theirs struct{ took, resident []float64 }
 	for b.Loop() {
 		took, resident := coldStart(b, env, bare)
@@ -38,7 +33,33 @@ func BenchmarkColdStart(b *testing.B) {
 	b.ReportMetric(median(ours.resident)/median(theirs.resident), "×bare-memory")
 }
 
-func build(b *testing.B, binary, pkg string) {
+// TestAnIdleServerIsNoTwiceABareOne: of its memory, which unlike the time does
+// not depend on what else the machine does.
+func TestAnIdleServerIsNoTwiceABareOne(t *testing.T) {
+	enlist, bare, env := servers(t)
+	var ours, theirs []float64
+	for range 3 {
+		_, resident := coldStart(t, env, bare)
+		theirs = append(theirs, resident)
+		_, resident = coldStart(t, env, enlist, "mcp")
+		ours = append(ours, resident)
+	}
+	if ours, theirs := median(ours), median(theirs); ours > 2*theirs {
+		t.Errorf("%g KiB are resident, and %g of a bare server", ours, theirs)
+	}
+}
+
+// servers builds both, and returns an environment for them.
+func servers(b testing.TB) (enlist, bare string, env []string) {
+	b.Helper()
+	dir := b.TempDir()
+	enlist, bare = filepath.Join(dir, "enlist"), filepath.Join(dir, "bare")
+	build(b, enlist, ".")
+	build(b, bare, "./testdata/bare")
+	return enlist, bare, []string{"HOME=" + dir, "ENLIST_HOME=" + filepath.Join(dir, "home"), "ENLIST_STORE=file", "PATH=" + os.Getenv("PATH")}
+}
+
+func build(b testing.TB, binary, pkg string) {
 	b.Helper()
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -49,7 +70,7 @@ func build(b *testing.B, binary, pkg string) {
 
 // coldStart runs a server until it has answered tools/list, and returns how many
 // milliseconds that took and how many KiB are resident then.
-func coldStart(b *testing.B, env []string, command ...string) (took, resident float64) {
+func coldStart(b testing.TB, env []string, command ...string) (took, resident float64) {
 	b.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = env
