@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -221,4 +222,10 @@ func (s *Server) addResourceFixtures() {
 			text, err := json.Marshal(map[string]any{"id": id, "templateTest": true, "data": "Data for ID: " + id})
 			return []mcp.ResourceContents{textResource(req.Params.URI, "application/json", string(text))}, err
 		})
+}
+
+// ofTheSuite reports whether a resource or a prompt is one of the suite's, by its
+// address or its name.
+func ofTheSuite(name string) bool {
+	return strings.HasPrefix(name, "test://") || strings.HasPrefix(name, "test_")
 }

@@ -10,3 +10,6 @@ func (*Server) fixtures() []mcpserver.ServerOption { return nil }
 
 // addFixtures adds the tools, resources and prompts of the suite.
 func (*Server) addFixtures() {}
+
+// ofTheSuite reports whether a resource or a prompt is one of the suite's.
+func ofTheSuite(string) bool { return false }

@@ -68,6 +68,9 @@ func shorten(_ context.Context, _ any, req *mcp.GetPromptRequest) {
 // those of resources.
 func (r *resources) prompts(next mcpserver.PromptHandlerFunc) mcpserver.PromptHandlerFunc {
 	return func(ctx context.Context, req mcp.GetPromptRequest) (out *mcp.GetPromptResult, err error) {
+		if ofTheSuite(req.Params.Name) {
+			return next(ctx, req)
+		}
 		defer func() {
 			if p := recover(); p != nil {
 				out, err = nil, errors.New("internal error "+r.server.panicked(ctx, p, "prompt", req.Params.Name))

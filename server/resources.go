@@ -102,6 +102,9 @@ func (r *resources) add(s *mcpserver.MCPServer) {
 // that comes from nowhere but from mcp-go, and would repeat what was asked for.
 func (r *resources) locate(ctx context.Context, _ any, req *mcp.ReadResourceRequest) {
 	defer r.recovered(ctx, "resources/read")
+	if ofTheSuite(req.Params.URI) {
+		return
+	}
 	if strings.HasPrefix(req.Params.URI, tools.CredentialsURI) {
 		r.server.waitStarted(ctx) // it may be about what is being registered
 	}
@@ -143,6 +146,9 @@ func (r *resources) read(ctx context.Context, req mcp.ReadResourceRequest) ([]mc
 // around theirs: it bounds them, lets no panic and no secret out, and logs them.
 func (r *resources) reads(next mcpserver.ResourceHandlerFunc) mcpserver.ResourceHandlerFunc {
 	return func(ctx context.Context, req mcp.ReadResourceRequest) (out []mcp.ResourceContents, err error) {
+		if ofTheSuite(req.Params.URI) {
+			return next(ctx, req)
+		}
 		defer func() {
 			if p := recover(); p != nil {
 				out, err = nil, errors.New("internal error "+r.server.panicked(ctx, p, "resource", req.Params.URI))
