@@ -18,7 +18,6 @@ import (
 // notForScripts are the commands without --json, and why.
 func notForScripts() map[string]string {
 	return map[string]string{
-		"enlist call":    "prints JSON always",
 		"enlist exec":    "prints what the program prints",
 		"enlist gateway": "a server",
 		"enlist mcp":     "a server",
