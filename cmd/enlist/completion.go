@@ -32,6 +32,7 @@ func (p *program) complete(root *cobra.Command) {
 		"request":       {p.handles, methods, fixed()},
 		"call":          {toolNames, fixed("-")},
 		"wallet delete": {p.wallets},
+		"token revoke":  {p.tokenNames},
 	}
 	for path, offers := range arguments {
 		if cmd, _, err := root.Find(strings.Fields(path)); err == nil && cmd != root {
@@ -49,6 +50,7 @@ func (p *program) complete(root *cobra.Command) {
 	for path, flags := range map[string]map[string]completes{
 		"":        {"store": fixed("auto", "keyring", "file", "memory")},
 		"mcp":     {"services": protocolNames},
+		"install": {"services": protocolNames},
 		"gateway": {"protocols": protocolNames},
 		"audit":   {"credential": p.handles},
 	} {
@@ -131,6 +133,25 @@ func (p *program) wallets(cmd *cobra.Command) []string {
 		}
 		return i.Agent
 	})
+}
+
+// tokenNames lists the bearer tokens, never one of them.
+func (p *program) tokenNames(*cobra.Command) []string {
+	quiet := *p
+	quiet.stderr = io.Discard
+	kept, err := quiet.tokens()
+	if err != nil {
+		return nil
+	}
+	all, err := kept.load()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, t := range all {
+		names = append(names, t.Name)
+	}
+	return names
 }
 
 // stored lists the names of what is stored, each once; those that are "" have

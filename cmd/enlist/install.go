@@ -92,6 +92,9 @@ func serverName(name string) bool {
 
 // checkInstall returns what is wrong with the command line.
 func (p *program) checkInstall(cmd *cobra.Command, args []string, flags installFlags) error {
+	if cmd.Flags().Changed("services") && len(flags.tools.Services) == 0 {
+		return errors.New("--services names none: leave it out for all")
+	}
 	if err := flags.tools.Check(); err != nil {
 		return fmt.Errorf("--services: %w", err)
 	}

@@ -90,7 +90,11 @@ func (t *tokens) load() ([]accessToken, error) {
 	defer t.mu.Unlock()
 	var read [2][]byte
 	for i, name := range []string{defaultTokenFile, tokensFile} {
-		data, err := readPrivate(t.path(name))
+		anew := "the next start makes a new one"
+		if name == tokensFile {
+			anew = "make the tokens anew with 'enlist token add'"
+		}
+		data, err := readPrivate(t.path(name), anew)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -152,14 +156,14 @@ func (t *tokens) parse(data []byte) ([]accessToken, error) {
 	return file.Tokens, nil
 }
 
-// readPrivate reads a file that nobody else can.
-func readPrivate(path string) ([]byte, error) {
+// readPrivate reads a file that nobody else can; anew says how another is made.
+func readPrivate(path, anew string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read by others (mode %04o): delete it, and the next start makes a new one; or, if nobody has seen it, chmod 600", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s can be read by others (mode %04o): delete it, and %s; or, if nobody has seen it, chmod 600", path, info.Mode().Perm(), anew)
 	}
 	return os.ReadFile(path)
 }
