@@ -88,6 +88,8 @@ type Config struct {
 	Rand io.Reader
 	// Logger gets what an operator should know. Nil: nobody does.
 	Logger *slog.Logger
+	// Front is what stands behind the gateway. Nil: nothing does.
+	Front *Front
 	// Wrap stands around the handler, however a request comes. Nil: nothing does.
 	Wrap func(http.Handler) http.Handler
 }
