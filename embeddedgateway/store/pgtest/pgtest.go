@@ -30,7 +30,7 @@ const (
 	owner = "enlist"
 	// password is not a secret: the server listens to this machine, for the time
 	// of a test. It is looked for in what is logged.
-	password = "p%s w/rd:of@a?test#"
+	password = "p%s w/rd:of@a?test#" //nolint:gosec // see above
 
 	bootTime = 60 * time.Second
 	pollTime = 20 * time.Millisecond
@@ -263,7 +263,7 @@ func Exec(t testing.TB, in, q string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if _, err := db.ExecContext(t.Context(), q); err != nil {
 		t.Fatalf("%s: %v", q, err)
 	}
@@ -286,7 +286,7 @@ func freePort(t testing.TB) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	return ln.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it is one
 }
 
