@@ -15,6 +15,9 @@ func clientIP(r *http.Request, trusted []netip.Prefix) netip.Addr {
 		// A peer without an address, as on a Unix socket: all of them are one.
 		return netip.IPv6Unspecified()
 	}
+	if len(trusted) == 0 {
+		return ip
+	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && isTrusted(ip, trusted); i-- {
 		hop, ok := parseIP(strings.TrimSpace(hops[i]))

@@ -76,6 +76,8 @@ type Options struct {
 // several processes may have the same database open.
 type Store struct {
 	db           dialect
+	rows         *rowReader           // reads single rows faster than the pool; nil: the pool does
+	queries      map[*sql.Stmt]string // the text of each of the statements below
 	now          func() time.Time
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
@@ -100,7 +102,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
 	}
-	s := &Store{db: db, now: now, close: sync.OnceValue(db.close)}
+	s := &Store{db: db, rows: db.rows, queries: map[*sql.Stmt]string{}, now: now, close: sync.OnceValue(db.close)}
 	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, errors.Join(err, s.Close()))
 	}
@@ -121,6 +123,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		if *p.to, err = s.db.reader().PrepareContext(ctx, p.q); err != nil {
 			return s.db.explain(err)
 		}
+		s.queries[*p.to] = p.q
 	}
 	return nil
 }
@@ -170,6 +173,9 @@ func (s *Store) readError(err error) error {
 func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...any) error {
 	if err := s.readable(ctx, args); err != nil {
 		return err
+	}
+	if s.rows != nil {
+		return s.readError(s.rows.get(context.WithoutCancel(ctx), s.queries[stmt], args, dest))
 	}
 	return s.readError(stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...))
 }
