@@ -41,13 +41,12 @@ func isTrusted(ip netip.Addr, trusted []netip.Prefix) bool {
 // parseIP reads an address with or without a port. An IPv4 address in the dress
 // of an IPv6 one is taken out of it; a zone is dropped.
 func parseIP(s string) (netip.Addr, bool) {
+	if with, err := netip.ParseAddrPort(s); err == nil { // as every peer's is
+		return with.Addr().Unmap().WithZone(""), true
+	}
 	ip, err := netip.ParseAddr(s)
 	if err != nil {
-		with, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		ip = with.Addr()
+		return netip.Addr{}, false
 	}
 	return ip.Unmap().WithZone(""), true
 }

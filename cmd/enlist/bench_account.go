@@ -100,7 +100,9 @@ func (*benchLoad) revoke(ctx context.Context, c *benchConn, a *benchAccount) (be
 // documentation (RFC 3849), a network each.
 func benchAddress(n uint64) string {
 	if n < 1<<17 {
-		return netip.AddrFrom4([4]byte{198, 18 + byte(n>>16), byte(n >> 8), byte(n)}).String()
+		var a [4]byte
+		binary.BigEndian.PutUint32(a[:], 198<<24+18<<16+uint32(n)) //nolint:gosec // see above
+		return netip.AddrFrom4(a).String()
 	}
 	var a [16]byte
 	copy(a[:], []byte{0x20, 0x01, 0x0d, 0xb8})
@@ -140,8 +142,8 @@ func (s *benchSignUp) step(name, method, path string, header [][2]string, in, ou
 	return nil
 }
 
-func (s *benchSignUp) account(protocol, agent, method, path string, header ...[2]string) *benchAccount {
-	return &benchAccount{protocol: protocol, agent: agent, request: benchRequest(s.at, method, path, header, nil)}
+func (s *benchSignUp) account(protocol, agent, path string, header ...[2]string) *benchAccount {
+	return &benchAccount{protocol: protocol, agent: agent, request: benchRequest(s.at, "GET", path, header, nil)}
 }
 
 func benchBearer(token string) [2]string { return [2]string{"Authorization", "Bearer " + token} }
@@ -166,7 +168,7 @@ func (s *benchSignUp) lona() (*benchAccount, error) {
 	if err := s.step("register", "POST", wire.LonaRegisterPath, header, in, &out); err != nil {
 		return nil, err
 	}
-	a := s.account(wire.LonaName, s.name, "GET", wire.LonaStrategiesPath,
+	a := s.account(wire.LonaName, s.name, wire.LonaStrategiesPath,
 		[2]string{wire.LonaKeyHeader, out.Data.Token}, [2]string{wire.LonaUserHeader, s.name})
 	if s.secret != "" { // whoever registers again ends the token
 		body, err := json.Marshal(in)
@@ -186,7 +188,7 @@ func (s *benchSignUp) lithtrix() (*benchAccount, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := s.account(wire.LithtrixName, s.name, "GET", wire.LithtrixMePath, benchBearer(out.APIKey))
+	a := s.account(wire.LithtrixName, s.name, wire.LithtrixMePath, benchBearer(out.APIKey))
 	a.end = benchRequest(s.at, "POST", wire.LithtrixRotatePath, [][2]string{benchBearer(out.APIKey)}, nil)
 	return a, nil
 }
@@ -219,7 +221,7 @@ func (s *benchSignUp) agentDoor() (*benchAccount, error) {
 	if s.jwt {
 		credential = out.Token
 	}
-	return s.account(wire.AgentDoorName, out.AgentID, "GET", wire.AgentDoorWhoAmIPath, benchBearer(credential)), nil
+	return s.account(wire.AgentDoorName, out.AgentID, wire.AgentDoorWhoAmIPath, benchBearer(credential)), nil
 }
 
 // scopes returns a scope of the service that costs nothing, asked for once.
@@ -260,7 +262,7 @@ func (s *benchSignUp) fluxra() (*benchAccount, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := s.account(wire.FluxraName, registered.AgentID, "GET", path, benchBearer(token.AccessToken))
+	a := s.account(wire.FluxraName, registered.AgentID, path, benchBearer(token.AccessToken))
 	a.end = benchRequest(s.at, "POST", wire.FluxraLogoutPath, [][2]string{benchBearer(token.AccessToken)}, nil)
 	return a, nil
 }
@@ -287,7 +289,7 @@ func (s *benchSignUp) lumina() (*benchAccount, error) {
 		return nil, err
 	}
 	key := [2]string{wire.LuminaKeyHeader, out.APIKey}
-	a := s.account(wire.LuminaName, out.Wallet, "GET", wire.LuminaKeysPath, key)
+	a := s.account(wire.LuminaName, out.Wallet, wire.LuminaKeysPath, key)
 	a.end = benchRequest(s.at, "DELETE", wire.LuminaKeyPath(out.KeyID), [][2]string{key}, nil)
 	return a, nil
 }

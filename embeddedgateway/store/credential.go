@@ -153,6 +153,16 @@ func (s *Store) credentials(ctx context.Context, q string, args ...any) (list []
 	if err := s.readable(ctx, args); err != nil {
 		return nil, err
 	}
+	if s.rows != nil {
+		err := s.rows.each(context.WithoutCancel(ctx), q, args, func() ([]any, bool) {
+			list = append(list, Credential{})
+			return list[len(list)-1].dest(), true
+		})
+		if err != nil {
+			return nil, s.readError(err)
+		}
+		return list, nil
+	}
 	rows, err := s.db.reader().QueryContext(context.WithoutCancel(ctx), q, args...)
 	if err != nil {
 		return nil, s.readError(err)

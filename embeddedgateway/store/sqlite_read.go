@@ -9,7 +9,7 @@ import (
 	"io"
 )
 
-// rowReader reads single rows from SQLite past database/sql, whose pool, rows and
+// rowReader reads from SQLite past database/sql, whose pool, rows and
 // conversions cost more than SQLite itself takes to find a row: every request
 // that is authenticated makes one or more of these reads. Each sees what was
 // committed before it began, as those of the pool do.
@@ -62,6 +62,20 @@ func (r *rowReader) close() error {
 
 // get runs a statement and scans its first row. No row is [sql.ErrNoRows].
 func (r *rowReader) get(ctx context.Context, q string, args, dest []any) error {
+	found := false
+	err := r.each(ctx, q, args, func() (scan []any, more bool) {
+		found = true
+		return dest, false
+	})
+	if err == nil && !found {
+		return sql.ErrNoRows
+	}
+	return err
+}
+
+// each runs a statement. For each row next says where to scan it to, and whether
+// the one behind it is wanted.
+func (r *rowReader) each(ctx context.Context, q string, args []any, next func() (dest []any, more bool)) error {
 	var c *rowConn
 	select {
 	case c = <-r.free:
@@ -72,14 +86,14 @@ func (r *rowReader) get(ctx context.Context, q string, args, dest []any) error {
 	s := c.stmts[q]
 	if s == nil {
 		var err error
-		if s, err = c.prepare(ctx, q, len(args), len(dest)); err != nil {
+		if s, err = c.prepare(ctx, q); err != nil {
 			return err
 		}
 	}
-	return s.get(ctx, args, dest)
+	return s.each(ctx, args, next)
 }
 
-func (c *rowConn) prepare(ctx context.Context, q string, args, columns int) (*rowStmt, error) {
+func (c *rowConn) prepare(ctx context.Context, q string) (*rowStmt, error) {
 	conn, ok := c.conn.(driver.ConnPrepareContext)
 	if !ok {
 		return nil, fmt.Errorf("store: a connection is %T", c.conn)
@@ -88,36 +102,48 @@ func (c *rowConn) prepare(ctx context.Context, q string, args, columns int) (*ro
 	if err != nil {
 		return nil, err
 	}
-	s := &rowStmt{stmt, make([]driver.NamedValue, args), make([]driver.Value, columns)}
+	s := &rowStmt{Stmt: stmt}
 	c.stmts[q] = s
 	return s, nil
 }
 
-func (s *rowStmt) get(ctx context.Context, args, dest []any) (err error) {
+func (s *rowStmt) each(ctx context.Context, args []any, next func() (dest []any, more bool)) (err error) {
 	stmt, ok := s.Stmt.(driver.StmtQueryContext)
-	if !ok || len(args) != len(s.args) || len(dest) != len(s.row) {
-		return fmt.Errorf("store: a statement of %d arguments and %d columns got %d and %d", len(s.args), len(s.row), len(args), len(dest))
+	if !ok {
+		return fmt.Errorf("store: a statement is %T", s.Stmt)
 	}
+	s.args = s.args[:0]
 	for i, a := range args {
-		s.args[i] = driver.NamedValue{Ordinal: i + 1, Value: a}
+		s.args = append(s.args, driver.NamedValue{Ordinal: i + 1, Value: a})
 	}
 	rows, err := stmt.QueryContext(ctx, s.args)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	switch err := rows.Next(s.row); {
-	case errors.Is(err, io.EOF):
-		return sql.ErrNoRows
-	case err != nil:
-		return err
+	if s.row == nil {
+		s.row = make([]driver.Value, len(rows.Columns()))
 	}
-	for i, v := range s.row {
-		if err := assign(dest[i], v); err != nil {
+	for {
+		switch err := rows.Next(s.row); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
 			return err
 		}
+		dest, more := next()
+		if len(dest) != len(s.row) {
+			return fmt.Errorf("store: %d columns for %d values", len(s.row), len(dest))
+		}
+		for i, v := range s.row {
+			if err := assign(dest[i], v); err != nil {
+				return err
+			}
+		}
+		if !more {
+			return nil
+		}
 	}
-	return nil
 }
 
 // assign puts a value of a row where [sql.Row.Scan] would.
