@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	"encoding/base32"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
@@ -18,14 +21,48 @@ import (
 // all of them.
 const speedUsed = 16_384
 
-func openRaw(b testing.TB, path string) *sql.DB {
+// speedDatabase is a database with agents in it.
+type speedDatabase struct {
+	url    string // as [embeddedgateway.Config] takes it
+	agents []speedAgent
+}
+
+// sqliteWith makes a SQLite database with so many agents.
+func sqliteWith(b testing.TB, agents int) speedDatabase {
 	b.Helper()
+	path := filepath.Join(b.TempDir(), "gateway.db")
+	migrated(b, store.Options{Path: path})
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=cache_size(-262144)")
 	if err != nil {
 		b.Fatal(err)
 	}
-	db.SetMaxOpenConns(1)
-	return db
+	return speedDatabase{"sqlite:" + path, fill(b, db, agents)}
+}
+
+// postgresWith makes a PostgreSQL database with so many agents, on a server that
+// ends with the benchmark. The benchmark is skipped where there is none.
+func postgresWith(b testing.TB, agents int) speedDatabase {
+	b.Helper()
+	url := pgtest.URL(b)
+	migrated(b, store.Options{URL: url})
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return speedDatabase{url, fill(b, db, agents)}
+}
+
+// migrated makes the tables of a database.
+func migrated(b testing.TB, o store.Options) {
+	b.Helper()
+	o.Now = time.Now
+	s, err := store.Open(b.Context(), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // fill puts agents of Lona into a database, a token of each, as if they had
@@ -33,6 +70,7 @@ func openRaw(b testing.TB, path string) *sql.DB {
 func fill(b testing.TB, db *sql.DB, n int) (used []speedAgent) {
 	b.Helper()
 	const part = 100
+	db.SetMaxOpenConns(1)
 	now, expires := time.Now().UnixMicro(), time.Now().AddDate(0, 0, 30).UnixMicro()
 	begun := time.Now()
 	tx, err := db.Begin()

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
-	"github.com/enlist-mcp/enlist/embeddedgateway/store"
 	"github.com/enlist-mcp/enlist/gateway/eip191"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
@@ -60,12 +58,10 @@ type speedGateway struct {
 // speedAgent is one of the agents that were in the database before.
 type speedAgent struct{ id, token string }
 
-// newSpeedGateway fills a database and serves a gateway on it until the
-// benchmark ends.
-func newSpeedGateway(b testing.TB, agents int) *speedGateway {
+// newSpeedGateway serves a gateway on a database until the benchmark ends.
+func newSpeedGateway(b testing.TB, database string, agents []speedAgent) *speedGateway {
 	b.Helper()
-	path := filepath.Join(b.TempDir(), "gateway.db")
-	g := &speedGateway{clock: &atomic.Int64{}, agents: fillSQLite(b, path, agents)}
+	g := &speedGateway{clock: &atomic.Int64{}, agents: agents}
 	now := func() time.Time { return time.Now().Add(time.Duration(g.clock.Load())) }
 	wallets := make([]eip191.Wallet, 128)
 	var paid []string
@@ -74,7 +70,7 @@ func newSpeedGateway(b testing.TB, agents int) *speedGateway {
 		paid = append(paid, wallets[i].Address())
 	}
 	at := serveGateway(b, embeddedgateway.Config{
-		Database: "sqlite:" + path, Now: now, Standalone: true,
+		Database: database, Now: now, Standalone: true, ServerKey: make([]byte, 32),
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 		Env: func(name string) string {
 			return map[string]string{
@@ -115,20 +111,6 @@ func serveGateway(b testing.TB, config embeddedgateway.Config) *url.URL {
 	return &url.URL{Scheme: "http", Host: ln.Addr().String()}
 }
 
-// fillSQLite makes a database with so many agents and a token of each, as if
-// they had registered.
-func fillSQLite(b testing.TB, path string, n int) []speedAgent {
-	b.Helper()
-	s, err := store.Open(b.Context(), store.Options{Path: path, Now: time.Now})
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		b.Fatal(err)
-	}
-	return fill(b, openRaw(b, path), n)
-}
-
 // bare serves a handler that does nothing but look a key up, and gives the answer
 // that another one gave.
 func bare(b testing.TB, keys map[[32]byte]bool, header string, answer http.Header, body []byte) *url.URL {
@@ -156,16 +138,16 @@ func bare(b testing.TB, keys map[[32]byte]bool, header string, answer http.Heade
 // contender is one of several that take turns in a benchmark.
 type contender struct {
 	name     string
-	requests [][]byte // sent one after the other
+	op       benchOp
 	conns    []*benchConn
 	rates    []float64 // of each turn
 	cpu      []float64 // seconds of the processor for a request, of each turn
 	took     []time.Duration
-	sent     atomic.Int64
 }
 
-func newContender(b testing.TB, name string, at *url.URL, requests [][]byte) *contender {
-	c := &contender{name: name, requests: requests}
+// newContender is a contender that does op over connections of its own.
+func newContender(b testing.TB, name string, at *url.URL, op benchOp) *contender {
+	c := &contender{name: name, op: op}
 	for range speedClients {
 		conn := newBenchConn(at)
 		b.Cleanup(conn.close)
@@ -174,13 +156,19 @@ func newContender(b testing.TB, name string, at *url.URL, requests [][]byte) *co
 	return c
 }
 
-// turn sends n requests over all connections.
+// sending is sending requests, one after the other.
+func sending(requests [][]byte) benchOp {
+	var n atomic.Int64
+	return func(ctx context.Context, _ int, c *benchConn) (benchAnswer, error) {
+		return c.do(ctx, requests[int(n.Add(1))%len(requests)], false)
+	}
+}
+
+// turn does n operations over all connections.
 func (c *contender) turn(b testing.TB, n int) {
 	b.Helper()
 	before := cpuTime(b)
-	t := drive(b.Context(), c.conns, upTo(n), func(ctx context.Context, _ int, conn *benchConn) (benchAnswer, error) {
-		return conn.do(ctx, c.requests[int(c.sent.Add(1))%len(c.requests)], false)
-	})
+	t := drive(b.Context(), c.conns, upTo(n), c.op)
 	if t.failed() > 0 {
 		b.Fatalf("%s: %v, %v", c.name, t.statuses, t.first)
 	}
@@ -211,12 +199,7 @@ func (c *contender) report(b *testing.B, bare *contender) {
 // of-bare-by-cpu the same by the time that the processor was used, whoever else
 // used it. Both have the generator's part in it.
 func BenchmarkAuthenticated(b *testing.B) {
-	g := newSpeedGateway(b, speedAgents(b))
-	var requests [][]byte
-	for _, a := range g.agents {
-		requests = append(requests, lonaRequest(g.at, a))
-	}
-	plain := bareOf(b, g)
+	db := sqliteWith(b, speedAgents(b))
 	for _, way := range []struct {
 		name, protocol string
 		jwt            bool
@@ -229,24 +212,39 @@ func BenchmarkAuthenticated(b *testing.B) {
 		{"lumina", wire.LuminaName, false},
 	} {
 		b.Run(way.name, func(b *testing.B) {
-			requests := requests
+			g := newSpeedGateway(b, db.url, db.agents)
+			requests := g.lonaRequests()
 			if way.protocol != "" {
 				g.jwt = way.jwt
 				requests = g.accounts(b, way.protocol, 128)
 			}
-			ours := newContender(b, way.name, g.at, requests)
-			for _, c := range []*contender{plain, ours} {
-				c.turn(b, speedSlice) // warm
-				c.rates, c.took, c.cpu = nil, nil, nil
-			}
-			for b.Loop() {
-				plain.turn(b, speedSlice)
-				ours.turn(b, speedSlice)
-				g.clock.Add(int64(20 * time.Second)) // or the limits of the keys would be used up
-			}
-			ours.report(b, plain)
+			g.compare(b, newContender(b, way.name, g.at, sending(requests)))
 		})
 	}
+}
+
+// compare lets a contender and the bare handler take turns, and reports.
+func (g *speedGateway) compare(b *testing.B, ours *contender) {
+	b.Helper()
+	plain := bareOf(b, g)
+	for _, c := range []*contender{plain, ours} {
+		c.turn(b, speedSlice) // warm
+		c.rates, c.took, c.cpu = nil, nil, nil
+	}
+	for b.Loop() {
+		plain.turn(b, speedSlice)
+		ours.turn(b, speedSlice)
+		g.clock.Add(int64(20 * time.Second)) // or the limits of the keys would be used up
+	}
+	ours.report(b, plain)
+}
+
+// lonaRequests is a request of each of the agents that were there before.
+func (g *speedGateway) lonaRequests() (requests [][]byte) {
+	for _, a := range g.agents {
+		requests = append(requests, lonaRequest(g.at, a))
+	}
+	return requests
 }
 
 // bareOf is a bare handler with the keys of a gateway's agents, which answers what the
@@ -280,7 +278,7 @@ func bareOf(b testing.TB, g *speedGateway) *contender {
 	for _, a := range g.agents {
 		requests = append(requests, lonaRequest(at, a))
 	}
-	return newContender(b, "bare", at, requests)
+	return newContender(b, "bare", at, sending(requests))
 }
 
 func lonaRequest(at *url.URL, a speedAgent) []byte {
