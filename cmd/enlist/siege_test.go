@@ -64,7 +64,7 @@ func TestReplicasSurviveASiege(t *testing.T) {
 		case <-end.C:
 			over = true
 		case <-kill.C:
-			s.replicas[rand.IntN(len(s.replicas))].again(t) //nolint:gosec // any of them
+			s.replicas[rand.IntN(len(s.replicas))].again(t)
 			s.count("replica killed")
 		case <-restarts[0]:
 			server.Stop(t)
@@ -90,7 +90,7 @@ func TestAGatewayOnSQLiteSurvivesKills(t *testing.T) {
 	s.replicas = []*replica{startReplica(t, s.env)}
 	stop := s.load(t)
 	for range *siegeRounds {
-		<-time.After(rand.N(600 * time.Millisecond)) //nolint:gosec // any moment
+		<-time.After(rand.N(600 * time.Millisecond))
 		s.replicas[0].again(t)
 		s.count("gateway killed")
 	}
@@ -134,7 +134,7 @@ func (s *siege) count(what string) {
 }
 
 // any returns one of the replicas.
-func (s *siege) any() *replica { return s.replicas[rand.IntN(len(s.replicas))] } //nolint:gosec // any of them
+func (s *siege) any() *replica { return s.replicas[rand.IntN(len(s.replicas))] }
 
 // load begins the load. What it returns ends it.
 func (s *siege) load(t *testing.T) (stop func()) {
@@ -156,16 +156,16 @@ func (s *siege) load(t *testing.T) (stop func()) {
 func (s *siege) work(ctx context.Context, t *testing.T) {
 	var mine []*benchAccount
 	for ctx.Err() == nil {
-		switch dice := rand.IntN(100); { //nolint:gosec // a load
+		switch dice := rand.IntN(100); {
 		case dice < 50 || len(mine) == 0:
 			if a := s.register(ctx); a != nil {
 				mine = append(mine, a)
 			}
 		case dice < 75:
-			a := mine[rand.IntN(len(mine))] //nolint:gosec // a load
+			a := mine[rand.IntN(len(mine))]
 			s.wantIn(ctx, t, s.any(), a)
 		case dice < 96:
-			i := rand.IntN(len(mine)) //nolint:gosec // a load
+			i := rand.IntN(len(mine))
 			if a := mine[i]; a.end != nil {
 				mine = slices.Delete(mine, i, i+1)
 				s.revoke(ctx, t, a)
@@ -182,7 +182,7 @@ func (s *siege) work(ctx context.Context, t *testing.T) {
 // register makes an account and returns it if that was acknowledged.
 func (s *siege) register(ctx context.Context) *benchAccount {
 	protocols := wire.Protocols()
-	protocol := protocols[rand.IntN(len(protocols))].Name //nolint:gosec // a load
+	protocol := protocols[rand.IntN(len(protocols))].Name
 	conn := s.any().conn()
 	defer conn.close()
 	a, err := s.bench.register(ctx, conn, protocol)
