@@ -105,6 +105,7 @@ type Gateway struct {
 	uses    *lastUse
 	signer  *signer
 	mail    *mailer
+	front   *front
 
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
@@ -139,6 +140,10 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	front, err := newFront(d, served)
+	if err != nil {
+		return nil, err
+	}
 	place.Now, place.Logger = cfg.Now, cfg.Logger
 	db, err := store.Open(ctx, place)
 	if err != nil {
@@ -147,7 +152,8 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err := d.unlock(ctx, place.Path, db); err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
-	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, boot: cfg.Now().UnixMilli()}
+	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, front: front, boot: cfg.Now().UnixMilli()}
+	front.Gateway = g
 	g.handler = newRouter(g, append(served, keyring{d.signer}))
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
