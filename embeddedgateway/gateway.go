@@ -105,6 +105,8 @@ type Gateway struct {
 	limits  *frontLimits
 	signer  *signer
 	mail    *mailer
+	front   *front
+	proxy   *proxy
 
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
@@ -143,6 +145,10 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	front, err := newFront(d, served)
+	if err != nil {
+		return nil, err
+	}
 	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
@@ -150,8 +156,13 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err := d.unlock(ctx, path, db); err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
-	g := &Gateway{cfg: cfg, store: db, uses: d.uses, usage: d.usage, signer: d.signer, mail: d.mail, boot: cfg.Now().UnixMilli()}
-	g.limits = limits
+	g := &Gateway{
+		cfg: cfg, store: db, uses: d.uses, usage: d.usage, limits: limits, signer: d.signer, mail: d.mail, front: front,
+		boot: cfg.Now().UnixMilli(),
+	}
+	front.Gateway = g
+	front.usage = limits.count
+	g.proxy = newProxy(g)
 	g.handler = newRouter(g, append(served, keyring{d.signer}))
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
@@ -261,6 +272,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 	})
 	g.sweeper.Go(func() { g.uses.keep(ctx, g.store, g.cfg.Logger) })
 	g.sweeper.Go(func() { g.usage.keep(ctx, g.cfg.Logger) })
+	g.sweeper.Go(func() { g.proxy.keep(ctx) })
 	g.sweeper.Go(func() { g.mail.keep(ctx) })
 }
 
@@ -283,6 +295,7 @@ func (g *Gateway) Close() error {
 	g.closing.Do(func() {
 		g.stop()
 		err := g.inner.close()
+		g.proxy.close()
 		g.sweeper.Wait()
 		err = errors.Join(err, g.uses.flush(context.Background(), g.store), g.usage.tell(context.Background()))
 		g.closed = errors.Join(err, g.store.Close())

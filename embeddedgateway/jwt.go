@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ const (
 	signingKind = "signing-key"
 	firstKey    = "signing-key-first" // there is one when the first signing key was made
 
-	tokenLife   = time.Hour   // of every token that is signed
+	tokenType   = "JWT"       // the typ of the tokens that agents are given
+	tokenLife   = time.Hour   // of every one of them
 	tokenLeeway = time.Minute // clocks of several replicas differ
 	maxToken    = 8 << 10     // bytes
 	maxKeys     = 100         // signing keys at once
@@ -139,51 +141,59 @@ func (s *signer) rotate(ctx context.Context) (kid string, err error) {
 // it. The claims that it returns are those that every token has: iss, sub, aud,
 // iat, exp and jti; aud is the protocol, so that no other one takes it.
 func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) (token string, claims jwt.Claims, err error) {
+	key, err := s.current(ctx)
+	if err != nil {
+		return "", claims, err
+	}
+	return s.issue(key, tokenType, tokenLife, jwt.Claims{Subject: subject, Audience: jwt.Audience{protocol}}, extra)
+}
+
+// current returns the key that tokens are signed with.
+func (s *signer) current(ctx context.Context) (signingKey, error) {
 	keys, err := s.keys(ctx)
 	if err != nil {
-		return "", claims, err
+		return signingKey{}, err
 	}
-	var key *signingKey
-	for i := range keys {
-		if !keys[i].retired {
-			key = &keys[i]
+	for _, key := range slices.Backward(keys) {
+		if !key.retired {
+			return key, nil
 		}
 	}
-	if key == nil {
-		return "", claims, errors.New("there is no key to sign with: run enlist gateway keys rotate")
-	}
+	return signingKey{}, errors.New("there is no key to sign with: run enlist gateway keys rotate")
+}
+
+// issue makes a token of a type. It adds iss, iat, exp and jti to the claims.
+func (s *signer) issue(key signingKey, typ string, life time.Duration, claims jwt.Claims, extra any) (string, jwt.Claims, error) {
 	id, err := minter{rand.Reader}.text(16)
 	if err != nil {
-		return "", claims, err
+		return "", jwt.Claims{}, err
 	}
 	now := s.now().UTC().Truncate(time.Second) // as it is written
-	claims = jwt.Claims{
-		Issuer: s.issuer, Subject: subject, Audience: jwt.Audience{protocol}, ID: id,
-		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(tokenLife)),
-	}
+	claims.Issuer, claims.ID = s.issuer, id
+	claims.IssuedAt, claims.Expiry = jwt.NewNumericDate(now), jwt.NewNumericDate(now.Add(life))
 	by, err := jose.NewSigner(jose.SigningKey{
 		Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: key.private, KeyID: key.kid},
-	}, (&jose.SignerOptions{}).WithType("JWT"))
+	}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
 	if err != nil {
-		return "", claims, fmt.Errorf("sign a token: %w", err)
+		return "", jwt.Claims{}, fmt.Errorf("sign a token: %w", err)
 	}
-	token, err = jwt.Signed(by).Claims(claims).Claims(extra).Serialize()
+	token, err := jwt.Signed(by).Claims(claims).Claims(extra).Serialize()
 	if err != nil {
-		return "", claims, fmt.Errorf("sign a token: %w", err)
+		return "", jwt.Claims{}, fmt.Errorf("sign a token: %w", err)
 	}
 	return token, claims, nil
 }
 
 // verify checks a token of a protocol and reads what it says beyond the claims
 // that every one has into extra, a pointer. It is errBadToken unless a key of
-// this gateway has signed it with EdDSA, for this protocol, and it has not
-// expired. Whether its subject may still use it is the protocol's to say.
+// this gateway has signed it with EdDSA, for this protocol and not as a token of
+// another type, and it has not expired. Whether its subject may still use it is the protocol's to say.
 func (s *signer) verify(ctx context.Context, protocol, token string, extra any) (claims jwt.Claims, err error) {
 	if len(token) > maxToken {
 		return claims, errBadToken
 	}
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
-	if err != nil || len(parsed.Headers) != 1 {
+	if err != nil || len(parsed.Headers) != 1 || parsed.Headers[0].ExtraHeaders[jose.HeaderType] != tokenType {
 		return claims, errBadToken
 	}
 	keys, err := s.keys(ctx)

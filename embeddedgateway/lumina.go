@@ -221,6 +221,23 @@ func issueLumina(tx *store.Tx, c *call, wallet string, cred store.Credential, se
 
 // authenticate returns the key that a call comes with, and counts it.
 func (l *lumina) authenticate(ctx context.Context, c *call) (store.Credential, error) {
+	cred, err := l.holder(ctx, c)
+	if err != nil {
+		return cred, err
+	}
+	limit := l.free
+	if l.tier(cred.AgentName) == wire.LuminaPaid {
+		limit = l.fast
+	}
+	if err := limit.hit(cred.ID); err != nil {
+		return cred, err
+	}
+	l.uses.note(cred.ID, l.now())
+	return cred, nil
+}
+
+// holder is authenticate without the count.
+func (*lumina) holder(ctx context.Context, c *call) (store.Credential, error) {
 	if c.Header.Get(wire.LuminaKeyHeader) == "" {
 		return store.Credential{}, unauthorized(wire.LuminaMissingAPIKey, "send a key in the header x-api-key")
 	}
@@ -232,14 +249,6 @@ func (l *lumina) authenticate(ctx context.Context, c *call) (store.Credential, e
 		return cred, err
 	}
 	c.agent, c.keyID = cred.AgentName, cred.KeyID
-	limit := l.free
-	if l.tier(cred.AgentName) == wire.LuminaPaid {
-		limit = l.fast
-	}
-	if err := limit.hit(cred.ID); err != nil {
-		return cred, err
-	}
-	l.uses.note(cred.ID, l.now())
 	return cred, nil
 }
 

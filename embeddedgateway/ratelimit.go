@@ -1,7 +1,7 @@
 package embeddedgateway
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"math"
 	"net/http"
@@ -79,6 +79,19 @@ func keyOf(c Caller) int64 {
 	return c.CredentialID
 }
 
+// count is spend for [front]: a refusal has the header fields, too.
+func (l *frontLimits) count(_ context.Context, c Caller) (http.Header, error) {
+	if len(l.list) == 0 {
+		return nil, nil
+	}
+	h := make(http.Header, 2)
+	if p := l.spend(c, h); p != nil {
+		p.header = h
+		return h, p
+	}
+	return h, nil
+}
+
 // spend counts a request of a caller against all limits or, where one is used
 // up, against none. What is left of them goes into h in either case.
 func (l *frontLimits) spend(c Caller, h http.Header) *problem {
@@ -138,12 +151,4 @@ func (l *frontLimits) info(agentID int64, keys map[string]int64) (list []LimitIn
 		}
 	}
 	return list
-}
-
-// check reports what is wrong with what is to stand behind the gateway.
-func (f *Front) check() error {
-	if f == nil {
-		return nil
-	}
-	return errors.Join(f.AgentLimit.check("limits.agent"), f.KeyLimit.check("limits.key"))
 }
