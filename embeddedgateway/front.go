@@ -2,6 +2,7 @@ package embeddedgateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -117,7 +118,7 @@ func (f *front) admit(ctx context.Context, r *http.Request, t target) (admission
 
 // record puts a refusal into the audit trail, or a fault into the log, and
 // returns what to answer.
-func (f *front) record(ctx context.Context, c *call, err error) *problem {
+func (f *front) record(ctx context.Context, c *call, err error) error {
 	e := &endpoint{Gateway: f.Gateway, protocol: keyring{}}
 	p := e.judge(ctx, c, err)
 	if !p.kind.fault() {
@@ -191,10 +192,20 @@ func refusal(k kind, code, message string) *problem {
 	return &problem{kind: k, code: code, message: message}
 }
 
-// refuse answers a refusal in the gateway's own form: a proxy, and an API whose
-// clients may come by any protocol, have no use for five.
-func (f *front) refuse(w http.ResponseWriter, _ *http.Request, p *problem) {
-	h := w.Header()
+// refuse answers with a problem, which is what every error here is, in the
+// gateway's own form: a proxy, and an API whose clients may come by any protocol,
+// have no use for five.
+func (f *front) refuse(w http.ResponseWriter, _ *http.Request, err error) {
+	status, body := f.spell(w.Header(), err)
+	reply(w, status, body)
+}
+
+// spell puts a problem into a header, and returns what goes with it.
+func (f *front) spell(h http.Header, err error) (status int, body []byte) {
+	p, ok := errors.AsType[*problem](err)
+	if !ok {
+		p = unavailable()
+	}
 	copyHeader(h, p.header)
 	said := refused{Code: p.event(), Message: p.message}
 	if p.kind == kindUnauthorized {
@@ -204,11 +215,11 @@ func (f *front) refuse(w http.ResponseWriter, _ *http.Request, p *problem) {
 	if p.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.seconds()))
 	}
-	body, err := json.Marshal(map[string]refused{"error": said})
+	body, err = json.Marshal(map[string]refused{"error": said})
 	if err != nil {
 		body = nil // there is nothing in it that cannot be encoded
 	}
-	reply(w, p.kind.status(), body)
+	return p.kind.status(), body
 }
 
 // refused is what a client is told that does not get to the API.
@@ -236,7 +247,7 @@ func (f *front) entrances() []entrance {
 // challenge says how to authenticate (RFC 6750). The other ways have no scheme
 // that is registered; the body says where to learn of them.
 func (f *front) challenge(p *problem) string {
-	text := `Bearer realm="` + f.cfg.PublicURL + `"`
+	text := `Bearer realm="` + visible(f.cfg.PublicURL) + `"`
 	if p.code != codeNoCredential {
 		text += `, error="invalid_token"`
 	}

@@ -100,7 +100,7 @@ func (g guards) permit(method, path string, granted []string) *problem {
 // lacking is the refusal of a caller without scopes: never a 401, which some
 // clients answer with a new token and the same request, without end.
 func lacking(scopes []string) *problem {
-	p := forbidden("insufficient_scope", "the agent was not granted the scopes that this needs: "+strings.Join(scopes, " "))
+	p := forbidden("insufficient_scope", "the agent was not granted the scopes that this needs: "+scopeText(scopes))
 	p.header = http.Header{"WWW-Authenticate": {`Bearer error="insufficient_scope", scope="` + scopeText(scopes) + `"`}}
 	return p
 }

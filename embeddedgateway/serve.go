@@ -32,7 +32,10 @@ const (
 
 // router finds the endpoint of a path. It never redirects and never answers
 // with HTML.
-type router struct{ mux *http.ServeMux }
+type router struct {
+	mux    *http.ServeMux
+	verify verifier
+}
 
 // newRouter puts the routes of all protocols side by side. Two protocols that
 // claim one path are a fault of this program, found by the tests.
@@ -58,7 +61,7 @@ func newRouter(g *Gateway, served []protocol) *router {
 			claim(strings.TrimSuffix(r.path, "/"))
 		}
 	}
-	return &router{mux}
+	return &router{mux, verifier{g.front}}
 }
 
 // ServeHTTP implements [http.Handler].
@@ -71,6 +74,8 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodConnect:
 		unclaimed(w, r)
+	case rt.verify.claims(given):
+		rt.verify.ServeHTTP(w, r)
 	case given == clean:
 		rt.mux.ServeHTTP(w, r)
 	default:
