@@ -244,3 +244,6 @@ func Requires(granted []string, scope string) (status int, code string) {
 	status, body := (&agentDoor{}).refuse(p)
 	return status, body.(wire.AgentDoorError).Error
 }
+
+// Recheck has a gateway look at the credentials of what goes on.
+func Recheck(g *Gateway) { g.proxy.recheck(context.Background()) }

@@ -49,8 +49,8 @@ type proxy struct {
 
 	mu       sync.Mutex
 	streams  map[*exchange]bool // all that last
-	draining bool // nothing that lasts may begin
-	closed   bool // nothing may
+	draining bool               // nothing that lasts may begin
+	closed   bool               // nothing may
 	ended    sync.WaitGroup
 	checking sync.Mutex // one look at all of them at a time
 }
@@ -61,7 +61,11 @@ func newProxy(g *Gateway) *proxy {
 	if g.cfg.Front == nil || g.cfg.Front.Upstream == nil {
 		return p
 	}
-	p.to = g.cfg.Front.Upstream
+	to := *g.cfg.Front.Upstream
+	if to.Path != "" && to.Path[0] != '/' { // as of URL.JoinPath
+		to.Path, to.RawPath = "/"+to.Path, ""
+	}
+	p.to = &to
 	p.maxBody, p.timeout, p.stall = g.cfg.Front.MaxBody, g.cfg.Front.Timeout, writeTime
 	if p.maxBody == 0 {
 		p.maxBody = frontMaxBody
@@ -114,7 +118,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &exchange{proxy: p, ResponseWriter: w, in: r, id: p.requestID(r)}
-	admitted, err := p.front.admit(r.Context(), r, target{method: r.Method, path: path})
+	admitted, err := p.admit(r, target{method: r.Method, path: path})
 	if err != nil {
 		refusal, ok := errors.AsType[*problem](err)
 		if !ok {
@@ -127,6 +131,13 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x.admission = admitted
 	x.serve()
+}
+
+// admit is [front.admit] in a bounded time.
+func (p *proxy) admit(r *http.Request, t target) (admission, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+	defer cancel()
+	return p.front.admit(ctx, r, t)
 }
 
 // reservedPath reports whether a path is the gateway's own, whatever is behind it.

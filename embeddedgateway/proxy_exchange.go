@@ -28,6 +28,10 @@ var (
 // that its client comes to read the answer.
 const lingerTime = time.Second
 
+// flushTime is how long a part of an answer whose length is known waits for the
+// next one. Others do not wait.
+const flushTime = 10 * time.Millisecond
+
 // exchange is one request to the API and its answer. To [httputil.ReverseProxy]
 // it is the ResponseWriter.
 type exchange struct {
@@ -47,9 +51,8 @@ type exchange struct {
 
 	slow    *time.Timer // until the client must have received a part of the answer
 	status  int
-	left    int64 // of an answer whose length is known; -1: it is not
-	stream  bool  // the answer has no end of its own; the mutex guards it
-	unknown int   // how often it could not be said whether the credential is good still
+	stream  bool // the answer has no end of its own; the mutex guards it
+	unknown int  // how often it could not be said whether the credential is good still
 }
 
 // serve passes the request on.
@@ -84,10 +87,11 @@ func (x *exchange) serve() {
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = &sentBody{ReadCloser: r.Body, exchange: x, left: x.maxBody}
 		r.Body = x.body
+		_ = deadlines.EnableFullDuplex() // or the server would read the body that is on its way to the API
 	}
 	to := httputil.ReverseProxy{
 		Rewrite: x.rewrite, Transport: x.transport, ModifyResponse: x.answered, ErrorHandler: x.failed,
-		BufferPool: x.buffers, ErrorLog: x.proxy.log,
+		FlushInterval: flushTime, BufferPool: x.buffers, ErrorLog: x.proxy.log,
 	}
 	to.ServeHTTP(x, r)
 	for name := range x.Header() { // of the trailers
@@ -128,7 +132,6 @@ func (x *exchange) answered(res *http.Response) error {
 		}
 	}
 	x.say(res.Header)
-	x.left = res.ContentLength
 	if x.body != nil && !x.body.whole.Load() {
 		// The API does not wait for the rest of the body, so nobody does.
 		res.Header["Connection"] = []string{"close"}
@@ -220,18 +223,11 @@ func (x *exchange) WriteHeader(status int) {
 	x.ResponseWriter.WriteHeader(status)
 }
 
-// Write implements [http.ResponseWriter]. A part of an answer goes out when it
-// comes, unless it is the last one.
+// Write implements [http.ResponseWriter].
 func (x *exchange) Write(b []byte) (int, error) {
 	x.slow.Reset(x.stall)
 	defer x.slow.Stop()
-	n, err := x.ResponseWriter.Write(b)
-	if err == nil && x.left > 0 {
-		if x.left -= int64(n); x.left > 0 {
-			err = http.NewResponseController(x.ResponseWriter).Flush()
-		}
-	}
-	return n, err
+	return x.ResponseWriter.Write(b)
 }
 
 // FlushError is for [http.ResponseController].
