@@ -45,7 +45,7 @@ type proxy struct {
 	timeout   time.Duration
 	stall     time.Duration // how long a client may take to receive a part of an answer
 	buffers   *buffers
-	log       *log.Logger
+	errors    *log.Logger
 
 	mu       sync.Mutex
 	streams  map[*exchange]bool // all that last
@@ -85,7 +85,7 @@ func newProxy(g *Gateway) *proxy {
 		ReadBufferSize:         8 << 10,
 	}
 	p.buffers = &buffers{sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}}
-	p.log = slog.NewLogLogger(g.cfg.Logger.Handler(), slog.LevelDebug)
+	p.errors = slog.NewLogLogger(g.cfg.Logger.Handler(), slog.LevelDebug)
 	return p
 }
 
@@ -130,7 +130,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.admission = admitted
-	x.serve()
+	x.serve(r.Context())
 }
 
 // admit is [front.admit] in a bounded time.

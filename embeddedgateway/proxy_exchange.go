@@ -56,8 +56,8 @@ type exchange struct {
 }
 
 // serve passes the request on.
-func (x *exchange) serve() {
-	ctx, cancel := context.WithCancelCause(x.in.Context())
+func (x *exchange) serve(ctx context.Context) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	x.cancel = cancel
 	if x.in.ContentLength > x.maxBody {
@@ -91,7 +91,7 @@ func (x *exchange) serve() {
 	}
 	to := httputil.ReverseProxy{
 		Rewrite: x.rewrite, Transport: x.transport, ModifyResponse: x.answered, ErrorHandler: x.failed,
-		FlushInterval: flushTime, BufferPool: x.buffers, ErrorLog: x.proxy.log,
+		FlushInterval: flushTime, BufferPool: x.buffers, ErrorLog: x.errors,
 	}
 	to.ServeHTTP(x, r)
 	for name := range x.Header() { // of the trailers
@@ -175,7 +175,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case x.in.Context().Err() != nil: // the client has left: nobody hears what is said
 		status, code, level = http.StatusBadGateway, "client_gone", slog.LevelDebug
 	}
-	if x.proxy.cfg.Logger.Enabled(ctx, level) {
+	if x.cfg.Logger.Enabled(ctx, level) {
 		x.cfg.Logger.Log(ctx, level, "a request got no answer of the API", "request_id", x.id,
 			"status", status, "code", code, "error", wire.Mask(err.Error()))
 	}

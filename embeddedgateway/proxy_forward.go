@@ -38,7 +38,7 @@ func (x *exchange) rewrite(r *httputil.ProxyRequest) {
 func (x *exchange) forward(h http.Header) {
 	trusted := x.trusts(x.in)
 	for name := range h {
-		if saysWhence(name) && !(trusted && keptWhence(name)) {
+		if saysWhence(name) && (!trusted || !keptWhence(name)) {
 			delete(h, name)
 		}
 	}
