@@ -1,9 +1,6 @@
 package embeddedgateway
 
-import (
-	"net/http"
-	"slices"
-)
+import "net/http"
 
 // Strip removes from a header what must not come from outside.
 func Strip(h http.Header) { strip(h) }
@@ -11,8 +8,11 @@ func Strip(h http.Header) { strip(h) }
 // PlainPath decodes a path that every API reads alike.
 func PlainPath(escaped string) (string, bool) { return plainPath(escaped) }
 
-// CredentialHeaders are the names of headers that carry credentials, lower case.
-func CredentialHeaders() []string { return slices.Clone(credentialHeaders[:]) }
+// Secret reports whether a header carries a credential.
+func Secret(name string) bool { return secretName(name) }
+
+// Refuse answers with an error.
+func Refuse(g *Gateway, w http.ResponseWriter, r *http.Request, err error) { g.front.refuse(w, r, err) }
 
 // Entrances lists the protocols whose credentials open the API, and where agents
 // register.

@@ -1,9 +1,11 @@
 package embeddedgateway_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"path"
@@ -23,7 +25,7 @@ func TestEveryProtocolOpensTheAPI(t *testing.T) {
 	for _, p := range wire.Protocols() {
 		want = append(want, p.Name)
 		for _, h := range p.Headers {
-			if !slices.Contains(embeddedgateway.CredentialHeaders(), strings.ToLower(h)) {
+			if !embeddedgateway.Secret(h) {
 				t.Errorf("%s presents credentials in %s, which the API would get", p.Name, h)
 			}
 		}
@@ -314,4 +316,16 @@ func TestVerifyGoesByTheClientsAddressInTheAuditTrail(t *testing.T) {
 	if len(events) != 1 || events[0].IP != "198.51.100.9" || events[0].Count != 3 || events[0].Name != "refused:no_credential" {
 		t.Errorf("got %+v, want one event of three refusals of 198.51.100.9", events)
 	}
+}
+
+func TestARefusalIsAlwaysJSONAndSaysNothingOfAFault(t *testing.T) {
+	gw := fronted(t)
+	w := httptest.NewRecorder()
+	embeddedgateway.Refuse(gw.Embedded(), w, httptest.NewRequest(http.MethodGet, "/", nil), errors.New("the password is hunter2"))
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" || strings.Contains(w.Body.String(), "hunter2") {
+		t.Errorf("got %d %v %s", w.Code, w.Header(), w.Body)
+	}
+	gw.Embedded().Close()
+	a := asks(t, gw, http.MethodGet, "/", header{"Authorization": "Bearer ltx_aaaaaaaaaaaaaaaaaaaa"})
+	wantStatus(t, a, http.StatusServiceUnavailable, "unavailable")
 }

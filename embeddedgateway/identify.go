@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	codeNoCredential      = "no_credential"
+	codeNoCredential      = "no_credential" //nolint:gosec // a code, not a credential
 	codeUnknownCredential = "unknown_credential"
 	codeTwoCredentials    = "two_credentials"
 )

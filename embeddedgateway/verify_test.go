@@ -79,18 +79,26 @@ func members(t testing.TB, gw *gatewaytest.Gateway) []member {
 	wallet := devWallet(t, 0)
 	lumina, luminaID := keyOf(t, onboard(t, gw, wallet, 0))
 	return []member{
-		{"a token of Lona", "lona", "trader", "*", strings.Split(lonaToken, "_")[3], lonaToken,
-			header{"X-API-Key": lonaToken, "X-User-Id": "trader"}, again},
-		{"a key of Lithtrix", "lithtrix", "scout/you@example.com", "", "*", ltx, bearer(ltx),
-			func(t testing.TB) { ltxWith(t, gw, http.MethodPost, ltxRotatePath, ltx) }},
+		{
+			"a token of Lona", "lona", "trader", "*", strings.Split(lonaToken, "_")[3], lonaToken,
+			header{"X-API-Key": lonaToken, "X-User-Id": "trader"},
+			again,
+		},
+		{
+			"a key of Lithtrix", "lithtrix", "scout/you@example.com", "", "*", ltx, bearer(ltx),
+			func(t testing.TB) { ltxWith(t, gw, http.MethodPost, ltxRotatePath, ltx) },
+		},
 		{"a key of AgentDoor", "agentdoor", door.id, "api.access", "*", door.key, bearer(door.key), suspending("agentdoor", door.id)},
 		{"a JWT of AgentDoor", "agentdoor", door.id, "api.access", "*", door.token, bearer(door.token), suspending("agentdoor", door.id)},
 		{"a key of Fluxra in Basic", "fluxra", bot.id, botScopes, bot.keyID, bot.key, basic(bot.id, bot.key), deleting},
 		{"a key of Fluxra as a bearer", "fluxra", bot.id, botScopes, bot.keyID, bot.key, bearer(bot.key), deleting},
 		{"a JWT of Fluxra", "fluxra", bot.id, botScopes, bot.keyID, bot.jwt, bearer(bot.jwt), deleting},
 		{"a JWT of Fluxra that is ended", "fluxra", bot.id, botScopes, bot.keyID, bot.jwt, bearer(bot.jwt), func(t testing.TB) { bot.logout(t, gw) }},
-		{"a key of Lumina", "lumina", strings.ToLower(wallet.Address()), "", fmt.Sprint(luminaID), lumina, header{"X-API-Key": lumina},
-			func(t testing.TB) { revokeKey(t, gw, lumina, luminaID) }},
+		{
+			"a key of Lumina", "lumina", strings.ToLower(wallet.Address()), "", fmt.Sprint(luminaID), lumina,
+			header{"X-API-Key": lumina},
+			func(t testing.TB) { revokeKey(t, gw, lumina, luminaID) },
+		},
 	}
 }
 
