@@ -11,6 +11,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
@@ -22,11 +23,14 @@ type replicas struct {
 	list  []*embeddedgateway.Gateway
 }
 
-func newReplicas(t *testing.T, n int, front embeddedgateway.Front) *replicas {
+func newReplicas(t *testing.T, n int, front embeddedgateway.Front, on ...gatewaytest.Option) *replicas {
 	t.Helper()
 	r := &replicas{t: t, clock: gatewaytest.NewClock(docTime)}
 	r.cfg = embeddedgateway.Config{
 		Database: "sqlite:" + filepath.Join(t.TempDir(), "gateway.db"), Now: r.clock.Now, Front: &front,
+	}
+	for _, o := range on {
+		o(&r.cfg, r.clock)
 	}
 	for range n {
 		r.start()
@@ -67,7 +71,12 @@ func allowed(g *embeddedgateway.Gateway, c embeddedgateway.Caller, n int) (got i
 }
 
 func TestReplicasKeepOneLimit(t *testing.T) {
-	r := newReplicas(t, 3, embeddedgateway.Front{AgentLimit: embeddedgateway.Rate{N: 100, Per: time.Minute}})
+	t.Run("on SQLite", func(t *testing.T) { keepOneLimit(t) })
+	t.Run("on PostgreSQL", func(t *testing.T) { keepOneLimit(t, gatewaytest.PostgreSQL(pgtest.URL(t))) })
+}
+
+func keepOneLimit(t *testing.T, on ...gatewaytest.Option) {
+	r := newReplicas(t, 3, embeddedgateway.Front{AgentLimit: embeddedgateway.Rate{N: 100, Per: time.Minute}}, on...)
 	agent := embeddedgateway.Caller{AgentID: 7}
 	for i, want := range []int{40, 40, 20} {
 		if got := allowed(r.list[i], agent, 40); got != want {
@@ -178,7 +187,7 @@ func TestWhatIsHeardTwiceCountsOnce(t *testing.T) {
 }
 
 func TestProtocolsLimitsHoldOverReplicas(t *testing.T) {
-	gw := gatewaytest.New(t)
+	gw := gatewaytest.New(t, gatewaytest.SQLite())
 	key := ltxKey(t, gw, "scout")
 	cfg := embeddedgateway.Config{Database: "sqlite:" + gw.Database, Now: gw.Clock.Now}
 	other, err := embeddedgateway.New(t.Context(), cfg)

@@ -357,7 +357,7 @@ func TestSettings(t *testing.T) {
 func TestOpenMigratesAndIsSilent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "with space ?&#%41.db")
 	var log bytes.Buffer
-	for _, want := range []string{`msg="database migrated" from=0 to=3`, ""} {
+	for _, want := range []string{`msg="database migrated" from=0 to=4`, ""} {
 		log.Reset()
 		o := store.Options{Path: path, Now: time.Now, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		s, err := store.Open(t.Context(), o)
