@@ -37,8 +37,8 @@ func newLithtrix(d deps) protocol {
 		mint:  d.mint,
 		vault: d.vault,
 		terms: d.env.boolean(lithtrixTermsVar, false),
-		rate:  newKeyLimit(60, time.Minute, d.Now),
-		turns: newKeyLimit(60, time.Minute, d.Now),
+		rate:  d.usage.limit("lithtrix/requests", 60, time.Minute, d.Now),
+		turns: d.usage.limit("lithtrix/rotations", 60, time.Minute, d.Now),
 	}
 }
 

@@ -41,8 +41,8 @@ type lumina struct {
 func newLumina(d deps) protocol {
 	l := &lumina{
 		mint: d.mint, now: d.Now, uses: d.uses,
-		free: newKeyLimit(wire.LuminaFreeRPM, time.Minute, d.Now),
-		fast: newKeyLimit(wire.LuminaPaidRPM, time.Minute, d.Now),
+		free: d.usage.limit("lumina/free", wire.LuminaFreeRPM, time.Minute, d.Now),
+		fast: d.usage.limit("lumina/paid", wire.LuminaPaidRPM, time.Minute, d.Now),
 	}
 	for _, text := range d.env.list(luminaPaidVar) {
 		wallet, err := eip191.ParseAddress(text)

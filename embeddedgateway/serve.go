@@ -41,7 +41,7 @@ type router struct {
 // claim one path are a fault of this program, found by the tests.
 func newRouter(g *Gateway, served []protocol) *router {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", unclaimed)
+	mux.Handle("/", g.proxy)
 	for _, p := range served {
 		at := map[string]*endpoint{}
 		claim := func(path string) *endpoint {

@@ -18,7 +18,7 @@ import (
 const defaultListen = "127.0.0.1:8420"
 
 func (p *program) gatewayCommand() *cobra.Command {
-	var listen, database, publicURL string
+	var listen, database, publicURL, upstream string
 	var protocols []string
 	cmd := &cobra.Command{
 		Use:   "gateway",
@@ -58,12 +58,13 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols})
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
 	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH or postgres://USER@HOST/DATABASE (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
+	upstreamFlag(cmd, &upstream)
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
 	return cmd
@@ -71,8 +72,8 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 
 // gatewayFlags is the command line of `enlist gateway`.
 type gatewayFlags struct {
-	listen, database, publicURL string
-	protocols                   []string
+	listen, database, publicURL, upstream string
+	protocols                             []string
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -101,6 +102,9 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	p.serves = true
 	config, err := p.gatewayConfig(flags.database)
 	if err != nil {
+		return err
+	}
+	if config.Front, err = p.front(flags.upstream); err != nil {
 		return err
 	}
 	config.Protocols = flags.protocols

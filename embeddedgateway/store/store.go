@@ -258,14 +258,14 @@ const prunePart = 500
 // told so, where the protocol does that.
 const pruneGrace = time.Hour
 
-// Prune deletes the rate counts and the sealed things that ended before now and
+// Prune deletes the counts and the sealed things that ended before now and
 // the tickets that did so an hour ago, a few at a time, and returns how many.
 // Credentials and events stay.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for _, p := range []struct {
 		q      string
 		before time.Time
-	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}} {
+	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}, {pruneUsages, now}} {
 		for gone := int64(prunePart); gone == prunePart; n += int(gone) {
 			err := s.TxEach(ctx, func(tx *Tx) (err error) {
 				gone, err = tx.exec(p.q, micros(p.before), prunePart)

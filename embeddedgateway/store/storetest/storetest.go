@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 		{"limit", limitTests()},
 		{"audit", auditTests()},
 		{"sealed", sealedTests()},
+		{"usage", usageTests()},
 		{"race", raceTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
