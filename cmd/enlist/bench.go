@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +32,8 @@ const (
 // benchFlags is the command line of `enlist bench`.
 type benchFlags struct {
 	protocol, mode         string
-	clients, requests      int
+	clients, accounts      int
+	requests               int
 	duration               time.Duration
 	jwt, spread, own, json bool
 }
@@ -44,8 +46,7 @@ func (p *program) benchCommand() *cobra.Command {
 		Long: `Measure how many registrations and authenticated requests the gateway at a URL
 answers, over keep-alive connections that each ask again when they are answered.
 
---mode request (the default) registers one account for each client, and makes
-requests with them; --mode register makes accounts and nothing else: for
+--mode request (the default) registers accounts, and makes requests with them; --mode register makes accounts and nothing else: for
 AgentDoor that is to register and to verify, for Fluxra an account, a key and a
 token; --mode mixed does one in twenty times that, and else requests. The accounts
 are left behind: take a gateway whose database you can throw away.
@@ -76,6 +77,7 @@ A URL beyond this machine needs --i-own-this-service.`,
 	flags.StringVar(&f.mode, "mode", benchUse, "register, request or mixed")
 	flags.IntVar(&f.clients, "clients", 32, "how many connections")
 	flags.DurationVar(&f.duration, "duration", 10*time.Second, "how long")
+	flags.IntVar(&f.accounts, "accounts", 0, "how many accounts make requests: keys have limits of their own (default: one for each client)")
 	flags.IntVar(&f.requests, "requests", 0, "stop after so many (default: when the time is over)")
 	flags.BoolVar(&f.jwt, "jwt", false, "with AgentDoor, send the JWT and not the API key")
 	flags.BoolVar(&f.spread, "spread-addresses", false, "say in X-Forwarded-For that each account has an address of its own")
@@ -99,6 +101,8 @@ func (f *benchFlags) check(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("--mode: want %s, %s or %s", benchRegister, benchUse, benchMixed)
 	case f.clients < 1 || f.clients > 10_000:
 		return nil, errors.New("--clients: want 1 to 10000")
+	case f.accounts < 0:
+		return nil, errors.New("--accounts: want a number above 0")
 	case f.duration <= 0:
 		return nil, errors.New("--duration: want such as 10s")
 	case f.requests < 0:
@@ -164,32 +168,34 @@ func (p *program) bench(ctx context.Context, at *url.URL, f benchFlags) error {
 	if used != nil {
 		report.Requests = used.figures()
 	}
-	if err == nil || made.failed() > 0 {
-		if err := p.printBench(report, f.json, made, used); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
-	return err
+	return p.printBench(report, f.json, made, used)
 }
 
 // drive registers and makes requests, as the mode says. An error is there only if
 // nothing could be measured.
 func (l *benchLoad) drive(ctx context.Context, conns []*benchConn, f benchFlags) (made, used *benchTally, err error) {
-	accounts := make([]*benchAccount, len(conns))
-	register := func(ctx context.Context, client int, c *benchConn) (benchAnswer, error) {
+	var mu sync.Mutex
+	var accounts []*benchAccount
+	register := func(ctx context.Context, _ int, c *benchConn) (benchAnswer, error) {
 		a, err := l.register(ctx, c, f.protocol)
 		if err != nil {
 			return benchAnswer{}, err
 		}
-		accounts[client] = a
+		if f.mode != benchRegister {
+			mu.Lock()
+			defer mu.Unlock()
+			accounts = append(accounts, a)
+		}
 		return benchAnswer{status: http.StatusCreated}, nil
 	}
 	if f.mode == benchRegister {
 		made = drive(ctx, conns, upTo(f.requests), register)
 		return made, nil, made.nothing()
 	}
-	made = drive(ctx, conns, upTo(len(conns)), register)
-	accounts = slices.DeleteFunc(accounts, func(a *benchAccount) bool { return a == nil })
+	made = drive(ctx, conns, upTo(cmp.Or(f.accounts, len(conns))), register)
 	if len(accounts) == 0 {
 		return made, nil, cmp.Or(made.nothing(), errors.New("no account could be made: there is nothing to make requests with"))
 	}
@@ -296,8 +302,8 @@ func (p *program) printBench(r benchReport, asJSON bool, made, used *benchTally)
 		}
 		fmt.Fprintf(p.stdout, "Not answered as hoped: %s.\n", statuses(tally.statuses))
 		if tally.statuses[http.StatusTooManyRequests] > 0 {
-			fmt.Fprintf(p.stdout, "429: a limit of the service, by address or by key; clients waited %d times, as they were told. "+
-				"For a rehearsal without those by address, see --spread-addresses in enlist bench --help.\n", tally.waits)
+			fmt.Fprintf(p.stdout, "429: a limit of the service; clients waited or stopped, as they were told. Against limits by key say --accounts, "+
+				"against those by address --spread-addresses: enlist bench --help.\n")
 		}
 	}
 	return nil

@@ -43,13 +43,14 @@ type benchLoad struct {
 	wallet  func() (eip191.Wallet, error) // nil: a new one each time
 	run     string                        // tells the accounts of two runs apart
 	offered atomic.Pointer[[]string]      // AgentDoor's scopes to ask for
-	n       atomic.Uint64
+	first   uint32                        // where the addresses of this run begin
+	n       atomic.Uint32
 }
 
 func newBenchLoad(at *url.URL, now func() time.Time) *benchLoad {
-	var raw [5]byte
+	var raw [9]byte
 	_, _ = rand.Read(raw[:]) // it never fails
-	return &benchLoad{at: at, now: now, run: hex.EncodeToString(raw[:])}
+	return &benchLoad{at: at, now: now, run: hex.EncodeToString(raw[:5]), first: binary.BigEndian.Uint32(raw[5:])}
 }
 
 // benchAccount is an account and what is sent with its credential. Nothing of it
@@ -67,7 +68,7 @@ func (l *benchLoad) register(ctx context.Context, c *benchConn, protocol string)
 	n := l.n.Add(1)
 	s.name = fmt.Sprintf("bench-%s-%d", l.run, n)
 	if l.spread {
-		s.header = [][2]string{{"X-Forwarded-For", benchAddress(n)}}
+		s.header = [][2]string{{"X-Forwarded-For", benchAddress(l.first + n)}}
 	}
 	way, ok := map[string]func(*benchSignUp) (*benchAccount, error){
 		wire.AgentDoorName: (*benchSignUp).agentDoor,
@@ -95,18 +96,11 @@ func (*benchLoad) revoke(ctx context.Context, c *benchConn, a *benchAccount) (be
 	return c.do(ctx, a.end, false)
 }
 
-// benchAddress is an address that no other account of the run has, of the block
-// that is kept for measuring networks (RFC 2544) or, when that is used up, of the one for
-// documentation (RFC 3849), a network each.
-func benchAddress(n uint64) string {
-	if n < 1<<17 {
-		var a [4]byte
-		binary.BigEndian.PutUint32(a[:], 198<<24+18<<16+uint32(n)) //nolint:gosec // see above
-		return netip.AddrFrom4(a).String()
-	}
-	var a [16]byte
-	copy(a[:], []byte{0x20, 0x01, 0x0d, 0xb8})
-	binary.BigEndian.PutUint32(a[4:8], uint32(n)) //nolint:gosec // 2^32 accounts are enough
+// benchAddress is an address in a network of its own (a /64, which limits go by),
+// of those that are kept for documentation (RFC 3849).
+func benchAddress(n uint32) string {
+	a := [16]byte{0x20, 0x01, 0x0d, 0xb8}
+	binary.BigEndian.PutUint32(a[4:8], n)
 	a[15] = 1
 	return netip.AddrFrom16(a).String()
 }

@@ -17,6 +17,7 @@ import (
 
 const (
 	benchTimeout = 30 * time.Second // one request of the load, or up to twice that
+	benchIdle    = 2 * time.Second  // servers close a connection that is idle for longer, as Node.js does after 5
 	benchMaxBody = 1 << 20
 )
 
@@ -29,6 +30,7 @@ type benchConn struct {
 	in   *bufio.Reader
 	body []byte // of the last answer that was kept
 
+	used     time.Time // last
 	deadline time.Time // of what is read and written; moved on now and then
 }
 
@@ -82,13 +84,18 @@ func (c *benchConn) do(ctx context.Context, request []byte, keep bool) (a benchA
 	if err := ctx.Err(); err != nil {
 		return a, err
 	}
+	now := time.Now()
+	if now.Sub(c.used) > benchIdle {
+		c.close()
+	}
+	c.used = now
 	if c.conn == nil {
 		if err := c.dial(ctx); err != nil {
 			return a, err
 		}
 		c.deadline = time.Time{}
 	}
-	if now := time.Now(); c.deadline.Sub(now) < benchTimeout {
+	if c.deadline.Sub(now) < benchTimeout {
 		c.deadline = now.Add(2 * benchTimeout)
 		if err := c.conn.SetDeadline(c.deadline); err != nil {
 			return a, err

@@ -17,7 +17,7 @@ type benchTally struct {
 	took     []time.Duration // of those that were answered as hoped, sorted
 	statuses map[int]int     // of the others, by status; 0: no answer came
 	first    error           // the first of those without an answer
-	waits    int             // how often a client waited because it was told to
+	waits    int             // how often a client waited because it was told to, and did not stop
 	elapsed  time.Duration
 }
 
@@ -71,8 +71,10 @@ func (t *benchTally) one(ctx context.Context, client int, c *benchConn, op bench
 	}
 	t.statuses[a.status]++
 	if a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable {
+		if !t.wait(ctx, max(a.retryAfter, time.Second)) {
+			return false
+		}
 		t.waits++
-		return t.wait(ctx, max(a.retryAfter, time.Second))
 	}
 	return true
 }

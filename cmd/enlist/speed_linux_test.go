@@ -137,12 +137,12 @@ func bare(b testing.TB, keys map[[32]byte]bool, header string, answer http.Heade
 
 // contender is one of several that take turns in a benchmark.
 type contender struct {
-	name     string
-	op       benchOp
-	conns    []*benchConn
-	rates    []float64 // of each turn
-	cpu      []float64 // seconds of the processor for a request, of each turn
-	took     []time.Duration
+	name  string
+	op    benchOp
+	conns []*benchConn
+	rates []float64 // of each turn
+	cpu   []float64 // seconds of the processor for a request, of each turn
+	took  []time.Duration
 }
 
 // newContender is a contender that does op over connections of its own.

@@ -74,11 +74,27 @@ func (m migrator) up(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// querier is what a Tx needs of a database: *sql.Tx, or a connection with
-// prepared statements.
+// querier is what a Tx needs of a database.
 type querier interface {
-	ExecContext(ctx context.Context, q string, args ...any) (sql.Result, error)
-	QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row
+	// execute runs a statement and returns how many rows it changed.
+	execute(ctx context.Context, q string, args []any) (int64, error)
+	// row runs a statement and scans its first row. No row is [sql.ErrNoRows].
+	row(ctx context.Context, q string, args, dest []any) error
+}
+
+// sqlTx is the querier of database/sql.
+type sqlTx struct{ *sql.Tx }
+
+func (t sqlTx) execute(ctx context.Context, q string, args []any) (int64, error) {
+	r, err := t.ExecContext(ctx, q, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+func (t sqlTx) row(ctx context.Context, q string, args, dest []any) error {
+	return t.QueryRowContext(ctx, q, args...).Scan(dest...)
 }
 
 //go:embed migrations/*.sql

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strconv"
 )
 
 // rowReader reads from SQLite past database/sql, whose pool, rows and
@@ -28,8 +30,76 @@ type rowConn struct {
 // rowStmt is a prepared statement, and room for its arguments and a row.
 type rowStmt struct {
 	driver.Stmt
-	args []driver.NamedValue
-	row  []driver.Value
+	order []int // which argument each of its places is
+	args  []driver.NamedValue
+	row   []driver.Value
+}
+
+// place is an argument in a statement.
+var place = regexp.MustCompile(`\$[0-9]+`)
+
+// prepareRow prepares a statement. Its arguments become places without a name: to
+// look a name up, for each of them in each run, is a good part of what a short
+// statement costs.
+func prepareRow(ctx context.Context, conn any, q string) (*rowStmt, error) {
+	preparer, ok := conn.(driver.ConnPrepareContext)
+	if !ok {
+		return nil, fmt.Errorf("store: a connection is %T", conn)
+	}
+	s := &rowStmt{}
+	q = place.ReplaceAllStringFunc(q, func(name string) string {
+		n, _ := strconv.Atoi(name[1:])
+		s.order = append(s.order, n-1)
+		return "?"
+	})
+	s.args = make([]driver.NamedValue, len(s.order))
+	var err error
+	s.Stmt, err = preparer.PrepareContext(ctx, q)
+	return s, err
+}
+
+// bind puts the arguments where they belong.
+func (s *rowStmt) bind(args []any) error {
+	for i, n := range s.order {
+		if n >= len(args) {
+			return fmt.Errorf("store: a statement wants argument %d of %d", n+1, len(args))
+		}
+		v, err := driver.DefaultParameterConverter.ConvertValue(args[n])
+		if err != nil {
+			return err
+		}
+		s.args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return nil
+}
+
+// exec runs the statement and returns how many rows it changed.
+func (s *rowStmt) exec(ctx context.Context, args []any) (int64, error) {
+	stmt, ok := s.Stmt.(driver.StmtExecContext)
+	if !ok {
+		return 0, fmt.Errorf("store: a statement is %T", s.Stmt)
+	}
+	if err := s.bind(args); err != nil {
+		return 0, err
+	}
+	result, err := stmt.ExecContext(ctx, s.args)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// get runs the statement and scans its first row. No row is [sql.ErrNoRows].
+func (s *rowStmt) get(ctx context.Context, args, dest []any) error {
+	found := false
+	err := s.each(ctx, args, func() (scan []any, more bool) {
+		found = true
+		return dest, false
+	})
+	if err == nil && !found {
+		return sql.ErrNoRows
+	}
+	return err
 }
 
 // newRowReader opens connections of a driver.
@@ -62,20 +132,17 @@ func (r *rowReader) close() error {
 
 // get runs a statement and scans its first row. No row is [sql.ErrNoRows].
 func (r *rowReader) get(ctx context.Context, q string, args, dest []any) error {
-	found := false
-	err := r.each(ctx, q, args, func() (scan []any, more bool) {
-		found = true
-		return dest, false
-	})
-	if err == nil && !found {
-		return sql.ErrNoRows
-	}
-	return err
+	return r.use(ctx, q, func(s *rowStmt) error { return s.get(ctx, args, dest) })
 }
 
 // each runs a statement. For each row next says where to scan it to, and whether
 // the one behind it is wanted.
 func (r *rowReader) each(ctx context.Context, q string, args []any, next func() (dest []any, more bool)) error {
+	return r.use(ctx, q, func(s *rowStmt) error { return s.each(ctx, args, next) })
+}
+
+// use calls f with a statement that nobody else uses meanwhile.
+func (r *rowReader) use(ctx context.Context, q string, f func(*rowStmt) error) error {
 	var c *rowConn
 	select {
 	case c = <-r.free:
@@ -86,25 +153,12 @@ func (r *rowReader) each(ctx context.Context, q string, args []any, next func() 
 	s := c.stmts[q]
 	if s == nil {
 		var err error
-		if s, err = c.prepare(ctx, q); err != nil {
+		if s, err = prepareRow(ctx, c.conn, q); err != nil {
 			return err
 		}
+		c.stmts[q] = s
 	}
-	return s.each(ctx, args, next)
-}
-
-func (c *rowConn) prepare(ctx context.Context, q string) (*rowStmt, error) {
-	conn, ok := c.conn.(driver.ConnPrepareContext)
-	if !ok {
-		return nil, fmt.Errorf("store: a connection is %T", c.conn)
-	}
-	stmt, err := conn.PrepareContext(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	s := &rowStmt{Stmt: stmt}
-	c.stmts[q] = s
-	return s, nil
+	return f(s)
 }
 
 func (s *rowStmt) each(ctx context.Context, args []any, next func() (dest []any, more bool)) (err error) {
@@ -112,9 +166,8 @@ func (s *rowStmt) each(ctx context.Context, args []any, next func() (dest []any,
 	if !ok {
 		return fmt.Errorf("store: a statement is %T", s.Stmt)
 	}
-	s.args = s.args[:0]
-	for i, a := range args {
-		s.args = append(s.args, driver.NamedValue{Ordinal: i + 1, Value: a})
+	if err := s.bind(args); err != nil {
+		return err
 	}
 	rows, err := stmt.QueryContext(ctx, s.args)
 	if err != nil {

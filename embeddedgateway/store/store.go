@@ -325,12 +325,8 @@ func (t *Tx) exec(q string, args ...any) (n int64, err error) {
 	if err := t.ok(args); err != nil {
 		return 0, err
 	}
-	r, err := t.q.ExecContext(t.forever, q, args...)
-	if err != nil {
+	if n, err = t.q.execute(t.forever, q, args); err != nil {
 		return 0, t.fail(t.explain(err))
-	}
-	if n, err = r.RowsAffected(); err != nil {
-		return 0, t.fail(err)
 	}
 	return n, nil
 }
@@ -340,7 +336,7 @@ func (t *Tx) get(q string, args []any, dest ...any) error {
 	if err := t.ok(args); err != nil {
 		return err
 	}
-	err := t.q.QueryRowContext(t.forever, q, args...).Scan(dest...)
+	err := t.q.row(t.forever, q, args, dest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
