@@ -40,6 +40,7 @@ func child(job, path string) int {
 		return 1
 	}
 	switch job {
+	case "open":
 	case "share":
 		share(s)
 	case "fill":

@@ -67,6 +67,7 @@ type sqliteDB struct {
 	write  *sql.DB
 	read   *sql.DB
 	writer *writer
+	use    use
 }
 
 // openSQLite opens a database file. A lock on a file beside it keeps other
@@ -92,6 +93,10 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 		return nil, fmt.Errorf("wait for other processes that open it (%s): %w", lock.Path(), err)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
+
+	if db.use, err = share(ctx, path); err != nil {
+		return nil, err
+	}
 
 	// SQLite gives its other files the mode of this one.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -128,12 +133,7 @@ func openPool(ctx context.Context, path string, size int, pragmas []pragma) (_ *
 	for _, p := range pragmas {
 		q.Add("_pragma", p.name+"("+p.value+")")
 	}
-	slashed := filepath.ToSlash(path)
-	if !strings.HasPrefix(slashed, "/") {
-		slashed = "/" + slashed // file:///C:/…
-	}
-	dsn := url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
+	db, err := sql.Open("sqlite", fileURL(path, q))
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +158,16 @@ func openPool(ctx context.Context, path string, size int, pragmas []pragma) (_ *
 		}
 	}
 	return db, nil
+}
+
+// fileURL is how SQLite is told of a file, with settings.
+func fileURL(path string, q url.Values) string {
+	slashed := filepath.ToSlash(path)
+	if !strings.HasPrefix(slashed, "/") {
+		slashed = "/" + slashed // file:///C:/…
+	}
+	u := url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}
+	return u.String()
 }
 
 // claim marks a database that is empty as ours and refuses one that is
@@ -196,9 +206,8 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if has > knows {
-		return fmt.Errorf("it was written by a newer version of Enlist (its tables are at version %d, this one knows %d); "+
-			"use that version, or another database", has, knows)
+	if err := newer(has, knows); err != nil {
+		return err
 	}
 	done, err := p.Up(ctx)
 	if err != nil {
@@ -228,7 +237,7 @@ func (db *sqliteDB) close() error {
 			errs = append(errs, pool.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, db.use.end())...)
 }
 
 // explain says which database it was, and what can be done.

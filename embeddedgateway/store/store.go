@@ -63,7 +63,7 @@ var (
 type Options struct {
 	// Path is the SQLite file. It is created, readable by its owner only, if
 	// it is not there; its folder must exist. Two more files are kept beside
-	// it while it is open, and a lock file.
+	// it while it is open, and two that are only ever locked.
 	Path string
 	// Now is the clock.
 	Now func() time.Time
