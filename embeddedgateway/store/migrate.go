@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // Migration is a step that brings the tables of a database from one version to
@@ -30,12 +32,20 @@ func Migrations(ctx context.Context, o Options) ([]Migration, error) {
 	if err != nil {
 		return nil, err
 	}
-	has, err := appliedTo(ctx, o)
-	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", o.Path, advise(err))
+	applied, name, explain := appliedTo, o.Path, advise
+	if o.URL != "" {
+		cfg, _, err := parsePostgres(o.URL)
+		if err != nil {
+			return nil, err
+		}
+		applied, name, explain = appliedToPostgres, nameOf(cfg), advisePostgres
 	}
-	if err := newer(has, all[len(all)-1].Version); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
+	has, err := applied(ctx, o)
+	if err == nil {
+		err = newer(has, all[len(all)-1].Version)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", name, explain(err))
 	}
 	for i := range all {
 		all[i].Applied = all[i].Version <= has
@@ -122,11 +132,24 @@ func appliedTo(ctx context.Context, o Options) (has int64, err error) {
 	return versionOf(ctx, db)
 }
 
-// versionOf reads the version of a database from the table that goose keeps.
-func versionOf(ctx context.Context, db *sql.DB) (version int64, err error) {
-	var tables int
-	err = db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE name = 'goose_db_version'").Scan(&tables)
-	if err != nil || tables == 0 {
+// appliedToPostgres is appliedTo for PostgreSQL.
+func appliedToPostgres(ctx context.Context, o Options) (has int64, err error) {
+	cfg, _, err := parsePostgres(o.URL)
+	if err != nil {
+		return 0, err
+	}
+	db := stdlib.OpenDB(*cfg)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return versionIn(ctx, db, true)
+}
+
+// versionOf returns the version that a SQLite database is at.
+func versionOf(ctx context.Context, db *sql.DB) (int64, error) { return versionIn(ctx, db, false) }
+
+// versionIn reads the version of a database from the table that goose keeps.
+func versionIn(ctx context.Context, db *sql.DB, postgres bool) (version int64, err error) {
+	there, err := hasTable(ctx, db, postgres, "goose_db_version")
+	if err != nil || !there {
 		return 0, err
 	}
 	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&version)
