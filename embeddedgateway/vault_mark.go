@@ -3,6 +3,9 @@ package embeddedgateway
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
 )
@@ -19,6 +22,37 @@ func Restore(ctx context.Context, cfg Config, from, path string, asItWas bool) (
 		From: from, Path: path, Mark: vaultKind, AsItWas: asItWas, Now: cfg.Now,
 		Verify: func(mark []byte) error { return checkMark(cfg, path, mark) },
 	})
+}
+
+// Copy copies the database of a gateway, given as Config.Database is, into that of
+// cfg, which is empty, if it is one of a gateway with the same server key. each
+// may be nil. See [store.Copy].
+func Copy(ctx context.Context, cfg Config, from string, each func(table string, rows int64)) (store.Copied, error) {
+	a, err := Config{Database: from, Now: cfg.Now, Logger: cfg.Logger}.Place()
+	if err != nil {
+		return store.Copied{}, err
+	}
+	b, err := cfg.place()
+	if err != nil {
+		return store.Copied{}, err
+	}
+	b.Now, b.Logger = cfg.Now, cfg.Logger
+	return store.Copy(ctx, store.Copying{From: a, To: b, Mark: vaultKind, Each: each, Verify: func(mark []byte) error {
+		if _, err := os.Stat(b.Path + ".key"); mark != nil && len(cfg.ServerKey) == 0 && errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("a copy opens with the server key of its source only: put that into %s.key (chmod 600), "+
+				"or set ENLIST_SERVER_KEY_FILE or ENLIST_SERVER_KEY to it", b.Path)
+		}
+		return checkMark(cfg, b.Path, mark)
+	}})
+}
+
+// Place says where the database of a configuration is, for what needs no server
+// key.
+func (c Config) Place() (store.Options, error) {
+	c.ServerKey = make([]byte, serverKeyBytes)
+	o, err := c.place()
+	o.Now, o.Logger = c.Now, c.Logger
+	return o, err
 }
 
 // checkMark reports why the server key of a configuration, or else the one

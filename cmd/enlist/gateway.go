@@ -66,7 +66,8 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
-	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database), p.gatewayRestoreCommand(&database))
+	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
+		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
 	return cmd
 }
 

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
-	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -28,7 +28,9 @@ and signs tokens. For a database in PostgreSQL there is pg_dump.`,
 		Example: "  enlist gateway backup --database sqlite:gateway.db gateway-monday.db",
 		Args:    cobra.ExactArgs(1),
 		RunE: run(func(cmd *cobra.Command, args []string) error {
-			path, _, err := p.sqlitePath(*database)
+			path, _, err := p.sqlitePath(*database, func(url string) string {
+				return "pg_dump --format=custom --file=" + args[0] + " --dbname=" + url
+			})
 			if err != nil {
 				return err
 			}
@@ -68,15 +70,34 @@ and signs tokens. For a database in PostgreSQL there is pg_dump.`,
 	return cmd
 }
 
-// sqlitePath is the path of the SQLite database that a command is about.
-func (p *program) sqlitePath(database string) (path string, config embeddedgateway.Config, err error) {
+// sqlitePath is the path of the SQLite database that a command is about. For
+// PostgreSQL it says which program of that does the same.
+func (p *program) sqlitePath(database string, instead func(url string) string) (path string, config embeddedgateway.Config, err error) {
 	config, err = p.operatedConfig(database)
 	if err != nil {
 		return "", config, err
 	}
-	path, ok := strings.CutPrefix(config.Database, "sqlite:")
-	if !ok {
-		return "", config, errWantDatabase
+	place, err := config.Place()
+	if err == nil && place.URL != "" {
+		err = fmt.Errorf("this database is in PostgreSQL, whose own program does that: %s "+
+			"(it takes the password from PGPASSFILE or PGPASSWORD)", instead("'"+withoutPassword(place.URL)+"'"))
 	}
-	return path, config, nil
+	return place.Path, config, err
+}
+
+// withoutPassword is the URL of a database as it may stand on a command line.
+func withoutPassword(database string) string {
+	u, err := url.Parse(database)
+	if err != nil {
+		return "postgres://USER@HOST/DATABASE"
+	}
+	if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	q := u.Query()
+	for _, name := range []string{"password", "sslpassword", "pool_max_conns"} { // pg_dump does not know the last
+		q.Del(name)
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
 }

@@ -59,16 +59,19 @@ With --status nothing is changed.`,
 // migrate applies what is pending and returns that, or only returns the state
 // of all.
 func (p *program) migrate(cmd *cobra.Command, database string, status bool) ([]migration, error) {
-	path, config, err := p.sqlitePath(database)
+	config, err := p.operatedConfig(database)
 	if err != nil {
 		return nil, err
 	}
-	options := store.Options{Path: path, Now: config.Now, Logger: config.Logger}
+	options, err := config.Place()
+	if err != nil {
+		return nil, err
+	}
 	do := store.Migrate
 	if status {
 		do = store.Migrations
-	} else if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("the folder of the database: %w", err)
+	} else if err := makeFolder(options.Path); err != nil {
+		return nil, err
 	}
 	all, err := do(cmd.Context(), options)
 	if err != nil {
@@ -83,4 +86,16 @@ func (p *program) migrate(cmd *cobra.Command, database string, status bool) ([]m
 		list = append(list, migration{m.Version, m.Name, state})
 	}
 	return list, nil
+}
+
+// makeFolder makes the folder of a SQLite database; of another, "", there is
+// none.
+func makeFolder(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("the folder of the database: %w", err)
+	}
+	return nil
 }

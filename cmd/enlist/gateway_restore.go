@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -45,12 +43,14 @@ that back too. It says how much there is of each.`,
 		Example: "  enlist gateway restore --database sqlite:gateway.db gateway-monday.db",
 		Args:    cobra.ExactArgs(1),
 		RunE: run(func(cmd *cobra.Command, args []string) error {
-			path, config, err := p.sqlitePath(*database)
+			path, config, err := p.sqlitePath(*database, func(url string) string {
+				return "pg_restore --clean --if-exists --single-transaction --dbname=" + url + " " + args[0] + ", while no gateway runs"
+			})
 			if err != nil {
 				return err
 			}
-			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-				return fmt.Errorf("the folder of the database: %w", err)
+			if err := makeFolder(path); err != nil {
+				return err
 			}
 			waited := p.waits().wait("restoring")
 			done, err := embeddedgateway.Restore(cmd.Context(), config, args[0], path, asItWas)

@@ -154,7 +154,7 @@ func copyRows(ctx context.Context, from, to *end, t table, each func(string, int
 		}
 		last, done = lastRead, done+int64(n)
 		err = to.transact(ctx, func(tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, t.insertion(n), args...); err != nil {
+			if err := t.insert(ctx, tx, args, to.postgres); err != nil {
 				return err
 			}
 			_, err := tx.ExecContext(ctx, "UPDATE "+progressTable+" SET last = $1, done = $2 WHERE name = $3", last, done, t.name)
@@ -197,6 +197,25 @@ func readBatch(ctx context.Context, from *end, t table, last int64, size int) (a
 		last = *row[0].(*int64) //nolint:errcheck // describe has seen to it
 	}
 	return args, last, rows.Err()
+}
+
+// insert writes rows: all in one statement where each costs a round trip, else
+// one by one, by a statement that is parsed once.
+func (t table) insert(ctx context.Context, tx *sql.Tx, args []any, together bool) error {
+	if together {
+		_, err := tx.ExecContext(ctx, t.insertion(len(args)/len(t.columns)), args...)
+		return err
+	}
+	one, err := tx.PrepareContext(ctx, t.insertion(1))
+	if err != nil {
+		return err
+	}
+	for row := range slices.Chunk(args, len(t.columns)) {
+		if _, err := one.ExecContext(ctx, row...); err != nil {
+			return errors.Join(err, one.Close())
+		}
+	}
+	return one.Close()
 }
 
 // insertion is the statement that writes so many rows.

@@ -126,7 +126,7 @@ func TestCopy(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			a, b, _ := strings.Cut(way, " ")
 			from, to := place(t, a), place(t, b)
-			const agents = 1201 // more than two batches
+			const agents = 501 // more than a batch
 			fill(t, from, agents)
 			done, err := store.Copy(t.Context(), copying(from, to))
 			if err != nil {
@@ -162,7 +162,7 @@ func TestCopyIsResumed(t *testing.T) {
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
 			from, to := place(t, "sqlite"), place(t, kind)
-			const agents = 1600
+			const agents = 510
 			fill(t, from, agents)
 			tries := 0
 			for ; ; tries++ {
@@ -251,7 +251,7 @@ func TestCopyRefuses(t *testing.T) {
 // not said to be copied.
 func TestCopyFindsWhatDiffers(t *testing.T) {
 	from, to := place(t, "sqlite"), place(t, "sqlite")
-	fill(t, from, 700)
+	fill(t, from, 600)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	c := copying(from, to)
@@ -260,7 +260,7 @@ func TestCopyFindsWhatDiffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	statement(t, from.Path, "UPDATE agents SET display_name = 'another' WHERE id = 3")
-	if _, err := store.Copy(t.Context(), copying(from, to)); err == nil || !strings.Contains(err.Error(), "agents (701 rows there, 701 here)") {
+	if _, err := store.Copy(t.Context(), copying(from, to)); err == nil || !strings.Contains(err.Error(), "agents (601 rows there, 601 here)") {
 		t.Errorf("got error %v", err)
 	}
 	if _, err := store.Open(t.Context(), to); !errors.Is(err, store.ErrUnfinished) {
