@@ -26,6 +26,6 @@ func openURL(t testing.TB, url string, now func() time.Time) *store.Store {
 
 func TestPostgreSQL(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, now func() time.Time) *store.Store {
-		return openURL(t, pgtest.URL(t), now)
+		return openURL(t, pgtest.Ready(t), now)
 	})
 }
