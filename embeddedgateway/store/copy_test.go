@@ -1,9 +1,11 @@
 package store_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -199,6 +201,53 @@ func TestCopyIsResumed(t *testing.T) {
 	}
 }
 
+// TestKilledCopyIsFinished: wherever it was when it was killed.
+func TestKilledCopyIsFinished(t *testing.T) {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) {
+			from, to := place(t, "sqlite"), place(t, kind)
+			const agents = 2600 // several batches of each table
+			fill(t, from, agents)
+			for range 3 {
+				cmd, out, next := start(t, "copy", from.Path, to.Path+to.URL)
+				next()
+				lines := bufio.NewScanner(out)
+				for range 3 {
+					if !lines.Scan() || !strings.HasPrefix(lines.Text(), "copied ") {
+						t.Fatalf("the copy says: %s", lines.Text())
+					}
+					next()
+				}
+				if err := cmd.Process.Kill(); err != nil { // while it is at the next
+					t.Fatal(err)
+				}
+				_ = cmd.Wait()
+			}
+			done, err := store.Copy(t.Context(), copying(from, to))
+			if err != nil || !done.Resumed {
+				t.Fatalf("got %+v, %v", done, err)
+			}
+			checkCopied(t, to, agents)
+		})
+	}
+}
+
+// copyChild copies, prints each batch, and goes on when it is told to.
+func copyChild(from, to string) {
+	c := copying(options(from), options(to))
+	if strings.HasPrefix(to, "postgres:") {
+		c.To = store.Options{URL: to, Now: time.Now}
+	}
+	in := bufio.NewReader(os.Stdin)
+	c.Each = func(table string, rows int64) {
+		fmt.Println("copied", table, rows)
+		_, _ = in.ReadString('\n')
+	}
+	if _, err := store.Copy(context.Background(), c); err != nil {
+		fmt.Println("copy:", err)
+	}
+}
+
 func TestCopyRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(t *testing.T, c *store.Copying)
@@ -214,7 +263,7 @@ func TestCopyRefuses(t *testing.T) {
 		"no source": {func(t *testing.T, c *store.Copying) { c.From.Path += "x" }, "no such file"},
 		"an old source": {func(t *testing.T, c *store.Copying) {
 			c.From = place(t, "sqlite")
-			if err := store.MigrateTo(t.Context(), c.From.Path, 1); err != nil {
+			if err := store.MigrateTo(t.Context(), c.From, 1); err != nil {
 				t.Fatal(err)
 			}
 		}, "enlist gateway migrate"},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
 )
 
 func options(path string) store.Options { return store.Options{Path: path, Now: time.Now} }
@@ -32,34 +33,56 @@ func states(list []store.Migration) string {
 }
 
 func TestMigrationsAreListedAndApplied(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "gateway.db")
-	known, err := store.Migrations(t.Context(), options(path))
-	if err != nil {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) {
+			o := place(t, kind)
+			known, err := store.Migrations(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, m := range known {
+				if m.Version != int64(i+1) || m.Name == "" || m.Applied {
+					t.Errorf("migration %d of a database that is not there: got %+v", i+1, m)
+				}
+			}
+			if _, err := os.Stat(o.Path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("listing them made the database: %v", err)
+			}
+			if err := store.MigrateTo(t.Context(), o, 2); err != nil {
+				t.Fatal(err)
+			}
+			if list, err := store.Migrations(t.Context(), o); err != nil || !strings.HasPrefix(states(list), "0001 0002 (0003)") {
+				t.Errorf("an old database: got %s, %v", states(list), err)
+			}
+			applied, err := store.Migrate(t.Context(), o)
+			if err != nil || len(applied) != len(known)-2 || !strings.HasPrefix(states(applied), "0003") {
+				t.Errorf("applied: got %s, %v", states(applied), err)
+			}
+			if applied, err = store.Migrate(t.Context(), o); err != nil || len(applied) > 0 {
+				t.Errorf("applied again: got %s, %v", states(applied), err)
+			}
+			if list, err := store.Migrations(t.Context(), o); err != nil || strings.Contains(states(list), "(") {
+				t.Errorf("afterwards: got %s, %v", states(list), err)
+			}
+		})
+	}
+}
+
+func TestMigrateRefusesANewerDatabaseOfPostgreSQL(t *testing.T) {
+	o := place(t, "postgres")
+	if _, err := store.Migrate(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	for i, m := range known {
-		if m.Version != int64(i+1) || m.Name == "" || m.Applied {
-			t.Errorf("migration %d of a database that is not there: got %+v", i+1, m)
+	pgtest.Exec(t, o.URL, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+	for what, f := range map[string]func() error{
+		"Open":       func() error { _, err := store.Open(t.Context(), o); return err },
+		"Migrate":    func() error { _, err := store.Migrate(t.Context(), o); return err },
+		"Migrations": func() error { _, err := store.Migrations(t.Context(), o); return err },
+	} {
+		err := f()
+		if err == nil || !strings.Contains(err.Error(), "newer version of Enlist") || strings.Contains(err.Error(), pgtest.Password()) {
+			t.Errorf("%s: got error %v", what, err)
 		}
-	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("listing them made the database: %v", err)
-	}
-	if err := store.MigrateTo(t.Context(), path, 2); err != nil {
-		t.Fatal(err)
-	}
-	if list, err := store.Migrations(t.Context(), options(path)); err != nil || !strings.HasPrefix(states(list), "0001 0002 (0003)") {
-		t.Errorf("an old database: got %s, %v", states(list), err)
-	}
-	applied, err := store.Migrate(t.Context(), options(path))
-	if err != nil || len(applied) != len(known)-2 || !strings.HasPrefix(states(applied), "0003") {
-		t.Errorf("applied: got %s, %v", states(applied), err)
-	}
-	if applied, err = store.Migrate(t.Context(), options(path)); err != nil || len(applied) > 0 {
-		t.Errorf("applied again: got %s, %v", states(applied), err)
-	}
-	if list, err := store.Migrations(t.Context(), options(path)); err != nil || strings.Contains(states(list), "(") {
-		t.Errorf("afterwards: got %s, %v", states(list), err)
 	}
 }
 
@@ -116,36 +139,55 @@ func number(t *testing.T, path, q string, args ...any) (n int) {
 // TestProcessesStartOnADatabaseAtOnce: each comes up, and each migration is
 // applied once.
 func TestProcessesStartOnADatabaseAtOnce(t *testing.T) {
-	for name, version := range map[string]int64{"a new one": 0, "an old one": 1} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "gateway.db")
-			if version > 0 {
-				if err := store.MigrateTo(t.Context(), path, version); err != nil {
-					t.Fatal(err)
+	for _, kind := range []string{"sqlite", "postgres"} {
+		for name, version := range map[string]int64{"a new one": 0, "an old one": 1} {
+			t.Run(kind+", "+name, func(t *testing.T) {
+				o := place(t, kind)
+				if version > 0 {
+					if err := store.MigrateTo(t.Context(), o, version); err != nil {
+						t.Fatal(err)
+					}
 				}
-			}
-			startAtOnce(t, path, 5)
-			list, err := store.Migrations(t.Context(), options(path))
-			if err != nil || strings.Contains(states(list), "(") {
-				t.Errorf("migrations: got %s, %v", states(list), err)
-			}
-			applied := number(t, path, "SELECT count(*) FROM goose_db_version WHERE version_id > 0")
-			if applied != len(list) {
-				t.Errorf("applied: got %d, want each of %d once", applied, len(list))
-			}
-		})
+				startAtOnce(t, o, 5)
+				list, err := store.Migrations(t.Context(), o)
+				if err != nil || strings.Contains(states(list), "(") {
+					t.Errorf("migrations: got %s, %v", states(list), err)
+				}
+				var applied int
+				err = bare(t, o).QueryRowContext(t.Context(), "SELECT count(*) FROM goose_db_version WHERE version_id > 0").Scan(&applied)
+				if err != nil || applied != len(list) {
+					t.Errorf("applied: got %d, %v, want each of %d once", applied, err, len(list))
+				}
+			})
+		}
 	}
+}
+
+// bare opens a database without the store.
+func bare(t *testing.T, o store.Options) *sql.DB {
+	t.Helper()
+	driver, in := "sqlite", "file:"+o.Path+"?_txlock=immediate&_pragma=busy_timeout(20000)&_pragma=foreign_keys(1)"
+	if o.URL != "" {
+		driver, in = "pgx", o.URL
+	}
+	db, err := sql.Open(driver, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	db.SetMaxOpenConns(1)
+	return db
 }
 
 // startAtOnce has processes open a database at the same time, and waits for
 // their end.
-func startAtOnce(t *testing.T, path string, n int) {
+func startAtOnce(t *testing.T, o store.Options, n int) {
 	t.Helper()
 	var cmds []*exec.Cmd
 	var outs []io.Reader
 	var begins []func()
 	for range n {
-		cmd, out, begin := start(t, "open", path)
+		cmd, out, begin := start(t, "open", o.Path+o.URL)
 		cmds, outs, begins = append(cmds, cmd), append(outs, out), append(begins, begin)
 	}
 	for _, begin := range begins {
@@ -224,17 +266,16 @@ func writeReleased(ctx context.Context, db interface {
 // TestReleasedVersionServesOnWhileANewerOneMigrates: its statements mean the
 // same before, during and after.
 func TestReleasedVersionServesOnWhileANewerOneMigrates(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "gateway.db")
-	if err := store.MigrateTo(t.Context(), path, 3); err != nil {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) { serveReleased(t, place(t, kind)) })
+	}
+}
+
+func serveReleased(t *testing.T, o store.Options) {
+	if err := store.MigrateTo(t.Context(), o, 3); err != nil {
 		t.Fatal(err)
 	}
-	old, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate&_pragma=busy_timeout(20000)&_pragma=foreign_keys(1)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
-	old.SetMaxOpenConns(1)
-	say := released(t)
+	old, say := bare(t, o), released(t)
 	write := func(i int) error {
 		tx, err := old.BeginTx(t.Context(), nil)
 		if err != nil {
@@ -242,7 +283,7 @@ func TestReleasedVersionServesOnWhileANewerOneMigrates(t *testing.T) {
 		}
 		return errors.Join(writeReleased(t.Context(), tx, say, i), tx.Commit())
 	}
-	const before, after = 50, 50
+	const before, after = 30, 30
 	warm, migrated, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	total := 0
 	go func() {
@@ -263,7 +304,7 @@ func TestReleasedVersionServesOnWhileANewerOneMigrates(t *testing.T) {
 		result <- err
 	}()
 	<-warm
-	if _, err := store.Migrate(t.Context(), options(path)); err != nil {
+	if _, err := store.Migrate(t.Context(), o); err != nil {
 		t.Errorf("migrate: %v", err)
 	}
 	close(migrated)
@@ -278,7 +319,8 @@ func TestReleasedVersionServesOnWhileANewerOneMigrates(t *testing.T) {
 		}
 		stmt.Close()
 	}
-	s := open(t, path, time.Now)
+	s := opened(t, o)
+	defer shut(t, s)
 	for i := range total {
 		if _, err := s.Authenticate(t.Context(), "test", digest(fmt.Sprintf("old-%d", i))); err != nil {
 			t.Errorf("agent %d of the old version: %v", i, err)
