@@ -140,9 +140,7 @@ func finishCopy(ctx context.Context, to *end, tables []table) error {
 			if !to.postgres { // SQLite looks for the largest itself
 				continue
 			}
-			_, err := tx.ExecContext(ctx, "SELECT setval(pg_get_serial_sequence('"+t.name+"', 'id'), "+
-				"(SELECT coalesce(max(id), 0) + 1 FROM "+t.name+"), false)")
-			if err != nil {
+			if _, err := tx.ExecContext(ctx, t.renumbering(), t.name); err != nil {
 				return err
 			}
 		}

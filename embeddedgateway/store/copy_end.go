@@ -176,22 +176,20 @@ func openPostgresEnd(ctx context.Context, o Options) (_ *end, err error) {
 // the connections of the same user, too, because a gateway holds no lock, which
 // it would lose whenever the server restarts.
 func excludePostgres(ctx context.Context, conn *sql.Conn) error {
-	var got bool
-	err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", copyLock).Scan(&got)
-	if err != nil {
-		return err
-	}
-	if !got {
-		return fmt.Errorf("another copy is under way: %w", ErrInUse)
-	}
 	late := time.NewTimer(leaveTime)
 	defer late.Stop()
-	for {
+	for got := false; ; {
+		if !got {
+			err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", copyLock).Scan(&got)
+			if err != nil {
+				return err
+			}
+		}
 		var n int
 		err := conn.QueryRowContext(ctx, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND pid <> pg_backend_pid()
 				AND (usename = current_user OR application_name = 'enlist')`).Scan(&n)
-		if err != nil || n == 0 {
+		if err != nil || got && n == 0 {
 			return err
 		}
 		select {

@@ -135,6 +135,12 @@ func (t table) selected() string {
 	return "SELECT " + strings.Join(t.columns, ", ") + " FROM " + t.name
 }
 
+// renumbering is the statement of PostgreSQL that has new rows numbered behind
+// those that are there. Its argument is the table's name.
+func (t table) renumbering() string {
+	return "SELECT setval(pg_get_serial_sequence($1, 'id'), (SELECT coalesce(max(id), 0) + 1 FROM " + t.name + "), false)"
+}
+
 // copyRows copies what of a table is not copied yet.
 func copyRows(ctx context.Context, from, to *end, t table, each func(string, int64)) error {
 	var last, done int64
@@ -187,14 +193,14 @@ func readBatch(ctx context.Context, from *end, t table, last int64, size int) (a
 				args = append(args, *v)
 			case *string:
 				if !validText(*v) {
-					return nil, 0, fmt.Errorf("%s of %s with id %d: %w", t.columns[i], t.name, *row[0].(*int64), ErrText) //nolint:errcheck // describe has seen to it
+					return nil, 0, fmt.Errorf("%s of %s with id %d: %w", t.columns[i], t.name, *row[0].(*int64), ErrText)
 				}
 				args = append(args, *v)
 			case *[]byte:
 				args = append(args, append([]byte{}, *v...)) // never nil, which would be NULL
 			}
 		}
-		last = *row[0].(*int64) //nolint:errcheck // describe has seen to it
+		last = *row[0].(*int64)
 	}
 	return args, last, rows.Err()
 }
