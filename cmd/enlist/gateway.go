@@ -67,6 +67,8 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 	upstreamFlag(cmd, &upstream)
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
+	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
+		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
 	return cmd
 }
 

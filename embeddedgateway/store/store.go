@@ -66,7 +66,7 @@ var (
 type Options struct {
 	// Path is the SQLite file. It is created, readable by its owner only, if
 	// it is not there; its folder must exist. Two more files are kept beside
-	// it while it is open, and a lock file.
+	// it while it is open, and two that are only ever locked.
 	Path string
 	// URL is a PostgreSQL database, as postgres://USER@HOST/DATABASE, with what
 	// else its driver takes (sslmode, sslrootcert, a list of hosts, and
@@ -77,6 +77,8 @@ type Options struct {
 	// Logger is told about migrations and about trouble that no caller can be
 	// told; nil discards that.
 	Logger *slog.Logger
+
+	copies bool // a copy goes on that was begun; nobody else may open it then
 }
 
 // Store is an open database. Its methods may be called by many goroutines, and
@@ -122,7 +124,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.db, s.shared, name = db, db, db.name
 	}
 	s.close = sync.OnceValue(s.db.close)
-	if err := s.prepare(ctx); err != nil {
+	err := s.admit(ctx, o)
+	if err == nil {
+		err = s.prepare(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", name, errors.Join(err, s.Close()))
 	}
 	return s, nil
