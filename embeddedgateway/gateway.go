@@ -90,6 +90,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Front is what stands behind the gateway. Nil: nothing does.
 	Front *Front
+	// Chaos is what goes wrong on purpose. Nil: nothing does.
+	Chaos *Chaos
 	// Wrap stands around the handler, however a request comes. Nil: nothing does.
 	Wrap func(http.Handler) http.Handler
 }
@@ -135,6 +137,9 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	d := newDeps(cfg, relay)
 	served, err := build(d, makers)
 	if err != nil {
+		return nil, err
+	}
+	if served, err = rehearse(ctx, cfg, served); err != nil {
 		return nil, err
 	}
 	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Logger: cfg.Logger})

@@ -23,6 +23,7 @@ var errWantDatabase = errors.New("--database: want sqlite:PATH")
 func (p *program) gatewayCommand() *cobra.Command {
 	var listen, database, publicURL string
 	var protocols []string
+	var rehearsal rehearsalFlags
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
@@ -61,13 +62,14 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols})
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols, rehearsal})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
 	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
+	rehearsal.register(cmd)
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
 	return cmd
 }
@@ -76,6 +78,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 type gatewayFlags struct {
 	listen, database, publicURL string
 	protocols                   []string
+	rehearsal                   rehearsalFlags
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -107,6 +110,9 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	}
 	config.Protocols = flags.protocols
 	config.Standalone = true
+	if err := flags.rehearsal.apply(ctx, &config); err != nil {
+		return err
+	}
 	ln, err := p.listen(ctx, flags.listen)
 	if err != nil {
 		return err
