@@ -1,0 +1,4 @@
+package conform
+
+func gradeFluxra(*session) grader    { return grader{} }
+func gradeLumina(*session) grader    { return grader{} }
