@@ -53,7 +53,7 @@ func gradeAgentDoor(s *session) grader {
 		s.methods("auth", wire.AgentDoorAuthPath, http.MethodDelete, http.MethodPost),
 		s.head("discovery", fixed(get(wire.AgentDoorDiscoveryPath, nil))),
 		s.nothing("/agentdoor/no-such-route", wire.AgentDoorNotFound),
-		s.challenged(),
+		s.challenged(func(c call) bool { return c.method == http.MethodGet }),
 	)
 	checks = append(checks, a.limits()...)
 	return grader{checks: checks, tidy: a.tidy, code: func(a answer) string { return strings.ToLower(a.text("error")) }}

@@ -2,9 +2,6 @@ package conform_test
 
 import (
 	"context"
-	"net/http"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -89,7 +86,3 @@ func TestEnlistsGatewayConforms(t *testing.T) {
 		})
 	}
 }
-
-var _ = http.MethodGet
-var _ = slices.Contains[[]string]
-var _ = strings.Contains

@@ -114,7 +114,7 @@ func (s *session) everywhere() []check {
 			return ""
 		})),
 		must("all.json", "every answer with a body is JSON and says so, and none is a page", Choice, s.over(func(a answer) string {
-			if a.err != nil || len(a.body) == 0 || a.json() {
+			if a.err != nil || len(a.body) == 0 || a.json() || a.call.page {
 				return ""
 			}
 			return fmt.Sprintf("an answer is %q", short(a.header.Get("Content-Type")))
@@ -177,11 +177,11 @@ func (s *session) over(wrong func(answer) string) func(context.Context) error {
 	}
 }
 
-// challenged is the check that a 401 says how to authenticate (RFC 9110, section
-// 15.5.2).
-func (s *session) challenged() check {
+// challenged is the check that a 401 to what brings a credential in Authorization
+// says how to authenticate (RFC 9110, section 15.5.2).
+func (s *session) challenged(brings func(call) bool) check {
 	return should("all.challenge", "a 401 has a WWW-Authenticate", Choice, s.over(func(a answer) string {
-		if a.status != http.StatusUnauthorized || a.header.Get("WWW-Authenticate") != "" {
+		if a.status != http.StatusUnauthorized || !brings(a.call) || a.header.Get("WWW-Authenticate") != "" {
 			return ""
 		}
 		return "a 401 does not say how to authenticate"

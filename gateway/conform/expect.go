@@ -199,3 +199,10 @@ func waits(a answer) error {
 	}
 	return nil
 }
+
+// numberOf is the number at a path of names in the body, as it is written; "":
+// there is none.
+func numberOf(a answer, names ...string) json.Number {
+	n, _ := a.at(names...).(json.Number)
+	return n
+}

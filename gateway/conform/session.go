@@ -107,6 +107,7 @@ type call struct {
 	method, path string
 	header       map[string]string
 	body         string
+	page         bool // the answer may be for people
 }
 
 func get(path string, header map[string]string) call {
