@@ -227,9 +227,12 @@ func mutations() []mutation {
 			}
 		}), []string{"invite.single-use", "invite.race", "invite.expires"}},
 		{"keeps no room, and speaks of mail", func() func(*answered) {
-			ended := false // the checks ask one by one
+			var mu sync.Mutex
+			ended := false
 			return func(a *answered) {
-				ended = ended || a.request.Method == http.MethodDelete
+				mu.Lock()
+				defer mu.Unlock()
+				ended = ended || a.ok() && a.request.Method == http.MethodDelete
 				switch {
 				case a.ok() && ended && a.request.URL.Path == wire.LuminaOnboardPath:
 					a.json(409, `{"error":"cap_reached","code":"cap_reached"}`)
