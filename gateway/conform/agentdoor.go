@@ -25,7 +25,6 @@ type agentDoor struct {
 	apiKey  string
 	token   string
 	pending answer // its challenge
-	other   string // an agent whose challenge pends
 	made    []string
 }
 
@@ -36,17 +35,19 @@ func gradeAgentDoor(s *session) grader {
 	}
 	checks := a.discovery()
 	checks = append(checks, a.registering()...)
+	checks = append(checks, a.again()...)
 	checks = append(checks, a.using()...)
 	checks = append(checks, a.authenticating()...)
 	checks = append(checks, a.registerRefusals()...)
 	checks = append(checks, a.challenges()...)
+	checks = append(checks, a.voids()...)
 	const invalid = wire.AgentDoorInvalidRequest
-	checks = append(checks, s.bodies("register", func() (call, error) { return a.registers(s.pair(), a.scopes), nil },
-		`{"public_key":7,"scopes_requested":["x"]}`, invalid)...)
-	checks = append(checks, s.bodies("verify", func() (call, error) { return a.verifies("ag_nobody", ed25519.Sign(a.key, nil)), nil },
-		`{"agent_id":7,"signature":"x"}`, invalid)...)
-	checks = append(checks, s.bodies("auth", func() (call, error) { return a.signsIn(a.key, "ag_nobody", a.stamp(0)), nil },
-		`{"agent_id":7,"timestamp":"x","signature":"x"}`, invalid)...)
+	checks = append(checks, s.bodies("register", Seed, invalid, func() (call, error) { return a.registers(s.pair(), a.scopes), nil },
+		`{"public_key":7,"scopes_requested":["x"]}`)...)
+	checks = append(checks, s.bodies("verify", Seed, invalid, func() (call, error) { return a.verifies("ag_nobody", ed25519.Sign(a.key, nil)), nil },
+		`{"agent_id":7,"signature":"x"}`)...)
+	checks = append(checks, s.bodies("auth", Published, invalid, func() (call, error) { return a.signsIn(a.key, "ag_nobody", a.stamp(0)), nil },
+		`{"agent_id":7,"timestamp":"x","signature":"x"}`)...)
 	checks = append(checks,
 		s.methods("register", wire.AgentDoorRegisterPath, http.MethodGet, http.MethodPost),
 		s.methods("verify", wire.AgentDoorVerifyPath, http.MethodGet, http.MethodPost),
@@ -251,6 +252,12 @@ func (a *agentDoor) registering() []check {
 			}
 			return a.refused(a.send(ctx, a.signs(a.key, a.pending)), http.StatusNotFound, wire.AgentDoorNotFound)
 		}),
+	}
+}
+
+// again is what comes of registering a key pair twice.
+func (a *agentDoor) again() []check {
+	return []check{
 		must("register.exists", "a public key that is registered is refused with 409 and its agent_id", Seed, func(ctx context.Context) error {
 			if err := a.held(); err != nil {
 				return err

@@ -68,12 +68,12 @@ func unsigned(token string) string {
 func (a *agentDoor) authenticating() []check {
 	var given answer
 	var sent call
-	signs := func(id, expect string, severity Severity, source Source, status int, code string, c func() call) check {
+	signs := func(id, expect string, severity Severity, source Source, status int, c func() call, codes ...string) check {
 		return check{Check{id, expect, source, severity}, func(ctx context.Context) error {
 			if err := a.held(); err != nil {
 				return err
 			}
-			return a.refused(a.send(ctx, c()), status, code)
+			return a.refused(a.send(ctx, c()), status, codes...)
 		}}
 	}
 	const bad = http.StatusBadRequest
@@ -103,36 +103,36 @@ func (a *agentDoor) authenticating() []check {
 			}
 			return granted(used)
 		}),
-		signs("auth.replay", "a signature that was accepted is refused", Should, Choice, bad, wire.AgentDoorTimestampInvalid, func() call { return sent }),
-		signs("auth.stale", "a timestamp that is six minutes old is refused", Must, Published, bad, wire.AgentDoorTimestampInvalid, func() call {
+		signs("auth.replay", "a signature that was accepted is refused", Should, Choice, bad, func() call { return sent }, wire.AgentDoorTimestampInvalid),
+		signs("auth.stale", "a timestamp that is six minutes old is refused", Must, Published, bad, func() call {
 			return a.signsIn(a.key, a.agent, a.stamp(-6*time.Minute))
-		}),
-		signs("auth.early", "a timestamp that is six minutes ahead is refused", Must, Published, bad, wire.AgentDoorTimestampInvalid, func() call {
+		}, wire.AgentDoorTimestampInvalid),
+		signs("auth.early", "a timestamp that is six minutes ahead is refused", Must, Published, bad, func() call {
 			return a.signsIn(a.key, a.agent, a.stamp(6*time.Minute))
-		}),
-		signs("auth.no-time", "a timestamp that is no time is refused", Must, Published, bad, wire.AgentDoorTimestampInvalid, func() call {
+		}, wire.AgentDoorTimestampInvalid),
+		signs("auth.no-time", "a timestamp that is no time is refused", Must, Published, bad, func() call {
 			return a.signsIn(a.key, a.agent, "yesterday")
-		}),
-		signs("auth.wrong-signature", "a signature of another key is refused with 401", Must, Published, http.StatusUnauthorized, wire.AgentDoorInvalidSignature, func() call {
+		}, wire.AgentDoorTimestampInvalid, wire.AgentDoorInvalidRequest),
+		signs("auth.wrong-signature", "a signature of another key is refused with 401", Must, Published, http.StatusUnauthorized, func() call {
 			return a.signsIn(a.pair(), a.agent, a.stamp(time.Second))
-		}),
-		signs("auth.unknown-agent", "an agent that there is not is refused with 404", Must, Published, http.StatusNotFound, wire.AgentDoorAgentNotFound, func() call {
+		}, wire.AgentDoorInvalidSignature),
+		signs("auth.unknown-agent", "an agent that there is not is refused with 404", Must, Published, http.StatusNotFound, func() call {
 			return a.signsIn(a.key, "ag_"+strings.Repeat("nobody7", 3), a.stamp(0))
-		}),
-		signs("auth.short-signature", "a signature that is not of 64 bytes is refused", Must, Choice, bad, wire.AgentDoorInvalidRequest, func() call {
+		}, wire.AgentDoorAgentNotFound),
+		signs("auth.short-signature", "a signature that is not of 64 bytes is refused as one that has not the form", Should, Choice, bad, func() call {
 			return post(a.auth, text(fields{"agent_id": a.agent, "timestamp": a.stamp(0), "signature": "c2hvcnQ="}))
-		}),
+		}, wire.AgentDoorInvalidRequest),
 	}
 }
 
 // registerRefusals is what cannot register.
 func (a *agentDoor) registerRefusals() []check {
-	invalid := func(id, expect string, source Source, severity Severity, code string, body func() fields) check {
+	const request = wire.AgentDoorInvalidRequest
+	invalid := func(id, expect string, source Source, severity Severity, body func() fields) check {
 		return check{Check{id, expect, source, severity}, func(ctx context.Context) error {
-			return a.refused(a.send(ctx, post(a.register, text(body()))), http.StatusBadRequest, code)
+			return a.refused(a.send(ctx, post(a.register, text(body()))), http.StatusBadRequest, request)
 		}}
 	}
-	const request = wire.AgentDoorInvalidRequest
 	public := publicOf(a.key)
 	return []check{
 		should("register.scopes", "a scope that is not offered is refused with those that are", Seed, func(ctx context.Context) error {
@@ -144,19 +144,19 @@ func (a *agentDoor) registerRefusals() []check {
 			f.unless(len(listed(refused.at("available_scopes"))) > 0, "available_scopes is empty")
 			return f.err()
 		}),
-		invalid("register.no-scopes", "no scope at all is refused", Seed, Must, request, func() fields {
+		invalid("register.no-scopes", "no scope at all is refused", Seed, Must, func() fields {
 			return fields{"public_key": public, "scopes_requested": []string{}}
 		}),
-		invalid("register.no-key", "no public_key is refused", Seed, Must, request, func() fields {
+		invalid("register.no-key", "no public_key is refused", Seed, Must, func() fields {
 			return fields{"scopes_requested": a.scopes}
 		}),
-		invalid("register.short-key", "a public_key that is not of 32 bytes is refused", Choice, Should, request, func() fields {
+		invalid("register.short-key", "a public_key that is not of 32 bytes is refused", Choice, Should, func() fields {
 			return fields{"public_key": "c2hvcnQ=", "scopes_requested": a.scopes}
 		}),
-		invalid("register.weak-key", "a public_key that proves nothing (a point of small order) is refused", Choice, Should, request, func() fields {
+		invalid("register.weak-key", "a public_key that proves nothing (a point of small order) is refused", Choice, Should, func() fields {
 			return fields{"public_key": base64.StdEncoding.EncodeToString(append([]byte{1}, make([]byte, 31)...)), "scopes_requested": a.scopes}
 		}),
-		invalid("register.metadata", "metadata that is no object is refused", Choice, Should, request, func() fields {
+		invalid("register.metadata", "metadata that is no object is refused", Choice, Should, func() fields {
 			return fields{"public_key": publicOf(a.pair()), "scopes_requested": a.scopes, "metadata": "text"}
 		}),
 		must("verify.unknown-agent", "an agent_id without a challenge is refused with 404", Seed, func(ctx context.Context) error {
@@ -181,15 +181,17 @@ func (a *agentDoor) begun(ctx context.Context, key ed25519.PrivateKey) (answer, 
 	return pending, granted(pending)
 }
 
-// challenges is what a challenge can be verified by, how often, and for how long.
-func (a *agentDoor) challenges() []check {
-	note := func(answers ...answer) {
-		for _, verified := range answers {
-			if verified.ok() {
-				a.made = append(a.made, verified.text("agent_id"))
-			}
+// registered notes the agents that answers bring.
+func (a *agentDoor) registered(answers ...answer) {
+	for _, verified := range answers {
+		if verified.ok() {
+			a.made = append(a.made, verified.text("agent_id"))
 		}
 	}
+}
+
+// challenges is by what a challenge can be verified.
+func (a *agentDoor) challenges() []check {
 	var key ed25519.PrivateKey
 	var second answer
 	return []check{
@@ -200,8 +202,8 @@ func (a *agentDoor) challenges() []check {
 				return err
 			}
 			answers := a.race(ctx, maxRace, func(int) call { return a.signs(racer, pending) })
-			note(answers...)
-			return a.one(answers, 1, wire.AgentDoorNotFound, wire.AgentDoorAlreadyRegistered)
+			a.registered(answers...)
+			return a.one(answers, 1, wire.AgentDoorNotFound, wire.AgentDoorAlreadyRegistered, strings.ToLower(wire.AgentDoorDuplicateAgent))
 		}),
 		should("register.several", "two challenges may pend for one key, and the first that is verified wins", Choice, func(ctx context.Context) error {
 			key = a.pair()
@@ -213,7 +215,7 @@ func (a *agentDoor) challenges() []check {
 				return err
 			}
 			won := a.send(ctx, a.signs(key, first))
-			note(won)
+			a.registered(won)
 			return granted(won)
 		}),
 		should("verify.late", "the other one is then refused with 409", Choice, func(ctx context.Context) error {
@@ -221,9 +223,15 @@ func (a *agentDoor) challenges() []check {
 				return skip("there is no second challenge")
 			}
 			late := a.send(ctx, a.signs(key, second))
-			note(late)
-			return a.refused(late, http.StatusConflict, wire.AgentDoorAlreadyRegistered)
+			a.registered(late)
+			return a.refused(late, http.StatusConflict, wire.AgentDoorAlreadyRegistered, strings.ToLower(wire.AgentDoorDuplicateAgent))
 		}),
+	}
+}
+
+// voids is how often a challenge can be tried, and for how long.
+func (a *agentDoor) voids() []check {
+	return []check{
 		should("verify.tries", "after five wrong signatures a challenge is void", Choice, func(ctx context.Context) error {
 			guessed := a.pair()
 			pending, err := a.begun(ctx, guessed)
@@ -236,7 +244,7 @@ func (a *agentDoor) challenges() []check {
 				}
 			}
 			right := a.send(ctx, a.signs(guessed, pending))
-			note(right)
+			a.registered(right)
 			return a.refused(right, http.StatusNotFound, wire.AgentDoorNotFound)
 		}),
 		must("verify.expired", "after five minutes a challenge is refused with 410", Seed, func(ctx context.Context) error {
@@ -252,7 +260,7 @@ func (a *agentDoor) challenges() []check {
 				return err
 			}
 			expired := a.send(ctx, a.signs(late, pending))
-			note(expired)
+			a.registered(expired)
 			return a.refused(expired, http.StatusGone, wire.AgentDoorChallengeExpired)
 		}),
 	}

@@ -20,7 +20,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -211,10 +210,6 @@ func table(s *session, g grader) []check { return append(g.checks, s.everywhere(
 // Run grades a service. An error says why that could not begin, or that ctx has
 // ended; what the service does wrong is in the report.
 func Run(ctx context.Context, o Options) (Report, error) {
-	grade, ok := graders()[o.Protocol]
-	if !ok {
-		return Report{}, fmt.Errorf("unknown protocol %q: known are %s", o.Protocol, strings.Join(Protocols(), ", "))
-	}
 	s, err := newSession(o)
 	if err != nil {
 		return Report{}, err
@@ -222,7 +217,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, s.o.Deadline)
 	defer cancel()
-	g := grade(s)
+	g := graders()[o.Protocol](s)
 	s.code = g.code
 	report := Report{Protocol: o.Protocol, Target: s.base, StartedAt: o.Now().UTC()}
 	for _, c := range table(s, g) {

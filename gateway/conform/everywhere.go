@@ -9,13 +9,17 @@ import (
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
+// maxPointed is how many of the answers that are wrong are shown.
+const maxPointed = 3
+
 // bigBody is more than the 64 KiB that a body may have.
 const bigBody = 70_000
 
 // bodies are the checks of a route that takes a JSON object. c makes a request
 // that is otherwise in order; wrong is a body of which one member has a wrong
-// type; code is what the protocol says of a body that is wrong.
-func (s *session) bodies(id string, c func() (call, error), wrong, code string) []check {
+// type; code is what the protocol says of a body that is wrong, and source who
+// says that it does.
+func (s *session) bodies(id string, source Source, code string, c func() (call, error), wrong string) []check {
 	refuses := func(change func(call) call, status int) func(context.Context) error {
 		return func(ctx context.Context) error {
 			good, err := c()
@@ -36,9 +40,9 @@ func (s *session) bodies(id string, c func() (call, error), wrong, code string) 
 	}
 	const bad, large, media = http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType
 	return []check{
-		must(id+".not-json", "a body that is not JSON is refused with 400", Choice, refuses(body(`{"agent`), bad)),
-		must(id+".wrong-type", "a member of the wrong type is refused with 400", Choice, refuses(body(wrong), bad)),
-		must(id+".array", "a body that is no object is refused with 400", Choice, refuses(body(`[]`), bad)),
+		must(id+".not-json", "a body that is not JSON is refused with 400", source, refuses(body(`{"agent`), bad)),
+		must(id+".wrong-type", "a member of the wrong type is refused with 400", source, refuses(body(wrong), bad)),
+		must(id+".array", "a body that is no object is refused with 400", source, refuses(body(`[]`), bad)),
 		should(id+".duplicate", "a name twice in one object is refused with 400", Choice, refuses(edit(func(text string) string {
 			return strings.TrimSuffix(text, "}") + `,"x_twice":1,"x_twice":2}`
 		}), bad)),
@@ -162,9 +166,12 @@ func (s *session) over(wrong func(answer) string) func(context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		var first string
+		n := 0
 		for _, a := range s.all {
 			if what := wrong(a); what != "" {
-				s.pointed = append(s.pointed, a)
+				if n++; n <= maxPointed {
+					s.pointed = append(s.pointed, a)
+				}
 				if first == "" {
 					first = what
 				}
@@ -173,7 +180,7 @@ func (s *session) over(wrong func(answer) string) func(context.Context) error {
 		if first == "" {
 			return nil
 		}
-		return fmt.Errorf("%d of %d answers: %s", len(s.pointed), len(s.all), first)
+		return fmt.Errorf("%d of %d answers: %s", n, len(s.all), first)
 	}
 }
 

@@ -22,6 +22,10 @@ type fluxra struct {
 	letters  []string // that were read
 	verified bool
 	code     string
+	made     answer // that brought the first API key
+	before   string // a token that has ended
+	evt      string // the token of a letter
+	stranger string // an email that nobody has
 }
 
 // fluxraAgent is an agent with what it was issued.
@@ -33,21 +37,28 @@ type fluxraAgent struct {
 
 func gradeFluxra(s *session) grader {
 	f := &fluxra{session: s, name: s.name()}
-	f.email = f.name + "@example.com"
+	f.email, f.stranger = f.name+"@example.com", s.name()+"@example.com"
 	checks := f.registering()
 	checks = append(checks, f.keys()...)
+	checks = append(checks, f.parts()...)
 	checks = append(checks, f.tokens()...)
+	checks = append(checks, f.logouts()...)
 	checks = append(checks, f.endings()...)
-	checks = append(checks, f.refusals()...)
-	checks = append(checks, f.mail()...)
-	checks = append(checks, f.mailbox()...)
-	checks = append(checks, s.bodies("register", func() (call, error) { return f.registers(s.name(), nil), nil },
-		`{"agent_name":7}`, wire.FluxraInvalidRequest)...)
-	checks = append(checks, s.bodies("key", func() (call, error) { return f.makesKey(f.mine, fields{"name": "more"}), f.mine.held() },
-		`{"name":7}`, wire.FluxraInvalidRequest)...)
-	checks = append(checks, s.bodies("verify", fixed(post(wire.FluxraVerifyEmailPath, `{"token":"none"}`)), `{"token":7}`, wire.FluxraInvalidRequest)...)
-	checks = append(checks, s.bodies("recover", fixed(post(wire.FluxraRecoveryVerifyPath, `{"email":"nobody@example.com","code":"000000"}`)),
-		`{"email":"nobody@example.com","code":0}`, wire.FluxraInvalidRequest)...)
+	checks = append(checks, f.invalid()...)
+	checks = append(checks, f.strangers()...)
+	checks = append(checks, f.links()...)
+	checks = append(checks, f.asking()...)
+	checks = append(checks, f.verifying()...)
+	checks = append(checks, f.recovering()...)
+	checks = append(checks, f.late()...)
+	const invalid = wire.FluxraInvalidRequest
+	checks = append(checks, s.bodies("register", Published, invalid, func() (call, error) { return f.registers(s.name(), nil), nil },
+		`{"agent_name":7}`)...)
+	checks = append(checks, s.bodies("key", Published, invalid, func() (call, error) { return f.makesKey(f.mine, fields{"name": "more"}), f.mine.held() },
+		`{"name":7}`)...)
+	checks = append(checks, s.bodies("verify", Published, invalid, fixed(post(wire.FluxraVerifyEmailPath, `{"token":"none"}`)), `{"token":7}`)...)
+	checks = append(checks, s.bodies("recover", Published, invalid, fixed(post(wire.FluxraRecoveryVerifyPath, `{"email":"nobody@example.com","code":"000000"}`)),
+		`{"email":"nobody@example.com","code":0}`)...)
 	agent := wire.FluxraAgentPath("agt_" + strings.Repeat("0", 32))
 	checks = append(checks,
 		s.methods("register", wire.FluxraRegisterPath, http.MethodGet, http.MethodPost),
@@ -187,7 +198,7 @@ func (f *fluxra) registering() []check {
 			if err := f.mine.held(); err != nil {
 				return err
 			}
-			c := f.registers(f.name, nil).with(wire.IdempotencyHeader, f.session.key())
+			c := f.registers(f.name, nil).with(wire.IdempotencyHeader, f.attempt())
 			first := f.send(ctx, c)
 			f.other = enrolled(first)
 			if err := granted(first); err != nil {
@@ -215,17 +226,16 @@ func (f *fluxra) registering() []check {
 
 // keys is how API keys are made and listed.
 func (f *fluxra) keys() []check {
-	var made answer
 	return []check{
 		must("key.issued", "the recovery key makes an API key, sk_…, with the default scopes", Published, func(ctx context.Context) error {
 			if err := f.mine.held(); err != nil {
 				return err
 			}
-			made = f.send(ctx, f.makesKey(f.mine, fields{"name": "conform"}))
+			made := f.send(ctx, f.makesKey(f.mine, fields{"name": "conform"}))
 			if err := granted(made); err != nil {
 				return err
 			}
-			f.mine.key, f.mine.keyID = made.text("api_key"), made.text("key_id")
+			f.mine.key, f.mine.keyID, f.made = made.text("api_key"), made.text("key_id"), made
 			var w faults
 			shape(&w, "api_key", f.mine.key, `^sk_[A-Za-z0-9_-]{16,}$`)
 			shape(&w, "key_id", f.mine.keyID, `^aky_[A-Za-z0-9]+$`)
@@ -234,7 +244,7 @@ func (f *fluxra) keys() []check {
 			f.within(&w, "created_at", made.text("created_at"), secondTime, 0, 0)
 			return w.err()
 		}),
-		should("key.created", "an API key is answered with 201", Choice, func(context.Context) error { return status(made, http.StatusCreated) }),
+		should("key.created", "an API key is answered with 201", Choice, func(context.Context) error { return status(f.made, http.StatusCreated) }),
 		must("token.issued", "the API key is good for an access token of an hour", Seed, func(ctx context.Context) error {
 			if f.mine.key == "" {
 				return skip("there is no API key")
@@ -251,14 +261,6 @@ func (f *fluxra) keys() []check {
 			w.unless(a.text("scope") == strings.Join(wire.FluxraScopes(), " "), "scope is %q", short(a.text("scope")))
 			w.unless(a.text("key_id") == f.mine.keyID, "key_id is another")
 			return w.err()
-		}),
-		must("token.no-body", "a body is recommended for it, and not required", Seed, func(ctx context.Context) error {
-			if f.mine.key == "" {
-				return skip("there is no API key")
-			}
-			c := f.exchanges(f.mine.id, f.mine.key)
-			c.body = ""
-			return granted(f.send(ctx, c))
 		}),
 		must("keys.ok", "the access token lists the agent's keys, without the keys themselves", Published, func(ctx context.Context) error {
 			if err := f.mine.holdsToken(); err != nil {
@@ -277,6 +279,12 @@ func (f *fluxra) keys() []check {
 			}
 			return w.err()
 		}),
+	}
+}
+
+// parts is what there is less of than all.
+func (f *fluxra) parts() []check {
+	return []check{
 		should("key.scopes", "an API key can have fewer scopes, and days that it lives", Published, func(ctx context.Context) error {
 			if err := f.mine.held(); err != nil {
 				return err
@@ -297,6 +305,14 @@ func (f *fluxra) keys() []check {
 				f.mine.token = f.send(ctx, f.exchanges(f.mine.id, f.mine.key)).text("access_token")
 			}
 			return w.err()
+		}),
+		must("token.no-body", "a body is recommended for it, and not required", Seed, func(ctx context.Context) error {
+			if f.mine.key == "" {
+				return skip("there is no API key")
+			}
+			c := f.exchanges(f.mine.id, f.mine.key)
+			c.body = ""
+			return granted(f.send(ctx, c))
 		}),
 		should("keys.pages", "a list that is asked for in parts comes in parts", Choice, func(ctx context.Context) error {
 			if err := f.mine.holdsToken(); err != nil {

@@ -11,16 +11,9 @@ import (
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
-// mail is what can be asked about mail without a mailbox.
-func (f *fluxra) mail() []check {
+// links is what can be asked about links without a mailbox.
+func (f *fluxra) links() []check {
 	nobody := func() string { return f.secret(wire.FormatFluxraMailToken(strings.Repeat("nobodyhasthis", 4))) }
-	stranger := f.session.name() + "@example.com"
-	email := func(path, address string) call { return post(path, text(fields{"email": address})) }
-	invalid := func(id, expect, path, code string, body fields) check {
-		return must(id, expect, Published, func(ctx context.Context) error {
-			return f.refused(f.send(ctx, post(path, text(body))), http.StatusBadRequest, code)
-		})
-	}
 	return []check{
 		must("verify.unknown", "a token that nobody has is refused", Seed, func(ctx context.Context) error {
 			a := f.send(ctx, post(wire.FluxraVerifyEmailPath, text(fields{"token": nobody()})))
@@ -45,8 +38,20 @@ func (f *fluxra) mail() []check {
 			w.unless(strings.HasPrefix(a.header.Get("Content-Type"), "text/html"), "the answer is %q", a.header.Get("Content-Type"))
 			return w.err()
 		}),
+	}
+}
+
+// asking is what can be asked for without a mailbox.
+func (f *fluxra) asking() []check {
+	email := func(path, address string) call { return post(path, text(fields{"email": address})) }
+	invalid := func(id, expect, path, code string, body fields) check {
+		return must(id, expect, Published, func(ctx context.Context) error {
+			return f.refused(f.send(ctx, post(path, text(body))), http.StatusBadRequest, code)
+		})
+	}
+	return []check{
 		must("resend.unknown", "a letter for an email that nobody has is asked for with success", Seed, func(ctx context.Context) error {
-			a := f.send(ctx, email(wire.FluxraResendPath, stranger))
+			a := f.send(ctx, email(wire.FluxraResendPath, f.stranger))
 			if err := granted(a); err != nil {
 				return err
 			}
@@ -55,12 +60,12 @@ func (f *fluxra) mail() []check {
 			return w.err()
 		}),
 		must("recovery.unknown", "a code for an email that nobody has is asked for with success, and no agent_id", Seed, func(ctx context.Context) error {
-			a := f.send(ctx, email(wire.FluxraRecoveryRequestPath, stranger))
+			a := f.send(ctx, email(wire.FluxraRecoveryRequestPath, f.stranger))
 			if err := granted(a); err != nil {
 				return err
 			}
 			var w faults
-			w.unless(a.status == http.StatusOK && a.at("agent_id") == "" && a.text("email") == stranger && a.text("message") != "", "got status %d, or agent_id, email or message are not as they should be", a.status)
+			w.unless(a.status == http.StatusOK && a.at("agent_id") == "" && a.text("email") == f.stranger && a.text("message") != "", "got status %d, or agent_id, email or message are not as they should be", a.status)
 			f.within(&w, "code_expires_at", a.text("code_expires_at"), secondTime, 15*time.Minute, 15*time.Minute)
 			for _, name := range []string{
 				wire.FluxraIPLimit, wire.FluxraIPRemaining, wire.FluxraIPReset, wire.FluxraEmailLimit, wire.FluxraEmailRemaining, wire.FluxraEmailReset,
@@ -70,10 +75,10 @@ func (f *fluxra) mail() []check {
 			return w.err()
 		}),
 		must("recover.wrong-code", "a code that is wrong is refused", Choice, func(ctx context.Context) error {
-			a := f.send(ctx, f.recovers(stranger, "000000"))
+			a := f.send(ctx, f.recovers(f.stranger, "000000"))
 			return f.refused(a, http.StatusUnauthorized, wire.FluxraInvalidToken)
 		}),
-		invalid("recover.no-code", "what is no code is refused", wire.FluxraRecoveryVerifyPath, wire.FluxraInvalidRequest, fields{"email": stranger, "code": "12"}),
+		invalid("recover.no-code", "what is no code is refused", wire.FluxraRecoveryVerifyPath, wire.FluxraInvalidRequest, fields{"email": f.stranger, "code": "12"}),
 		invalid("resend.email", "what is no email is refused", wire.FluxraResendPath, wire.FluxraInvalidEmail, fields{"email": "nobody"}),
 		invalid("resend.no-email", "no email is refused", wire.FluxraResendPath, wire.FluxraInvalidRequest, fields{}),
 		invalid("recovery.email", "what is no email is refused", wire.FluxraRecoveryRequestPath, wire.FluxraInvalidEmail, fields{"email": "nobody"}),
@@ -111,20 +116,24 @@ const (
 	codeForm = `(?m)^\s*(\d{6})\s*$`
 )
 
-// mailbox is what comes by mail.
-func (f *fluxra) mailbox() []check {
-	var token string
-	step := func(severity Severity, id, expect string, source Source, run func(ctx context.Context) error) check {
-		return check{Check{id, expect, source, severity}, func(ctx context.Context) error {
-			if f.o.Mail == nil {
-				return skip("it needs a mailbox")
-			}
-			return run(ctx)
-		}}
-	}
-	verifies := func(token string) call { return post(wire.FluxraVerifyEmailPath, text(fields{"token": token})) }
+// step is a check that takes a mailbox.
+func (f *fluxra) step(id, expect string, run func(ctx context.Context) error) check {
+	return must(id, expect, Seed, func(ctx context.Context) error {
+		if f.o.Mail == nil {
+			return skip("it needs a mailbox")
+		}
+		return run(ctx)
+	})
+}
+
+func verifies(token string) call {
+	return post(wire.FluxraVerifyEmailPath, text(fields{"token": token}))
+}
+
+// verifying is how an email is verified.
+func (f *fluxra) verifying() []check {
 	return []check{
-		step(Must, "mail.registered", "a registration with an email says whether a letter was sent, and how long its link is good", Seed, func(ctx context.Context) error {
+		f.step("mail.registered", "a registration with an email says whether a letter was sent, and how long its link is good", func(ctx context.Context) error {
 			a := f.send(ctx, f.registers(f.name, fields{"email": f.email}))
 			f.lettered = enrolled(a)
 			if err := granted(a); err != nil {
@@ -136,11 +145,11 @@ func (f *fluxra) mailbox() []check {
 			f.within(&w, "email_verification_expires_at", a.text("email_verification_expires_at"), secondTime, time.Hour, time.Hour)
 			return w.err()
 		}),
-		step(Must, "verify.race", "of several that bring the letter's token at the same moment one verifies the email", Seed, func(ctx context.Context) (err error) {
-			if token, err = f.letter(ctx, linkForm); err != nil {
+		f.step("verify.race", "of several that bring the letter's token at the same moment one verifies the email", func(ctx context.Context) (err error) {
+			if f.evt, err = f.letter(ctx, linkForm); err != nil {
 				return err
 			}
-			answers := f.race(ctx, 8, func(int) call { return verifies(token) })
+			answers := f.race(ctx, 8, func(int) call { return verifies(f.evt) })
 			for _, a := range answers {
 				if a.ok() {
 					f.verified = a.text("agent_id") == f.lettered.id && a.at("email_verified") == true
@@ -148,27 +157,33 @@ func (f *fluxra) mailbox() []check {
 			}
 			return f.one(answers, 1, wire.FluxraInvalidToken)
 		}),
-		step(Must, "verify.ok", "the answer says which agent the email is verified for", Seed, func(context.Context) error {
-			if token == "" {
+		f.step("verify.ok", "the answer says which agent the email is verified for", func(context.Context) error {
+			if f.evt == "" {
 				return skip("there is no token")
 			}
 			var w faults
 			w.unless(f.verified, "agent_id is another, or email_verified is not true")
 			return w.err()
 		}),
-		step(Must, "verify.single-use", "a token that was used is refused", Seed, func(ctx context.Context) error {
-			if token == "" {
+		f.step("verify.single-use", "a token that was used is refused", func(ctx context.Context) error {
+			if f.evt == "" {
 				return skip("there is no token")
 			}
-			return f.refused(f.send(ctx, verifies(token)), http.StatusUnauthorized, wire.FluxraInvalidToken)
+			return f.refused(f.send(ctx, verifies(f.evt)), http.StatusUnauthorized, wire.FluxraInvalidToken)
 		}),
-		step(Must, "resend.silent", "who asks for a letter learns nothing of the email", Seed, func(ctx context.Context) error {
+	}
+}
+
+// recovering is how an account is recovered.
+func (f *fluxra) recovering() []check {
+	return []check{
+		f.step("resend.silent", "who asks for a letter learns nothing of the email", func(ctx context.Context) error {
 			return f.alike(ctx, wire.FluxraResendPath)
 		}),
-		step(Must, "recovery.silent", "who asks for a code learns nothing of the email", Seed, func(ctx context.Context) error {
+		f.step("recovery.silent", "who asks for a code learns nothing of the email", func(ctx context.Context) error {
 			return f.alike(ctx, wire.FluxraRecoveryRequestPath)
 		}),
-		step(Must, "recover.race", "of several that bring the letter's code at the same moment one gets another recovery key, and the others 409", Seed, func(ctx context.Context) (err error) {
+		f.step("recover.race", "of several that bring the letter's code at the same moment one gets another recovery key, and the others 409", func(ctx context.Context) (err error) {
 			if f.code, err = f.letter(ctx, codeForm); err != nil {
 				return err
 			}
@@ -184,13 +199,13 @@ func (f *fluxra) mailbox() []check {
 			}
 			return f.refused(f.send(ctx, f.makesKey(old, fields{"name": "x"})), http.StatusUnauthorized, wire.FluxraUnauthorized)
 		}),
-		step(Must, "recover.used", "a code that was used is refused with 409", Seed, func(ctx context.Context) error {
+		f.step("recover.used", "a code that was used is refused with 409", func(ctx context.Context) error {
 			if f.code == "" {
 				return skip("there is no code")
 			}
 			return f.refused(f.send(ctx, f.recovers(f.email, f.code)), http.StatusConflict, wire.FluxraCodeUsed)
 		}),
-		step(Must, "recover.works", "the recovery key that came in its place works", Seed, func(ctx context.Context) error {
+		f.step("recover.works", "the recovery key that came in its place works", func(ctx context.Context) error {
 			if f.code == "" {
 				return skip("there is no code")
 			}
@@ -199,7 +214,13 @@ func (f *fluxra) mailbox() []check {
 			w.unless(f.lettered.token != "", "it makes no API key that is good for an access token")
 			return w.err()
 		}),
-		step(Must, "recover.expired", "a code is refused after 15 minutes", Seed, func(ctx context.Context) error {
+	}
+}
+
+// late is what comes too late.
+func (f *fluxra) late() []check {
+	return []check{
+		f.step("recover.expired", "a code is refused after 15 minutes", func(ctx context.Context) error {
 			if err := f.wait(ctx, time.Hour); err != nil {
 				return err
 			}
@@ -216,7 +237,7 @@ func (f *fluxra) mailbox() []check {
 			}
 			return f.refused(f.send(ctx, f.recovers(f.email, code)), http.StatusUnauthorized, wire.FluxraInvalidToken)
 		}),
-		step(Must, "verify.expired", "a token is refused after an hour", Seed, func(ctx context.Context) error {
+		f.step("verify.expired", "a token is refused after an hour", func(ctx context.Context) error {
 			f.email = "later-" + f.email
 			if err := granted(f.send(ctx, f.registers(f.name, fields{"email": f.email}))); err != nil {
 				return err

@@ -22,7 +22,6 @@ func (f *fluxra) unauthorized(id, expect string, source Source, c func() (call, 
 
 // tokens is how access tokens are renewed and ended.
 func (f *fluxra) tokens() []check {
-	var before string
 	return []check{
 		must("refresh.renews", "an access token is good for another one", Seed, func(ctx context.Context) error {
 			if err := f.mine.holdsToken(); err != nil {
@@ -34,17 +33,17 @@ func (f *fluxra) tokens() []check {
 			}
 			var w faults
 			if token := a.text("access_token"); token != "" {
-				before, f.mine.token = f.mine.token, token
+				f.before, f.mine.token = f.mine.token, token
 			}
 			shape(&w, "access_token", a.text("access_token"), `^eyJ`)
-			w.unless(a.status == http.StatusOK && a.text("token_type") == wire.FluxraBearer && before != f.mine.token, "got status %d and the token_type %q, or the same token", a.status, short(a.text("token_type")))
+			w.unless(a.status == http.StatusOK && a.text("token_type") == wire.FluxraBearer && f.before != f.mine.token, "got status %d and the token_type %q, or the same token", a.status, short(a.text("token_type")))
 			return w.err()
 		}),
 		f.unauthorized("refresh.old-ends", "the token before is refused", Seed, func() (call, error) {
-			if before == "" {
+			if f.before == "" {
 				return call{}, skip("no token was refreshed")
 			}
-			return f.listsKeys(f.mine.id, before), nil
+			return f.listsKeys(f.mine.id, f.before), nil
 		}),
 		must("refresh.race", "of several that refresh one token at the same moment one gets another", Choice, func(ctx context.Context) error {
 			if err := f.mine.holdsToken(); err != nil {
@@ -58,11 +57,17 @@ func (f *fluxra) tokens() []check {
 			}
 			return f.one(answers, 1, wire.FluxraUnauthorized, wire.FluxraInvalidToken)
 		}),
+	}
+}
+
+// logouts is how they end, and whom they tell of.
+func (f *fluxra) logouts() []check {
+	return []check{
 		must("logout.ok", "an access token can be ended", Seed, func(ctx context.Context) error {
 			if err := f.mine.holdsToken(); err != nil {
 				return err
 			}
-			before = f.mine.token
+			f.before = f.mine.token
 			a := f.send(ctx, withToken(wire.FluxraLogoutPath, f.mine.token))
 			if err := granted(a); err != nil {
 				return err
@@ -72,9 +77,9 @@ func (f *fluxra) tokens() []check {
 			f.within(&w, "revoked_at", a.text("revoked_at"), secondTime, 0, 0)
 			return w.err()
 		}),
-		f.unauthorized("logout.ends", "it is refused then", Seed, func() (call, error) { return f.listsKeys(f.mine.id, before), f.mine.holdsToken() }),
+		f.unauthorized("logout.ends", "it is refused then", Seed, func() (call, error) { return f.listsKeys(f.mine.id, f.before), f.mine.holdsToken() }),
 		f.unauthorized("logout.refresh", "and cannot be refreshed", Seed, func() (call, error) {
-			return withToken(wire.FluxraRefreshPath, before), f.mine.holdsToken()
+			return withToken(wire.FluxraRefreshPath, f.before), f.mine.holdsToken()
 		}),
 		must("keys.other", "another agent's keys are not listed: 403", Published, func(ctx context.Context) error {
 			if f.other.id == "" {
@@ -144,8 +149,13 @@ func (f *fluxra) endings() []check {
 	}
 }
 
-// refusals is what is refused for what it says, or for who says it.
-func (f *fluxra) refusals() []check {
+// nobody is an agent with a recovery key that there is not.
+func (f *fluxra) nobody(id string) fluxraAgent {
+	return fluxraAgent{id: id, recovery: f.secret(wire.FormatFluxraRecoveryKey(strings.Repeat("nobodyhasthis", 4)))}
+}
+
+// invalid is what is refused for what it says.
+func (f *fluxra) invalid() []check {
 	invalid := func(id, expect string, source Source, code string, c func() (call, error)) check {
 		return must(id, expect, source, func(ctx context.Context) error {
 			made, err := c()
@@ -159,8 +169,6 @@ func (f *fluxra) refusals() []check {
 	key := func(body fields) func() (call, error) {
 		return func() (call, error) { return f.makesKey(f.mine, body), f.mine.held() }
 	}
-	nobody := f.secret(wire.FormatFluxraRecoveryKey(strings.Repeat("nobodyhasthis", 4)))
-	agent := func(id string) fluxraAgent { return fluxraAgent{id: id, recovery: nobody} }
 	return []check{
 		invalid("register.no-name", "no agent_name is refused", Seed, wire.FluxraInvalidAgentName, fixed(post(wire.FluxraRegisterPath, "{}"))),
 		invalid("register.short-name", "an agent_name of two characters is refused", Seed, wire.FluxraInvalidAgentName, named("ab")),
@@ -172,14 +180,30 @@ func (f *fluxra) refusals() []check {
 		invalid("key.unknown-scope", "a scope that there is not is refused", Choice, wire.FluxraInvalidRequest, key(fields{"name": "x", "scopes": []string{"no:such"}})),
 		invalid("key.no-days", "expires_in_days below 1 is refused", Choice, wire.FluxraInvalidRequest, key(fields{"name": "x", "expires_in_days": 0})),
 		invalid("key.agent-id", "what is no agent_id is refused", Published, wire.FluxraInvalidAgentID, func() (call, error) {
-			return f.makesKey(agent("nobody"), fields{"name": "x"}), nil
+			return f.makesKey(f.nobody("nobody"), fields{"name": "x"}), nil
 		}),
 		invalid("keys.agent-id", "what is no agent_id is refused", Published, wire.FluxraInvalidAgentID, fixed(f.listsKeys("nobody", ""))),
+		must("health.ok", "the service says that it is healthy", Published, func(ctx context.Context) error {
+			a := f.send(ctx, get(wire.FluxraHealthPath, nil))
+			if err := granted(a); err != nil {
+				return err
+			}
+			var w faults
+			w.unless(a.status == http.StatusOK && a.text("status") == wire.FluxraHealthy && a.text("version") != "", "got %d and the status %q", a.status, short(a.text("status")))
+			f.within(&w, "timestamp", a.text("timestamp"), secondTime, 0, 0)
+			return w.err()
+		}),
+	}
+}
+
+// strangers is what is refused for who says it.
+func (f *fluxra) strangers() []check {
+	return []check{
 		f.unauthorized("key.no-credential", "to make a key without a credential is refused", Published, func() (call, error) {
 			return post(wire.FluxraAgentPath(f.mine.id), `{"name":"x"}`), f.mine.held()
 		}),
 		f.unauthorized("key.unknown-recovery", "a recovery key that nobody has is refused", Published, func() (call, error) {
-			return f.makesKey(agent(f.mine.id), fields{"name": "x"}), f.mine.held()
+			return f.makesKey(f.nobody(f.mine.id), fields{"name": "x"}), f.mine.held()
 		}),
 		f.unauthorized("key.other-recovery", "another agent's recovery key is refused", Published, func() (call, error) {
 			return f.makesKey(fluxraAgent{id: f.mine.id, recovery: f.other.recovery}, fields{"name": "x"}), f.other.held()
@@ -217,15 +241,5 @@ func (f *fluxra) refusals() []check {
 		}),
 		f.unauthorized("refresh.no-token", "to refresh nothing is refused", Seed, fixed(post(wire.FluxraRefreshPath, "{}"))),
 		f.unauthorized("logout.no-token", "to end nothing is refused", Seed, fixed(post(wire.FluxraLogoutPath, ""))),
-		must("health.ok", "the service says that it is healthy", Published, func(ctx context.Context) error {
-			a := f.send(ctx, get(wire.FluxraHealthPath, nil))
-			if err := granted(a); err != nil {
-				return err
-			}
-			var w faults
-			w.unless(a.status == http.StatusOK && a.text("status") == wire.FluxraHealthy && a.text("version") != "", "got %d and the status %q", a.status, short(a.text("status")))
-			f.within(&w, "timestamp", a.text("timestamp"), secondTime, 0, 0)
-			return w.err()
-		}),
 	}
 }

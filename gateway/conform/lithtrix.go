@@ -27,8 +27,8 @@ func gradeLithtrix(s *session) grader {
 	checks = append(checks, l.attempts()...)
 	checks = append(checks, l.refusals()...)
 	good := text(fields{"agent_name": "conform", "owner_identifier": lithtrixOwner})
-	checks = append(checks, s.bodies("register", func() (call, error) { return l.registers(s.name()), nil },
-		strings.Replace(good, `"conform"`, "7", 1), wire.LithtrixInvalid)...)
+	checks = append(checks, s.bodies("register", Choice, wire.LithtrixInvalid, func() (call, error) { return l.registers(s.name()), nil },
+		strings.Replace(good, `"conform"`, "7", 1))...)
 	checks = append(checks,
 		s.methods("register", wire.LithtrixRegisterPath, http.MethodGet, http.MethodPost),
 		s.methods("rotate", wire.LithtrixRotatePath, http.MethodGet, http.MethodPost),
@@ -231,7 +231,7 @@ func (l *lithtrix) rotations() []check {
 // attempts is what an Idempotency-Key is good for.
 func (l *lithtrix) attempts() []check {
 	name := l.session.name()
-	key := l.session.key()
+	key := l.attempt()
 	return []check{
 		should("register.attempt", "registering again with the same Idempotency-Key gets the same agent another key, and ends the first", Choice, func(ctx context.Context) error {
 			if err := l.held(); err != nil {
@@ -266,7 +266,7 @@ func (l *lithtrix) attempts() []check {
 			if err := l.held(); err != nil {
 				return err
 			}
-			attempt, before := l.session.key(), l.key
+			attempt, before := l.attempt(), l.key
 			for range 2 {
 				if err := l.issued(l.send(ctx, rotates(before).with(wire.IdempotencyHeader, attempt)), http.StatusOK); err != nil {
 					return err

@@ -24,13 +24,13 @@ type lona struct {
 
 func gradeLona(s *session) grader {
 	l := &lona{session: s, agent: s.name(), other: s.name()}
-	checks := l.happy()
+	checks := append(append(l.happy(), l.spending()...), l.limits()...)
 	checks = append(checks, l.refusals()...)
 	checks = append(checks, l.partners()...)
-	checks = append(checks, s.bodies("invite", fixed(post(wire.LonaInvitePath, text(fields{"agent_id": l.other, "agent_name": "Conform"}))),
-		text(fields{"agent_id": 7, "agent_name": "Conform"}), wire.LonaInvalidRequest)...)
-	checks = append(checks, s.bodies("register", fixed(l.registers(l.other, s.secret(wire.FormatLonaInvite("nobodyhasthisone1")))),
-		text(fields{"agent_id": l.other, "agent_name": "Conform", "invite_code": 7}), wire.LonaInvalidRequest)...)
+	checks = append(checks, s.bodies("invite", Choice, wire.LonaInvalidRequest, fixed(post(wire.LonaInvitePath, text(fields{"agent_id": l.other, "agent_name": "Conform"}))),
+		text(fields{"agent_id": 7, "agent_name": "Conform"}))...)
+	checks = append(checks, s.bodies("register", Choice, wire.LonaInvalidRequest, fixed(l.registers(l.other, s.secret(wire.FormatLonaInvite("nobodyhasthisone1")))),
+		text(fields{"agent_id": l.other, "agent_name": "Conform", "invite_code": 7}))...)
 	checks = append(checks,
 		s.methods("invite", wire.LonaInvitePath, http.MethodGet, http.MethodPost),
 		s.methods("register", wire.LonaRegisterPath, http.MethodDelete, http.MethodPost),
@@ -81,7 +81,7 @@ func (l *lona) asks(ctx context.Context) error {
 
 // took remembers the token that an answer brings.
 func (l *lona) took(a answer) {
-	if token := a.text("data", "token"); a.ok() && token != "" {
+	if token := a.text("data", "token"); a.ok() && token != "" && token != l.token {
 		l.old, l.token, l.registered = l.token, token, a
 	}
 }
@@ -149,6 +149,12 @@ func (l *lona) happy() []check {
 			f.unless(a.status == http.StatusOK && list, "got status %d, want 200 and a list in data", a.status)
 			return f.err()
 		}),
+	}
+}
+
+// spending is what an invite is good for beyond that, and how often.
+func (l *lona) spending() []check {
+	return []check{
 		must("invite.single-use", "an invite that was used is refused", Seed, func(ctx context.Context) error {
 			if l.used == "" || l.token == "" {
 				return skip("no invite was used")
@@ -199,6 +205,12 @@ func (l *lona) happy() []check {
 			l.took(a)
 			return granted(a)
 		}),
+	}
+}
+
+// limits is how many invites there are.
+func (l *lona) limits() []check {
+	return []check{
 		must("invite.limit", "a fourth invite within the hour is refused with 429", Seed, func(ctx context.Context) error {
 			if l.closed != "" {
 				return skip("%s", l.closed)

@@ -59,71 +59,75 @@ func (l *lona) refusals() []check {
 	}
 }
 
-// partners is how a trusted partner registers by the registration secret.
+// partner registers by the registration secret, as a trusted partner does.
+func (l *lona) partner(ctx context.Context, agent string, more fields, header ...string) (answer, error) {
+	if l.o.LonaSecret == "" {
+		return answer{}, skip("it needs a registration secret: set LONA_AGENT_REGISTRATION_SECRET")
+	}
+	body := fields{"agent_id": agent, "agent_name": "Conform", "source": "enlist-conform"}
+	for name, value := range more {
+		body[name] = value
+	}
+	c := post(wire.LonaRegisterPath, text(body)).with(wire.LonaSecretHeader, l.o.LonaSecret).with(header...)
+	a := l.send(ctx, c)
+	l.took(a)
+	return a, nil
+}
+
+// days registers for so many days, and judges for how long the token is good.
+func (l *lona) days(ctx context.Context, n int, least, most time.Duration) error {
+	a, err := l.partner(ctx, l.agent, fields{"expires_in_days": n})
+	if err != nil {
+		return err
+	}
+	if err := granted(a); err != nil {
+		return err
+	}
+	var f faults
+	l.within(&f, "data.expires_at", a.text("data", "expires_at"), milliTime, least, most)
+	return f.err()
+}
+
+// partners is what the registration secret is good for.
 func (l *lona) partners() []check {
-	by := func(ctx context.Context, agent string, more fields, header ...string) (answer, error) {
-		if l.o.LonaSecret == "" {
-			return answer{}, skip("it needs a registration secret: set LONA_AGENT_REGISTRATION_SECRET")
-		}
-		body := fields{"agent_id": agent, "agent_name": "Conform", "source": "enlist-conform"}
-		for name, value := range more {
-			body[name] = value
-		}
-		c := post(wire.LonaRegisterPath, text(body)).with(wire.LonaSecretHeader, l.o.LonaSecret).with(header...)
-		return l.send(ctx, c), nil
-	}
-	days := func(ctx context.Context, n int, least, most time.Duration) error {
-		a, err := by(ctx, l.agent, fields{"expires_in_days": n})
-		if err != nil {
-			return err
-		}
-		l.took(a)
-		if err := granted(a); err != nil {
-			return err
-		}
-		var f faults
-		l.within(&f, "data.expires_at", a.text("data", "expires_at"), milliTime, least, most)
-		return f.err()
-	}
 	const day = 24 * time.Hour
 	return []check{
 		must("secret.issued", "the registration secret registers without an invite", Seed, func(ctx context.Context) error {
-			a, err := by(ctx, l.agent, nil)
+			a, err := l.partner(ctx, l.agent, nil)
 			if err != nil {
 				return err
 			}
 			return l.issued(a)
 		}),
 		must("secret.rotates", "registering again ends the token before", Seed, func(ctx context.Context) error {
-			a, err := by(ctx, l.agent, nil)
+			a, err := l.partner(ctx, l.agent, nil)
 			if err != nil {
 				return err
 			}
 			if err := granted(a); err != nil {
 				return err
 			}
-			if l.took(a); l.old == "" {
+			if l.old == "" {
 				return skip("no token was replaced")
 			}
 			return l.refused(l.send(ctx, l.uses(l.old, l.agent)), http.StatusUnauthorized, wire.LonaUnauthorized)
 		}),
-		must("secret.days", "expires_in_days is how long the token lives", Seed, func(ctx context.Context) error { return days(ctx, 1, day, day) }),
+		must("secret.days", "expires_in_days is how long the token lives", Seed, func(ctx context.Context) error { return l.days(ctx, 1, day, day) }),
 		should("secret.clamped", "more days than the service allows are as many as it does", Choice, func(ctx context.Context) error {
-			return days(ctx, 30_000, day, 20_000*day)
+			return l.days(ctx, 30_000, day, 20_000*day)
 		}),
 		should("secret.attempt", "the same Idempotency-Key again gets another token, and for another agent_id is refused with 409", Choice, func(ctx context.Context) error {
-			key := l.key()
+			key := l.attempt()
 			for range 2 {
-				a, err := by(ctx, l.agent, nil, wire.IdempotencyHeader, key)
+				a, err := l.partner(ctx, l.agent, nil, wire.IdempotencyHeader, key)
 				if err != nil {
 					return err
 				}
-				l.took(a)
 				if err := granted(a); err != nil {
 					return err
 				}
 			}
-			a, err := by(ctx, l.other, nil, wire.IdempotencyHeader, key)
+			a, err := l.partner(ctx, l.other, nil, wire.IdempotencyHeader, key)
 			if err != nil {
 				return err
 			}

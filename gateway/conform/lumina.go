@@ -20,7 +20,7 @@ type lumina struct {
 	*session
 	wallet, second eip191.Wallet
 	first          issuedKey   // of wallet
-	more           []issuedKey // of wallet, too
+	others         []issuedKey // of wallet, and of those that were spelled otherwise
 	foreign        issuedKey   // of second
 	ended          issuedKey
 	sent           call // that onboarded first
@@ -39,8 +39,8 @@ func gradeLumina(s *session) grader {
 	checks = append(checks, l.refusals()...)
 	checks = append(checks, l.cap()...)
 	checks = append(checks, l.revoking()...)
-	checks = append(checks, s.bodies("onboard", func() (call, error) { return l.onboards(s.newWallet(), l.seconds(0), ""), nil },
-		`{"walletAddress":"`+l.wallet.Address()+`","signature":"0x00","timestamp":"now"}`, wire.LuminaInvalidBody)...)
+	checks = append(checks, s.bodies("onboard", Seed, wire.LuminaInvalidBody, func() (call, error) { return l.onboards(s.newWallet(), l.seconds(0), ""), nil },
+		`{"walletAddress":"`+l.wallet.Address()+`","signature":"0x00","timestamp":"now"}`)...)
 	checks = append(checks,
 		s.methods("onboard", wire.LuminaOnboardPath, http.MethodGet, http.MethodPost),
 		s.methods("keys", wire.LuminaKeysPath, http.MethodPost, http.MethodGet),
@@ -61,7 +61,7 @@ func gradeLumina(s *session) grader {
 // tidy has every key end itself.
 func (l *lumina) tidy(ctx context.Context) []string {
 	var left []string
-	for _, k := range append([]issuedKey{l.first, l.foreign}, l.more...) {
+	for _, k := range append([]issuedKey{l.first, l.foreign}, l.others...) {
 		if k.key == "" || k == l.ended {
 			continue
 		}

@@ -21,7 +21,7 @@ func (l *lumina) cap() []check {
 			})
 			for _, a := range answers {
 				if a.ok() {
-					l.more = append(l.more, keyOf(a))
+					l.others = append(l.others, keyOf(a))
 				}
 			}
 			return l.one(answers, wire.LuminaMaxKeys-1, wire.LuminaCapReached, wire.LuminaKeyLimitReached)
@@ -57,10 +57,10 @@ func (l *lumina) revoking() []check {
 	}
 	return []check{
 		must("revoke.ok", "a key of the wallet ends another one: 204", Published, held(func(ctx context.Context) error {
-			if len(l.more) == 0 {
+			if len(l.others) == 0 {
 				return skip("the wallet has one key only")
 			}
-			a := l.send(ctx, l.revokes(l.first.key, l.more[0].id))
+			a := l.send(ctx, l.revokes(l.first.key, l.others[0].id))
 			if a.err != nil {
 				return a.err
 			}
@@ -68,7 +68,7 @@ func (l *lumina) revoking() []check {
 				return err
 			}
 			if a.ok() {
-				l.ended = l.more[0]
+				l.ended = l.others[0]
 			}
 			return status(a, http.StatusNoContent)
 		})),
@@ -99,70 +99,77 @@ func (l *lumina) revoking() []check {
 	}
 }
 
-// spellings is what takes more onboardings than there are in an hour. Where time
-// cannot be moved, the limit is met, and they are skipped.
-func (l *lumina) spellings() []check {
-	more := func(id, expect string, severity Severity, source Source, f func(ctx context.Context) error) check {
-		return check{Check{id, expect, source, severity}, func(ctx context.Context) error {
-			if err := l.held(); err != nil {
+// more is a check that takes an onboarding beyond the ten that there are in an
+// hour. Where time cannot be moved, the limit is met, and it is skipped.
+func (l *lumina) more(id, expect string, source Source, f func(ctx context.Context) error) check {
+	return must(id, expect, source, func(ctx context.Context) error {
+		if err := l.held(); err != nil {
+			return err
+		}
+		if l.o.Wait != nil {
+			if err := l.o.Wait(ctx, time.Hour); err != nil {
 				return err
 			}
-			if l.o.Wait != nil {
-				if err := l.o.Wait(ctx, time.Hour); err != nil {
-					return err
-				}
-			}
-			return f(ctx)
-		}}
-	}
-	onboards := func(c func() call) func(context.Context) error {
-		return func(ctx context.Context) error {
-			a := l.send(ctx, c())
-			if a.ok() {
-				l.more = append(l.more, keyOf(a))
-			}
-			return granted(a)
 		}
-	}
-	spell := func(change func(string) string, signature func(string) string) func() call {
-		return func() call {
-			w := l.newWallet()
-			address := change(w.Address())
-			return l.signed(w, address, address, l.seconds(0), "", signature)
+		return f(ctx)
+	})
+}
+
+// gets is the check that something onboards.
+func (l *lumina) gets(c func() call) func(context.Context) error {
+	return func(ctx context.Context) error {
+		a := l.send(ctx, c())
+		if a.ok() {
+			l.others = append(l.others, keyOf(a))
 		}
+		return granted(a)
 	}
+}
+
+// spelled onboards a new wallet with its address and the signature as they are
+// changed.
+func (l *lumina) spelled(address, signature func(string) string) func() call {
+	return func() call {
+		w := l.newWallet()
+		spelling := address(w.Address())
+		return l.signed(w, spelling, spelling, l.seconds(0), "", signature)
+	}
+}
+
+// spellings is in how many ways a wallet can be written.
+func (l *lumina) spellings() []check {
 	same := func(text string) string { return text }
 	return []check{
-		more("cap.freed", "a key that was revoked makes room for another", Must, Seed, func(ctx context.Context) error {
+		l.more("cap.freed", "a key that was revoked makes room for another", Seed, func(ctx context.Context) error {
 			if l.ended.key == "" {
 				return skip("no key was revoked")
 			}
-			return onboards(func() call { return l.onboards(l.wallet, l.seconds(0), "") })(ctx)
+			return l.gets(func() call { return l.onboards(l.wallet, l.seconds(0), "") })(ctx)
 		}),
-		more("cap.reached", "a fourth key is refused with 409", Must, Seed, func(ctx context.Context) error {
+		l.more("cap.reached", "a fourth key is refused with 409", Seed, func(ctx context.Context) error {
 			if l.ended.key == "" {
 				return skip("no key was revoked")
 			}
 			a := l.send(ctx, l.onboards(l.wallet, l.seconds(0), ""))
 			return l.refused(a, http.StatusConflict, wire.LuminaCapReached, wire.LuminaKeyLimitReached)
 		}),
-		more("onboard.upper-case", "an address in upper case onboards, where the message has it so", Must, Published,
-			onboards(spell(func(a string) string { return "0x" + strings.ToUpper(a[2:]) }, nil))),
-		more("onboard.upper-signature", "a signature in upper case is good", Must, Published,
-			onboards(spell(same, func(s string) string { return "0x" + strings.ToUpper(s[2:]) }))),
-		more("onboard.recovery-id", "a v of 0 or 1 is good", Must, Published, onboards(spell(same, func(s string) string {
+		l.more("onboard.upper-case", "an address in upper case onboards, where the message has it so", Published,
+			l.gets(l.spelled(func(a string) string { return "0x" + strings.ToUpper(a[2:]) }, nil))),
+		l.more("onboard.upper-signature", "a signature in upper case is good", Published,
+			l.gets(l.spelled(same, func(s string) string { return "0x" + strings.ToUpper(s[2:]) }))),
+		l.more("onboard.recovery-id", "a v of 0 or 1 is good", Published, l.gets(l.spelled(same, func(s string) string {
 			v := map[string]string{"1b": "00", "1c": "01"}[s[len(s)-2:]]
 			if v == "" {
 				return s
 			}
 			return s[:len(s)-2] + v
 		}))),
-		more("onboard.other-spelling", "a message with another spelling of the address is refused", Must, Published, func(ctx context.Context) error {
+		l.more("onboard.other-spelling", "a message with another spelling of the address is refused", Published, func(ctx context.Context) error {
 			w := l.newWallet()
 			c := l.signed(w, w.Address(), strings.ToLower(w.Address()), l.seconds(0), "", nil)
 			return l.refused(l.send(ctx, c), http.StatusUnauthorized, wire.LuminaInvalidSignature, wire.LuminaSignatureMismatch)
 		}),
-		more("onboard.early", "a timestamp that is six minutes ahead is refused", Must, Seed, func(ctx context.Context) error {
+		l.more("onboard.early", "a timestamp that is six minutes ahead is refused", Seed, func(ctx context.Context) error {
 			c := l.onboards(l.newWallet(), l.seconds(6*time.Minute), "")
 			return l.refused(l.send(ctx, c), http.StatusBadRequest, wire.LuminaStaleTimestamp)
 		}),
