@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -39,7 +40,23 @@ func gradeLona(s *session) grader {
 		s.nothing("/api/v1/agents/no-such-route", wire.LonaNotFound),
 	)
 	checks = append(checks, l.later()...)
+	for i, c := range checks {
+		if strings.HasPrefix(c.ID, "invite.") {
+			checks[i].run = l.open(c.run)
+		}
+	}
 	return grader{checks: checks, tidy: l.tidy, code: func(a answer) string { return a.text("error", "code") }}
+}
+
+// open is a check of what there is only where invites are not switched off: that
+// is judged before anything else.
+func (l *lona) open(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if l.closed != "" {
+			return skip("%s", l.closed)
+		}
+		return run(ctx)
+	}
 }
 
 func (l *lona) tidy(context.Context) []string {
@@ -212,9 +229,6 @@ func (l *lona) spending() []check {
 func (l *lona) limits() []check {
 	return []check{
 		must("invite.limit", "a fourth invite within the hour is refused with 429", Seed, func(ctx context.Context) error {
-			if l.closed != "" {
-				return skip("%s", l.closed)
-			}
 			if l.invited.status == 0 || l.invited.err != nil {
 				return skip("there are no invites")
 			}
