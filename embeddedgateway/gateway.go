@@ -92,6 +92,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Front is what stands behind the gateway. Nil: nothing does.
 	Front *Front
+	// Chaos is what goes wrong on purpose. Nil: nothing does.
+	Chaos *Chaos
 	// Wrap stands around the handler, however a request comes. Nil: nothing does.
 	Wrap func(http.Handler) http.Handler
 }
@@ -149,6 +151,9 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	}
 	front, err := newFront(d, served)
 	if err != nil {
+		return nil, err
+	}
+	if served, err = rehearse(ctx, cfg, served); err != nil {
 		return nil, err
 	}
 	place.Now, place.Logger = cfg.Now, cfg.Logger

@@ -169,6 +169,9 @@ type encoded struct {
 func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (_ encoded, err error) {
 	defer func() {
 		if v := recover(); v != nil {
+			if abort, ok := v.(error); ok && errors.Is(abort, http.ErrAbortHandler) { // the connection is to end without an answer
+				panic(v)
+			}
 			err = &panicked{value: v, stack: debug.Stack()}
 		}
 	}()
@@ -197,7 +200,10 @@ func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (_ e
 func encode(status int, out any) (encoded, error) {
 	e := encoded{status: status}
 	if a, ok := out.(answered); ok {
-		e.status, e.header, out = a.status, a.header, a.body
+		e.header, out = a.header, a.body
+		if a.status != 0 {
+			e.status = a.status
+		}
 	}
 	switch body := out.(type) {
 	case nil:

@@ -20,6 +20,7 @@ const defaultListen = "127.0.0.1:8420"
 func (p *program) gatewayCommand() *cobra.Command {
 	var listen, database, publicURL, upstream string
 	var protocols []string
+	var rehearsal rehearsalFlags
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
@@ -58,7 +59,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols})
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols, rehearsal})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
@@ -66,6 +67,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
 	upstreamFlag(cmd, &upstream)
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
+	rehearsal.register(cmd)
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
 	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
 		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
@@ -76,6 +78,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 type gatewayFlags struct {
 	listen, database, publicURL, upstream string
 	protocols                             []string
+	rehearsal                             rehearsalFlags
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -111,6 +114,9 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	}
 	config.Protocols = flags.protocols
 	config.Standalone = true
+	if err := flags.rehearsal.apply(ctx, &config); err != nil {
+		return err
+	}
 	ln, err := p.listen(ctx, flags.listen)
 	if err != nil {
 		return err
