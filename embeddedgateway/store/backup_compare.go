@@ -37,7 +37,9 @@ const (
 	strikeAgain = `UPDATE main.tickets SET tries = (
 			SELECT max(tickets.tries, o.tries) FROM old.tickets o
 			WHERE o.protocol = tickets.protocol AND o.kind = tickets.kind AND o.hash = tickets.hash)
-		WHERE used_at = 0`
+		WHERE used_at = 0 AND EXISTS (
+			SELECT 1 FROM old.tickets o
+			WHERE o.protocol = tickets.protocol AND o.kind = tickets.kind AND o.hash = tickets.hash)`
 
 	issuedSince = ` FROM old.credentials o WHERE o.revoked_at = 0 AND NOT EXISTS (
 		SELECT 1 FROM main.credentials c WHERE c.protocol = o.protocol AND c.hash = o.hash)`
