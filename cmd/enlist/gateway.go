@@ -23,6 +23,7 @@ var errWantDatabase = errors.New("--database: want sqlite:PATH")
 func (p *program) gatewayCommand() *cobra.Command {
 	var listen, database, publicURL string
 	var protocols []string
+	var page adminFlags
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
@@ -61,14 +62,15 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols})
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols, page})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
 	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
-	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
+	page.register(cmd.Flags())
+	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database), p.gatewayAdminTokenCommand(&database))
 	return cmd
 }
 
@@ -76,6 +78,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 type gatewayFlags struct {
 	listen, database, publicURL string
 	protocols                   []string
+	admin                       adminFlags
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -112,6 +115,11 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 		return err
 	}
 	defer func() { _ = ln.Close() }() // Serve closes it too
+	page, err := p.openAdmin(ctx, flags.admin, config.Database)
+	if err != nil {
+		return err
+	}
+	defer page.close()
 	config.PublicURL = first(flags.publicURL, p.env("ENLIST_PUBLIC_URL"), "http://"+reachable(ln.Addr()))
 	g, err := embeddedgateway.New(ctx, config)
 	if err != nil {
@@ -123,7 +131,7 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	if config.SMTPURL == "" {
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}
-	return g.Serve(ctx, ln)
+	return p.serveWithAdmin(ctx, g, ln, config, page)
 }
 
 // listen opens the address of the gateway: of the flag, or else of the

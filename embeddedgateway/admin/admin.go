@@ -1,0 +1,150 @@
+// Package admin is what the operator of a gateway sees in a browser, on a
+// listener of its own: agents and their keys, invites, mail that waits, what
+// happened, and live numbers; and beside it the JSON API and the metrics.
+//
+// Nobody gets anything of it without the operator's token or a session that was
+// begun by it, wherever the request comes from: behind a proxy on the same machine
+// everybody comes from loopback. See guard.go for what else must hold before a
+// page is asked for anything.
+//
+// The pages are made on the server and work without JavaScript. They ask for
+// nothing but the one style sheet, script and icon of this package.
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"html/template"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+)
+
+// Operator is what an operator can do with a gateway. It is
+// [*embeddedgateway.Gateway]; a replica that lost its database can be stood in for.
+type Operator interface {
+	Agents(ctx context.Context, q embeddedgateway.AgentQuery) (embeddedgateway.AgentPage, error)
+	Agent(ctx context.Context, protocol, agent string) (embeddedgateway.AgentDetail, error)
+	Suspend(ctx context.Context, protocol, agent string) error
+	Resume(ctx context.Context, protocol, agent string) error
+	Delete(ctx context.Context, protocol, agent string) error
+	RevokeKey(ctx context.Context, protocol, agent, keyID string) (revoked bool, err error)
+	Invites(ctx context.Context, q embeddedgateway.InviteQuery) (embeddedgateway.InvitePage, error)
+	Numbers(ctx context.Context) (embeddedgateway.Numbers, error)
+	Audit(ctx context.Context, q store.EventQuery) ([]store.Event, error)
+	Outbox(ctx context.Context) ([]embeddedgateway.Mail, error)
+	Letter(ctx context.Context, name string, ip netip.Addr) (embeddedgateway.Mail, error)
+	sessions
+}
+
+// sessions is what the guard keeps in the database, so that a session outlives a
+// restart and is good at every replica.
+type sessions interface {
+	Peer(r *http.Request) (ip netip.Addr, https bool)
+	CountToken(ctx context.Context, ip netip.Addr, right bool) (retryAfter time.Duration, err error)
+	BeginSession(ctx context.Context, session, token [32]byte, expires time.Time, ip netip.Addr) error
+	Session(ctx context.Context, session [32]byte, tokens [][32]byte) (embeddedgateway.OperatorSession, error)
+	ExtendSession(ctx context.Context, session [32]byte, expires time.Time) error
+	EndSession(ctx context.Context, session [32]byte, ip netip.Addr) error
+}
+
+// Config says what a listener of the operator serves. Gateway, Tokens and Now are
+// required.
+type Config struct {
+	Gateway Operator
+	// Tokens returns the SHA-256 of every token that is the operator's, at least
+	// one. It is asked at every request, so that a token that was replaced ends at
+	// once with all the sessions that were begun by it.
+	Tokens func() ([][32]byte, error)
+	// Now is the clock.
+	Now func() time.Time
+	// Rand is where sessions come from. Nil: crypto/rand.
+	Rand io.Reader
+	// Logger gets what an operator should know. Nil: nobody does.
+	Logger *slog.Logger
+	// Hosts are the names that the listener is reached by, beside the loopback
+	// ones and the address that it listens on. A browser that was told another
+	// name leads here is refused: it was lured.
+	Hosts []string
+	// PublicURL is where agents reach the gateway.
+	PublicURL string
+	// Metrics is served at /metrics. Nil: nothing is.
+	Metrics http.Handler
+}
+
+// site is the handler.
+type site struct {
+	Config
+	cross *http.CrossOriginProtection
+	pages map[string]*template.Template
+	table map[string]methods
+}
+
+// methods are the handlers of a path.
+type methods map[string]func(w http.ResponseWriter, r *http.Request, v *visit)
+
+// New returns the handler of the operator's listener.
+func New(c Config) (http.Handler, error) {
+	switch {
+	case c.Gateway == nil:
+		return nil, errors.New("admin: Config.Gateway is missing")
+	case c.Tokens == nil:
+		return nil, errors.New("admin: Config.Tokens is missing: nobody could be let in")
+	case c.Now == nil:
+		return nil, errors.New("admin: Config.Now is missing: give it a clock, such as time.Now")
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &site{Config: c, cross: http.NewCrossOriginProtection()}
+	var err error
+	if s.pages, err = parsePages(); err != nil {
+		return nil, err
+	}
+	s.table = s.routes()
+	return http.HandlerFunc(s.serve), nil
+}
+
+// routes are the pages. What begins with /api/ has a table of its own.
+func (s *site) routes() map[string]methods {
+	get, post := http.MethodGet, http.MethodPost
+	t := map[string]methods{
+		"/":             {get: s.overview},
+		"/live":         {get: s.live},
+		"/agents":       {get: s.agents},
+		"/agent":        {get: s.agent},
+		"/invites":      {get: s.invites},
+		"/outbox":       {get: s.outbox},
+		"/outbox/read":  {post: s.readLetter},
+		"/events":       {get: s.events},
+		signInPath:      {get: s.signInPage, post: s.signIn},
+		"/sign-out":     {post: s.signOut},
+		"/style.css":    {get: s.asset("style.css", "text/css; charset=utf-8")},
+		"/page.js":      {get: s.asset("page.js", "text/javascript; charset=utf-8")},
+		"/icon.svg":     {get: s.asset("icon.svg", "image/svg+xml")},
+		"/key/revoke":   {get: s.ask, post: s.act},
+		"/agent/delete": {get: s.ask, post: s.act},
+	}
+	for _, path := range []string{"/agent/suspend", "/agent/resume"} {
+		t[path] = methods{get: s.ask, post: s.act}
+	}
+	if s.Metrics != nil {
+		t["/metrics"] = methods{get: func(w http.ResponseWriter, r *http.Request, _ *visit) { s.Metrics.ServeHTTP(w, r) }}
+	}
+	return t
+}
+
+// open are the paths that need neither token nor session: how one gets in, and
+// what that page looks like.
+func open(path string) bool {
+	return path == signInPath || path == "/style.css" || path == "/page.js" || path == "/icon.svg"
+}
