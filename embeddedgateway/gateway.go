@@ -104,6 +104,10 @@ type Gateway struct {
 	signer  *signer
 	mail    *mailer
 
+	served  []protocol
+	traffic traffic
+	census  census
+
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
 
@@ -137,7 +141,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Logger: cfg.Logger})
+	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Terms: findBy, Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
 	}
@@ -145,7 +149,8 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
 	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, boot: cfg.Now().UnixMilli()}
-	g.handler = newRouter(g, append(served, keyring{d.signer}))
+	g.handler = g.counted(newRouter(g, append(served, keyring{d.signer})))
+	g.served = served
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
@@ -242,6 +247,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 			if _, err := g.store.Prune(ctx, g.cfg.Now()); err != nil && ctx.Err() == nil {
 				g.cfg.Logger.WarnContext(ctx, "removing what has expired failed; it is tried again", "error", err)
 			}
+			g.makeUp(ctx)
 			select {
 			case <-ctx.Done():
 				return

@@ -25,7 +25,8 @@ type Event struct {
 type EventQuery struct {
 	Protocol string
 	Agent    string
-	Limit    int // at most this many; 0: 100
+	Before   int64 // only events with a smaller ID
+	Limit    int   // at most this many; 0: 100
 }
 
 const (
@@ -70,6 +71,13 @@ func (s *Store) Events(ctx context.Context, q EventQuery) ([]Event, error) {
 			args = append(args, c.value)
 			where = append(where, c.column+" = $"+strconv.Itoa(len(args)))
 		}
+	}
+	if q.Agent != "" {
+		where = append(where, "agent <> ''") // the index is of those
+	}
+	if q.Before > 0 {
+		args = append(args, q.Before)
+		where = append(where, "id < $"+strconv.Itoa(len(args)))
 	}
 	if err := s.readable(ctx, args); err != nil {
 		return nil, err

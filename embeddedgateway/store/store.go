@@ -67,6 +67,9 @@ type Options struct {
 	Path string
 	// Now is the clock.
 	Now func() time.Time
+	// Terms says what an agent is found by beside its name and its display name.
+	// It depends on nothing but the agent. Nil: nothing.
+	Terms func(Agent) []string
 	// Logger is told about migrations and about trouble that no caller can be
 	// told; nil discards that.
 	Logger *slog.Logger
@@ -77,6 +80,7 @@ type Options struct {
 type Store struct {
 	db           dialect
 	now          func() time.Time
+	terms        func(Agent) []string
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
 	ticket       *sql.Stmt
@@ -95,12 +99,15 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Terms == nil {
+		o.Terms = func(Agent) []string { return nil }
+	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
 	db, err := openSQLite(ctx, o.Path, now, o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
 	}
-	s := &Store{db: db, now: now, close: sync.OnceValue(db.close)}
+	s := &Store{db: db, now: now, terms: o.Terms, close: sync.OnceValue(db.close)}
 	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, errors.Join(err, s.Close()))
 	}
@@ -138,7 +145,10 @@ func (s *Store) Close() error {
 // of it is. fn runs on the caller's goroutine. The end of ctx is noticed while
 // waiting and between the calls of fn; it never cuts a commit short.
 func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.tx(ctx, fn)
+	return s.db.tx(ctx, func(t *Tx) error {
+		t.more = s.terms
+		return fn(t)
+	})
 }
 
 // readable reports whether the read pool may be asked something.
@@ -211,8 +221,9 @@ type Tx struct {
 	q       querier
 	explain func(error) error
 	now     time.Time
-	locked  Agent // the agent whose row was locked last
-	err     error // the first failure; every later call returns it
+	locked  Agent                // the agent whose row was locked last
+	more    func(Agent) []string // Options.Terms
+	err     error                // the first failure; every later call returns it
 	over    bool
 }
 

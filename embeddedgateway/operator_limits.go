@@ -1,0 +1,58 @@
+package embeddedgateway
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+)
+
+// limiter is a protocol that limits how often its agents may ask.
+type limiter interface {
+	// limitsOf says how much of its limits an agent has used up. keys are its
+	// credentials.
+	limitsOf(a store.Agent, keys []store.Credential) []LimitInfo
+}
+
+// limits returns the limits of an agent, as far as this process counts them.
+func (g *Gateway) limits(_ context.Context, a store.Agent, keys []store.Credential) ([]LimitInfo, error) {
+	list := []LimitInfo{}
+	for _, p := range g.served {
+		if l, ok := p.(limiter); ok && p.name() == a.Protocol {
+			list = append(list, l.limitsOf(a, keys)...)
+		}
+	}
+	return list, nil
+}
+
+// used returns how often a key was used in the window that ends now.
+func (k *keyLimit) used(id int64) (n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	hits, ok := k.newer[id]
+	if !ok {
+		hits = k.old[id]
+	}
+	at, per := k.now().UnixMicro(), k.per.Microseconds()
+	for _, h := range hits {
+		if at-h < per && at-h >= -per {
+			n++
+		}
+	}
+	return n
+}
+
+// info is a limit as an operator sees it.
+func (k *keyLimit) info(name string, id int64) LimitInfo {
+	return LimitInfo{Name: name, Limit: k.n, Per: k.per, Used: k.used(id)}
+}
+
+// perKey returns a limit of each key that is not revoked.
+func perKey(keys []store.Credential, limit func(store.Credential) *keyLimit) (list []LimitInfo) {
+	for _, c := range keys {
+		if c.RevokedAt.IsZero() {
+			list = append(list, limit(c).info(fmt.Sprintf("requests with the key %s", c.KeyID), c.ID))
+		}
+	}
+	return list
+}
