@@ -1,13 +1,11 @@
 package admin
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
-	"github.com/enlist-mcp/enlist/embeddedgateway/store"
 )
 
 // action is something that the operator does to an agent, after a question.
@@ -127,6 +125,7 @@ func (s *site) ask(w http.ResponseWriter, r *http.Request, v *visit) {
 // act does what was asked for, and leads to the page that shows it done.
 func (s *site) act(w http.ResponseWriter, r *http.Request, v *visit) {
 	protocol, agent := r.PostFormValue("protocol"), r.PostFormValue("agent")
+	r = r.WithContext(embeddedgateway.WithActor(r.Context(), "by the page, from "+v.ip.String()))
 	said, err := actions()[r.URL.Path].do(s, r, protocol, agent, r.PostFormValue("key"))
 	if err != nil {
 		s.broken(w, r, v, err)
@@ -138,14 +137,4 @@ func (s *site) act(w http.ResponseWriter, r *http.Request, v *visit) {
 		to = v.say(said, "/agents")
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)
-}
-
-// cannotAsk answers a question that the gateway cannot be asked, such as a page
-// behind one that there is not.
-func (s *site) cannotAsk(w http.ResponseWriter, r *http.Request, v *visit, err error) {
-	if errors.Is(err, store.ErrText) {
-		s.fail(w, r, v, http.StatusBadRequest, "what is asked for holds characters that no name has")
-		return
-	}
-	s.broken(w, r, v, err)
 }

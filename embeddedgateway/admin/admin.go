@@ -12,52 +12,21 @@
 package admin
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"html/template"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
-	"github.com/enlist-mcp/enlist/embeddedgateway/store"
 )
-
-// Operator is what an operator can do with a gateway. It is
-// [*embeddedgateway.Gateway]; a replica that lost its database can be stood in for.
-type Operator interface {
-	Agents(ctx context.Context, q embeddedgateway.AgentQuery) (embeddedgateway.AgentPage, error)
-	Agent(ctx context.Context, protocol, agent string) (embeddedgateway.AgentDetail, error)
-	Suspend(ctx context.Context, protocol, agent string) error
-	Resume(ctx context.Context, protocol, agent string) error
-	Delete(ctx context.Context, protocol, agent string) error
-	RevokeKey(ctx context.Context, protocol, agent, keyID string) (revoked bool, err error)
-	Invites(ctx context.Context, q embeddedgateway.InviteQuery) (embeddedgateway.InvitePage, error)
-	Numbers(ctx context.Context) (embeddedgateway.Numbers, error)
-	Audit(ctx context.Context, q store.EventQuery) ([]store.Event, error)
-	Outbox(ctx context.Context) ([]embeddedgateway.Mail, error)
-	Letter(ctx context.Context, name string, ip netip.Addr) (embeddedgateway.Mail, error)
-	sessions
-}
-
-// sessions is what the guard keeps in the database, so that a session outlives a
-// restart and is good at every replica.
-type sessions interface {
-	Peer(r *http.Request) (ip netip.Addr, https bool)
-	CountToken(ctx context.Context, ip netip.Addr, right bool) (retryAfter time.Duration, err error)
-	BeginSession(ctx context.Context, session, token [32]byte, expires time.Time, ip netip.Addr) error
-	Session(ctx context.Context, session [32]byte, tokens [][32]byte) (embeddedgateway.OperatorSession, error)
-	ExtendSession(ctx context.Context, session [32]byte, expires time.Time) error
-	EndSession(ctx context.Context, session [32]byte, ip netip.Addr) error
-}
 
 // Config says what a listener of the operator serves. Gateway, Tokens and Now are
 // required.
 type Config struct {
-	Gateway Operator
+	Gateway *embeddedgateway.Gateway
 	// Tokens returns the SHA-256 of every token that is the operator's, at least
 	// one. It is asked at every request, so that a token that was replaced ends at
 	// once with all the sessions that were begun by it.

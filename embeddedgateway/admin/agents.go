@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
@@ -32,7 +33,7 @@ func (s *site) agents(w http.ResponseWriter, r *http.Request, v *visit) {
 	}
 	found, err := s.Gateway.Agents(r.Context(), q)
 	if err != nil {
-		s.cannotAsk(w, r, v, err)
+		s.broken(w, r, v, err)
 		return
 	}
 	view := agentsView{AgentPage: found, Query: q, Filtered: q.Search != "" || q.Protocol != "" || q.State != ""}
@@ -97,7 +98,7 @@ func (s *site) invites(w http.ResponseWriter, r *http.Request, v *visit) {
 	after := r.URL.Query().Get("after")
 	found, err := s.Gateway.Invites(r.Context(), embeddedgateway.InviteQuery{After: after})
 	if err != nil {
-		s.cannotAsk(w, r, v, err)
+		s.broken(w, r, v, err)
 		return
 	}
 	view := invitesView{InvitePage: found}
@@ -110,32 +111,41 @@ func (s *site) invites(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.render(w, r, v, http.StatusOK, "invites", "Invites", view)
 }
 
-// The events page shows this many, or more if it is asked to.
-const someEvents, manyEvents = 100, 1000
+// someEvents is how many events a page has.
+const someEvents = 100
 
 // eventsView is what happened.
 type eventsView struct {
 	Events   []store.Event
 	Protocol string
 	Agent    string
-	More     string // the page with more of them, "": these are all
+	Next     string // the page after, "": this is the last
+	First    string // the first page, "": this is it
 }
 
 func (s *site) events(w http.ResponseWriter, r *http.Request, v *visit) {
 	asked := r.URL.Query()
-	view := eventsView{Protocol: asked.Get("protocol"), Agent: strings.TrimSpace(asked.Get("agent"))}
-	limit := someEvents
-	if asked.Get("show") == "more" {
-		limit = manyEvents
+	q := store.EventQuery{Protocol: asked.Get("protocol"), Agent: strings.TrimSpace(asked.Get("agent")), Limit: someEvents + 1}
+	if before := asked.Get("before"); before != "" {
+		var err error
+		if q.Before, err = strconv.ParseInt(before, 10, 64); err != nil || q.Before < 1 {
+			s.fail(w, r, v, http.StatusBadRequest, "there is no such page of events: begin at the first")
+			return
+		}
 	}
-	var err error
-	view.Events, err = s.Gateway.Audit(r.Context(), store.EventQuery{Protocol: view.Protocol, Agent: view.Agent, Limit: limit})
+	found, err := s.Gateway.Audit(r.Context(), q)
 	if err != nil {
-		s.cannotAsk(w, r, v, err)
+		s.broken(w, r, v, err)
 		return
 	}
-	if len(view.Events) == someEvents {
-		view.More = link("/events", "protocol", view.Protocol, "agent", view.Agent, "show", "more")
+	view := eventsView{Events: found, Protocol: q.Protocol, Agent: q.Agent}
+	filters := []string{"protocol", q.Protocol, "agent", q.Agent}
+	if len(found) > someEvents {
+		view.Events = found[:someEvents]
+		view.Next = link("/events", append(filters, "before", strconv.FormatInt(found[someEvents-1].ID, 10))...)
+	}
+	if q.Before > 0 {
+		view.First = link("/events", filters...)
 	}
 	s.render(w, r, v, http.StatusOK, "events", "Events", view)
 }

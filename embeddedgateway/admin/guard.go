@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
 )
 
@@ -280,6 +281,9 @@ func (s *site) broken(w http.ResponseWriter, r *http.Request, v *visit, err erro
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		s.fail(w, r, v, http.StatusNotFound, "")
+		return
+	case errors.Is(err, embeddedgateway.ErrQuery), errors.Is(err, store.ErrText):
+		s.fail(w, r, v, http.StatusBadRequest, "")
 		return
 	case r.Context().Err() != nil: // the visitor has left
 		s.Logger.DebugContext(r.Context(), "a request for the operator's page was given up", "path", r.URL.Path, "error", err)

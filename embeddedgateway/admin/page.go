@@ -121,6 +121,9 @@ func plain(text string) string {
 func words(name string) string {
 	name, refused := strings.CutPrefix(name, "refused:")
 	name = strings.ReplaceAll(strings.ReplaceAll(plain(name), "_", " "), "-", " ")
+	if name == strings.ToUpper(name) {
+		name = strings.ToLower(name)
+	}
 	if refused {
 		return "refused: " + name
 	}
@@ -219,7 +222,7 @@ func (s *site) fail(w http.ResponseWriter, r *http.Request, v *visit, status int
 		http.StatusServiceUnavailable:  {What: "The gateway cannot answer now", Next: "Its database or its token cannot be reached. Its log says which; load the page again when that is set right."},
 		http.StatusInternalServerError: {What: "Something went wrong here", Next: "The gateway's log says what. Nothing else is known to be wrong."},
 		http.StatusForbidden:           {What: "This was refused"},
-		http.StatusBadRequest:          {What: "This cannot be asked for"},
+		http.StatusBadRequest:          {What: "This cannot be asked for", Next: "The address is not one that these pages lead to. Begin at the overview."},
 	}
 	view := usual[status]
 	view.Status = status
