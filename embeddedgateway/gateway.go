@@ -149,7 +149,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
 	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, boot: cfg.Now().UnixMilli()}
-	g.handler = g.counted(newRouter(g, append(served, keyring{d.signer})))
+	g.handler = counted{newRouter(g, append(served, keyring{d.signer})), &g.traffic, cfg.Now}
 	g.served = served
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)

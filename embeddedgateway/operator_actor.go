@@ -89,3 +89,13 @@ func (g *Gateway) RevokeKey(ctx context.Context, protocol, agent, keyID string) 
 	}
 	return revoked, nil
 }
+
+// ReadOutbox is [Gateway.Outbox] for somebody who reads the letters: that they did
+// is put into the audit trail before.
+func (g *Gateway) ReadOutbox(ctx context.Context) ([]Mail, error) {
+	err := g.store.Tx(ctx, func(tx *store.Tx) error { return tx.Audit(operated(ctx, "outbox_read", keyring{}.name(), "")) })
+	if err != nil {
+		return nil, fmt.Errorf("note that the outbox is read: %w", err)
+	}
+	return g.Outbox(ctx)
+}

@@ -28,7 +28,7 @@ const (
 	stateUsed      = "used"
 )
 
-// ErrQuery: what an operator asks for is not in order.
+// ErrQuery says that what an operator asks for is not in order.
 var ErrQuery = errors.New("cannot be asked for")
 
 // pageSize returns the size of a page.
@@ -79,16 +79,18 @@ func (g *Gateway) agents(ctx context.Context, q AgentQuery) (AgentPage, error) {
 	default:
 		return AgentPage{}, fmt.Errorf("%w: state must be %s or %s", ErrQuery, stateActive, stateSuspended)
 	}
-	var out AgentPage
+	out := AgentPage{Agents: []AgentInfo{}}
 	if q.Search != "" {
 		// A version before this one may be serving beside it.
 		if _, err := g.store.MakeUpTerms(ctx, termsPart); err != nil {
 			return AgentPage{}, err
 		}
 		if q.After == "" {
-			if out.Agents, err = g.byEmail(ctx, q); err != nil {
+			found, err := g.byEmail(ctx, q)
+			if err != nil {
 				return AgentPage{}, err
 			}
+			out.Agents = append(out.Agents, found...)
 		}
 	}
 	page, err := g.store.Agents(ctx, in)
@@ -176,17 +178,16 @@ func (g *Gateway) detail(ctx context.Context, protocol, agent string) (d AgentDe
 	for _, c := range issued {
 		d.Keys = append(d.Keys, g.key(c))
 	}
-	if d.Limits, err = g.limits(ctx, a, issued); err != nil {
-		return d, err
-	}
-	d.Events, err = g.store.Events(ctx, store.EventQuery{Protocol: protocol, Agent: wire.Mask(agent), Limit: detailMost})
+	d.Limits = g.limits(a, issued)
+	events, err := g.store.Events(ctx, store.EventQuery{Protocol: protocol, Agent: wire.Mask(agent), Limit: detailMost})
+	d.Events = append([]store.Event{}, events...)
 	return d, err
 }
 
 // key is a credential as an operator sees it.
 func (g *Gateway) key(c store.Credential) KeyInfo {
 	return KeyInfo{
-		KeyID: c.KeyID, Kind: c.Kind, Label: c.Label, Scopes: c.Scopes,
+		KeyID: c.KeyID, Kind: c.Kind, Label: c.Label, Scopes: append([]string{}, c.Scopes...),
 		CreatedAt: c.CreatedAt, ExpiresAt: c.ExpiresAt, RevokedAt: c.RevokedAt, LastUsedAt: g.uses.of(c),
 		State: stateOf(c, g.cfg.Now()),
 	}

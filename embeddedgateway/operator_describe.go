@@ -74,10 +74,14 @@ func isClaim(c store.Credential) bool { return slices.Contains(claims(c.Protocol
 // info is an agent in a list.
 func info(a store.Agent) AgentInfo {
 	d := describe(a)
-	return AgentInfo{
-		Protocol: a.Protocol, Agent: a.Name, Name: d.name, Owner: d.owner,
+	one := AgentInfo{
+		Protocol: a.Protocol, Agent: a.Name, Name: d.name, Owner: d.owner, State: stateActive,
 		CreatedAt: a.CreatedAt, SuspendedAt: a.DisabledAt,
 	}
+	if !a.DisabledAt.IsZero() {
+		one.State = stateSuspended
+	}
+	return one
 }
 
 // attrs is what a protocol keeps of an agent.

@@ -1,7 +1,6 @@
 package embeddedgateway
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
@@ -15,31 +14,14 @@ type limiter interface {
 }
 
 // limits returns the limits of an agent, as far as this process counts them.
-func (g *Gateway) limits(_ context.Context, a store.Agent, keys []store.Credential) ([]LimitInfo, error) {
+func (g *Gateway) limits(a store.Agent, keys []store.Credential) []LimitInfo {
 	list := []LimitInfo{}
 	for _, p := range g.served {
 		if l, ok := p.(limiter); ok && p.name() == a.Protocol {
 			list = append(list, l.limitsOf(a, keys)...)
 		}
 	}
-	return list, nil
-}
-
-// used returns how often a key was used in the window that ends now.
-func (k *keyLimit) used(id int64) (n int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	hits, ok := k.newer[id]
-	if !ok {
-		hits = k.old[id]
-	}
-	at, per := k.now().UnixMicro(), k.per.Microseconds()
-	for _, h := range hits {
-		if at-h < per && at-h >= -per {
-			n++
-		}
-	}
-	return n
+	return list
 }
 
 // info is a limit as an operator sees it.

@@ -62,11 +62,16 @@ func (t *traffic) of(at time.Time) int {
 }
 
 // counted counts the requests to a handler.
-func (g *Gateway) counted(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		g.traffic.note(g.cfg.Now())
-		h.ServeHTTP(w, r)
-	})
+type counted struct {
+	http.Handler
+	traffic *traffic
+	now     func() time.Time
+}
+
+// ServeHTTP implements [http.Handler].
+func (c counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.traffic.note(c.now())
+	c.Handler.ServeHTTP(w, r)
 }
 
 // census is what was counted of everything, for a while.

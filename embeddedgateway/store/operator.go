@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// ErrCursor: what a page is to begin after was not given out by this store.
+// ErrCursor says that what a page is to begin after was not given out by this store.
 var ErrCursor = errors.New("store: the page is to begin after something unknown")
 
 // Suspension chooses agents by whether they are suspended.
@@ -258,7 +258,7 @@ const (
 	resumeAgent = `UPDATE agents SET disabled_at = 0, seq = seq + 1, tokens_ended = tokens_ended + 1
 		WHERE id = $1 AND disabled_at > 0`
 
-	endTokens = `UPDATE agents SET tokens_ended = tokens_ended + 1, seq = seq + 1 WHERE id = $1`
+	endSigned = `UPDATE agents SET tokens_ended = tokens_ended + 1, seq = seq + 1 WHERE id = $1`
 
 	restoreKeys = `UPDATE credentials SET revoked_at = 0
 		WHERE agent_id = $1 AND kind = $2 AND revoked_at = $3`
@@ -296,7 +296,7 @@ func (t *Tx) Resume(a Agent, claims ...string) (bool, error) {
 // EndTokens ends the tokens of an agent that hang on no credential. Such a token
 // says at which [Agent.TokensEnded] it was signed, and is good at that one only.
 func (t *Tx) EndTokens(agentID int64) error {
-	_, err := t.exec(endTokens, agentID)
+	_, err := t.exec(endSigned, agentID)
 	return err
 }
 
