@@ -16,7 +16,7 @@ import (
 // What an operator does by the listener of their own stands in the audit trail
 // under a name that no protocol has.
 const (
-	operatorTrail   = "admin"
+	operatorTrail   = "gateway"
 	operatorSession = "session"
 )
 

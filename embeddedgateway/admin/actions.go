@@ -125,8 +125,7 @@ func (s *site) ask(w http.ResponseWriter, r *http.Request, v *visit) {
 // act does what was asked for, and leads to the page that shows it done.
 func (s *site) act(w http.ResponseWriter, r *http.Request, v *visit) {
 	protocol, agent := r.PostFormValue("protocol"), r.PostFormValue("agent")
-	r = r.WithContext(embeddedgateway.WithActor(r.Context(), "by the page, from "+v.ip.String()))
-	said, err := actions()[r.URL.Path].do(s, r, protocol, agent, r.PostFormValue("key"))
+	said, err := actions()[r.URL.Path].do(s, v.acting(r, "the page"), protocol, agent, r.PostFormValue("key"))
 	if err != nil {
 		s.broken(w, r, v, err)
 		return

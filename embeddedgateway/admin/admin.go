@@ -53,6 +53,7 @@ type site struct {
 	cross *http.CrossOriginProtection
 	pages map[string]*template.Template
 	table map[string]methods
+	api   http.Handler
 }
 
 // methods are the handlers of a path.
@@ -79,7 +80,7 @@ func New(c Config) (http.Handler, error) {
 	if s.pages, err = parsePages(); err != nil {
 		return nil, err
 	}
-	s.table = s.routes()
+	s.table, s.api = s.routes(), apiRoutes(c.Gateway, c.Logger)
 	return http.HandlerFunc(s.serve), nil
 }
 

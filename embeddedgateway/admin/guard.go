@@ -45,6 +45,11 @@ type visit struct {
 // in reports whether the visitor is the operator.
 func (v *visit) in() bool { return v.token || v.cookie != "" }
 
+// acting is a request whose doings stand in the audit trail as the visitor's.
+func (v *visit) acting(r *http.Request, by string) *http.Request {
+	return r.WithContext(embeddedgateway.WithActor(r.Context(), "by "+by+", from "+v.ip.String()))
+}
+
 // setHeaders sets what every answer has, also one that refuses.
 func setHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", policy)
@@ -92,8 +97,8 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 
 // hand gives a request that may be answered to its page.
 func (s *site) hand(w http.ResponseWriter, r *http.Request, v *visit) {
-	if strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/openapi.json" {
-		s.serveAPI(w, r, v)
+	if strings.HasPrefix(r.URL.Path, apiPrefix) || r.URL.Path == openAPIPath {
+		s.api.ServeHTTP(w, v.acting(r, "the admin API"))
 		return
 	}
 	page, ok := s.table[r.URL.Path]
@@ -296,7 +301,7 @@ func (s *site) broken(w http.ResponseWriter, r *http.Request, v *visit, err erro
 // forPrograms reports whether a program asks, which wants no page.
 func forPrograms(r *http.Request) bool {
 	path := r.URL.Path
-	return strings.HasPrefix(path, "/api/") || path == "/openapi.json" || path == "/metrics" || path == "/live" ||
+	return strings.HasPrefix(path, "/api/") || path == openAPIPath || path == "/metrics" || path == "/live" ||
 		len(r.Header.Values("Authorization")) > 0
 }
 

@@ -72,7 +72,7 @@ func parsePages() (map[string]*template.Template, error) {
 // functions are what the templates call.
 func functions() template.FuncMap {
 	return template.FuncMap{
-		"ago":       func(w When) string { return humanize.RelTime(w.At, w.Now, "ago", "from now") },
+		"ago":       relative,
 		"iso":       func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"exact":     func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") },
 		"clock":     func(t time.Time) string { return t.UTC().Format("15:04") },
@@ -87,6 +87,14 @@ func functions() template.FuncMap {
 		"protocols": protocols,
 		"events":    func(f frame, list []store.Event) eventsTable { return eventsTable{f, list} },
 	}
+}
+
+// relative is a time as people say it: "3 minutes ago", "in 3 minutes".
+func relative(w When) string {
+	if w.At.After(w.Now.Add(time.Second)) {
+		return "in " + strings.TrimSpace(humanize.RelTime(w.At, w.Now, "", ""))
+	}
+	return humanize.RelTime(w.At, w.Now, "ago", "ago")
 }
 
 // link is the URL of a path with names and values after it.
@@ -135,8 +143,8 @@ func title(protocol string) string {
 	switch protocol {
 	case "agentdoor":
 		return "AgentDoor"
-	case "", "admin":
-		return "Operator"
+	case "":
+		return "Gateway"
 	}
 	name := plain(protocol)
 	return strings.ToUpper(name[:1]) + name[1:]

@@ -260,8 +260,8 @@ func (r *rig) keyOf(protocol, agent string) string {
 	return d.Keys[0].KeyID
 }
 
-// agentPath is the page of an agent.
-func agentPath(protocol, agent string) string {
+// agentURL is the page of an agent.
+func agentURL(protocol, agent string) string {
 	return "/agent?" + url.Values{"protocol": {protocol}, "agent": {agent}}.Encode()
 }
 
