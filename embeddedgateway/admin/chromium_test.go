@@ -259,7 +259,7 @@ const measure = `(() => {
     smallest = Math.min(smallest, parseFloat(style.fontSize))
     if ((high + 0.05) / (low + 0.05) < 4.5) weak.add(node.data.trim() + ' ' + ((high + 0.05) / (low + 0.05)).toFixed(2))
     const range = document.createRange(); range.selectNodeContents(node)
-    for (const box of range.getClientRects()) if (box.right > innerWidth + 1 && !e.closest('.scroll')) cut.add(node.data.trim())
+    for (const box of range.getClientRects()) if (box.right > document.documentElement.clientWidth + 1 && !e.closest('.scroll')) cut.add(node.data.trim())
   }
   const named = e => (e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent).trim()
   const pressed = [...document.querySelectorAll('a, button, input:not([type=hidden]), select, summary, meter')].filter(e => !e.hidden)

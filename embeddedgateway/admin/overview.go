@@ -20,7 +20,6 @@ type overviewView struct {
 	Figures []figure
 	Charts  []chart
 	Events  []store.Event
-	Trouble string // what could not be read
 	URL     string // where agents register
 	Empty   bool   // nobody has registered yet
 }
@@ -42,7 +41,7 @@ func figures(n embeddedgateway.Numbers) []figure {
 	return []figure{
 		{"agents", "Agents", comma(agents), comma(suspended) + " suspended", "/agents"},
 		{"keys", "Active keys", comma(keys), "of all agents", ""},
-		{"asked", "Requests", comma(requests), "in the last hour", ""},
+		{"asked", "Requests", comma(requests), "in the last hour, to this process", ""},
 		{"refused", "Refusals", comma(refused), "in the last hour", "/events"},
 		{"mail", "Letters", comma(n.Mail), "wait in the outbox", "/outbox"},
 	}
@@ -57,6 +56,14 @@ func (s *site) overview(w http.ResponseWriter, r *http.Request, v *visit) {
 	view := overviewView{Numbers: n, Figures: figures(n), Charts: charts(n.Minutes), URL: s.PublicURL, Empty: true}
 	for _, p := range n.Protocols {
 		view.Empty = view.Empty && p.Agents == 0
+	}
+	if view.Empty { // the numbers may be some seconds old
+		first, err := s.Gateway.Agents(r.Context(), embeddedgateway.AgentQuery{Limit: 1})
+		if err != nil {
+			s.broken(w, r, v, err)
+			return
+		}
+		view.Empty = len(first.Agents) == 0
 	}
 	if view.Events, err = s.Gateway.Audit(r.Context(), store.EventQuery{Limit: newest}); err != nil {
 		s.broken(w, r, v, err)

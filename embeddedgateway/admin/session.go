@@ -215,7 +215,6 @@ func (s *site) signOut(w http.ResponseWriter, r *http.Request, v *visit) {
 		}
 	}
 	s.setCookie(w, r, v, "", 0)
-	w.Header().Set("Clear-Site-Data", `"cache"`)
 	http.Redirect(w, r, signInPath, http.StatusSeeOther)
 }
 
