@@ -67,16 +67,7 @@ func setHeaders(h http.Header) {
 // for, in this order, and then hands on.
 func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 	setHeaders(w.Header())
-	defer func() {
-		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler { //nolint:errorlint // it is compared as net/http does
-				panic(p)
-			}
-			s.Logger.ErrorContext(r.Context(), "the operator's page failed", "path", r.URL.Path,
-				"error", fmt.Sprint(p), "stack", string(debug.Stack()))
-			s.fail(w, r, &visit{}, http.StatusInternalServerError, "")
-		}
-	}()
+	defer s.recovered(w, r)
 	v := &visit{}
 	v.ip, v.https = s.Gateway.Peer(r)
 	if !s.knownHost(r) {
@@ -93,6 +84,19 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.hand(w, r, v)
+}
+
+// recovered answers for a page that panicked.
+func (s *site) recovered(w http.ResponseWriter, r *http.Request) {
+	switch p := recover(); p {
+	case nil:
+	case http.ErrAbortHandler:
+		panic(p)
+	default:
+		s.Logger.ErrorContext(r.Context(), "the operator's page failed", "path", r.URL.Path,
+			"error", fmt.Sprint(p), "stack", string(debug.Stack()))
+		s.fail(w, r, &visit{}, http.StatusInternalServerError, "")
+	}
 }
 
 // hand gives a request that may be answered to its page.

@@ -41,7 +41,7 @@ func cookieName(r *http.Request, v *visit) string {
 }
 
 func (s *site) setCookie(w http.ResponseWriter, r *http.Request, v *visit, value string, age time.Duration) {
-	c := &http.Cookie{
+	c := &http.Cookie{ //nolint:gosec // by http, which is for loopback, a browser would not send back one that is Secure
 		Name: cookieName(r, v), Value: value, Path: "/",
 		HttpOnly: true, Secure: v.https, SameSite: http.SameSiteStrictMode,
 		MaxAge: int(age / time.Second),
@@ -155,7 +155,7 @@ func (s *site) next(text string) string {
 func (s *site) signInPage(w http.ResponseWriter, r *http.Request, v *visit) {
 	next := s.next(r.URL.Query().Get("next"))
 	if v.in() {
-		http.Redirect(w, r, next, http.StatusSeeOther)
+		http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // s.next leads to pages of this listener only
 		return
 	}
 	s.showSignIn(w, r, v, http.StatusOK, signInView{Next: next})

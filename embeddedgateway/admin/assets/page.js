@@ -24,6 +24,7 @@
   const live = document.getElementById('live')
   if (!live) return
   let on = true
+  let ended = false
   let timer
   const show = () => {
     live.setAttribute('aria-pressed', String(on))
@@ -37,13 +38,12 @@
   }
   const look = async () => {
     clearTimeout(timer)
-    if (!on || document.hidden) return
+    if (!on || ended || document.hidden) return
     try {
       const answer = await fetch('/live', { headers: { Accept: 'application/json' } })
       if (answer.status === 401) {
-        on = false
+        ended = true
         live.textContent = 'The session has ended: sign in again'
-        live.addEventListener('click', () => location.reload())
         return
       }
       if (answer.ok) {
@@ -62,6 +62,7 @@
   }
   live.hidden = false
   live.addEventListener('click', () => {
+    if (ended) return location.reload()
     on = !on
     show()
     look()
