@@ -52,6 +52,9 @@ that tokens are signed with, lie encrypted in the database under a server key:
 ENLIST_SERVER_KEY, or the first line of ENLIST_SERVER_KEY_FILE (keep it 0600), or
 else a file beside the database that is made with it.
 
+What the operator sees and does is on a page of its own, by default at
+http://127.0.0.1:8421; 'enlist gateway admin-token' says where its token lies.
+
 It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 --public-url and which proxy to believe with ENLIST_TRUSTED_PROXIES.`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -54,15 +53,8 @@ func (p *program) openAdmin(ctx context.Context, f adminFlags, database string) 
 	if !asked {
 		setting, addr = "--admin-listen", defaultAdminListen
 	}
-	if addr == "off" {
-		return nil, nil
-	}
-	ln, err := listenOn(ctx, setting, adminAddress(addr))
-	if !asked && errors.Is(err, syscall.EADDRINUSE) {
-		p.logger().WarnContext(ctx, "there is no operator's page: its address is taken; choose another with --admin-listen, or none with --admin-listen off", "address", addr)
-		return nil, nil
-	}
-	if err != nil {
+	ln, err := p.listenAdmin(ctx, setting, addr, asked)
+	if err != nil || ln == nil {
 		return nil, err
 	}
 	page := &adminPage{ln: ln, hosts: f.hosts}
@@ -78,6 +70,20 @@ func (p *program) openAdmin(ctx context.Context, f adminFlags, database string) 
 		return nil, errors.Join(err, ln.Close())
 	}
 	return page, nil
+}
+
+// listenAdmin opens the address of the page. Nil: there is to be none. An address
+// that nobody asked for is done without where it cannot be used.
+func (p *program) listenAdmin(ctx context.Context, setting, addr string, asked bool) (net.Listener, error) {
+	if addr == "off" {
+		return nil, nil
+	}
+	ln, err := listenOn(ctx, setting, adminAddress(addr))
+	if err != nil && !asked {
+		p.logger().WarnContext(ctx, "there is no page for the operator: its address cannot be used; choose another with --admin-listen, or none with --admin-listen off", "error", err)
+		return nil, nil
+	}
+	return ln, err
 }
 
 // close ends the listener, unless serving has done so.
