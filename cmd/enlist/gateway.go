@@ -69,6 +69,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
+	cmd.AddCommand(p.gatewayAgentsCommand(&database), p.gatewayInvitesCommand(&database))
 	return cmd
 }
 
