@@ -443,7 +443,7 @@ func TestLithtrixKeepsAnAuditTrail(t *testing.T) {
 
 func TestLithtrixSecretsAreInNoLogTrailOrDatabase(t *testing.T) {
 	log := &syncBuffer{}
-	gw := gatewaytest.New(t, gatewaytest.Logger(log.logger()))
+	gw := gatewaytest.New(t, gatewaytest.SQLite(), gatewaytest.Logger(log.logger()))
 	const wrong = "ltx_neverissuedneverissuedneverissued"
 	old := ltxKey(t, gw, "my-agent")
 	key := ltxWith(t, gw, http.MethodPost, ltxRotatePath, old).at("api_key")

@@ -41,7 +41,7 @@ type AgentPage struct {
 type AgentInfo struct {
 	Protocol    string    `json:"protocol"`
 	Agent       string    `json:"agent"` // its id within the protocol
-	Name        string    `json:"name"`  // what it calls itself
+	Name        string    `json:"name"`  // what it calls itself; "": its id is all
 	Owner       string    `json:"owner,omitempty"`
 	Email       string    `json:"email,omitempty"` // only where it is verified
 	State       string    `json:"state"`           // "active" or "suspended"

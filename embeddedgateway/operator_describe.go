@@ -22,10 +22,12 @@ func describe(a store.Agent) described {
 	case wire.LithtrixName:
 		_, owner, _ := strings.Cut(a.Name, "/")
 		return described{a.DisplayName, owner}
+	case wire.LuminaName: // its id is all that it is called
+		return described{}
 	case wire.AgentDoorName:
 		said := metadata(a.Attrs[agentDoorMetadata])
 		return described{
-			cmp.Or(said["name"], said["agent_name"], a.DisplayName),
+			cmp.Or(said["name"], said["agent_name"]),
 			cmp.Or(said["owner"], said["email"], said["contact"]),
 		}
 	}

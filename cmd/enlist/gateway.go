@@ -17,9 +17,6 @@ import (
 // defaultListen is where `enlist gateway` listens unless told otherwise.
 const defaultListen = "127.0.0.1:8420"
 
-// errWantDatabase does not say what there was: that may hold a password.
-var errWantDatabase = errors.New("--database: want sqlite:PATH")
-
 func (p *program) gatewayCommand() *cobra.Command {
 	var listen, database, publicURL string
 	var protocols []string
@@ -28,7 +25,7 @@ func (p *program) gatewayCommand() *cobra.Command {
 		Use:   "gateway",
 		Short: "Run the registration gateway",
 		Long: `Run the registration gateway: the whole server side of the protocols, over one
-SQLite database.
+SQLite database or, for several gateways side by side, one of PostgreSQL.
 
 Lona's part is set in the environment: AGENT_REGISTRATION_SECRET (several,
 separated by commas, while one is replaced), AGENT_INVITE_ENABLED=false (stops
@@ -69,11 +66,13 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
-	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
+	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH or postgres://USER@HOST/DATABASE (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
 	page.register(cmd.Flags())
-	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database), p.gatewayAdminTokenCommand(&database))
+	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
+	cmd.AddCommand(p.gatewayAgentsCommand(&database), p.gatewayInvitesCommand(&database))
+	cmd.AddCommand(p.gatewayAdminTokenCommand(&database))
 	return cmd
 }
 
@@ -98,8 +97,9 @@ func (p *program) checkGatewayFlags(cmd *cobra.Command, database string, protoco
 	switch {
 	case cmd.Flags().Changed("protocols") && len(protocols) == 0:
 		return errors.New("--protocols: name at least one, or leave the flag out for all: " + strings.Join(known, ", "))
-	case database != "" && !strings.HasPrefix(database, "sqlite:"):
-		return errWantDatabase
+	}
+	if err := checkDatabase(database); err != nil {
+		return err
 	}
 	return p.flags.refuseClient()
 }
@@ -130,7 +130,7 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 
-	fmt.Fprintf(p.stderr, "enlist gateway: listening on http://%s, database %s\n", ln.Addr(), config.Database)
+	fmt.Fprintf(p.stderr, "enlist gateway: listening on http://%s, database %s\n", ln.Addr(), shownDatabase(config.Database))
 	if config.SMTPURL == "" {
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}

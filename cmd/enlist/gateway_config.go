@@ -136,9 +136,10 @@ func (p *program) operatedConfig(database string) (embeddedgateway.Config, error
 		return embeddedgateway.Config{}, &usageError{errors.New("--store is for the commands that use credentials")}
 	case p.flags.embedded && database != "":
 		return embeddedgateway.Config{}, &usageError{errors.New("--embedded and --database name two databases: leave one out")}
-	case database != "" && !strings.HasPrefix(database, "sqlite:"):
-		return embeddedgateway.Config{}, &usageError{errWantDatabase}
 	case !p.flags.embedded:
+		if err := checkDatabase(database); err != nil {
+			return embeddedgateway.Config{}, &usageError{err}
+		}
 		return p.databaseConfig(database)
 	}
 	home, err := p.home()

@@ -11,6 +11,7 @@
 package gatewaytest
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
@@ -28,13 +29,14 @@ import (
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/leakscan"
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // Gateway is a gateway that ends with its test.
 type Gateway struct {
 	URL      string // without a slash at the end
-	Database string // the path of the SQLite file
+	Database string // the path of the SQLite file, where there is one
 	Clock    *Clock
 
 	server  *httptest.Server
@@ -83,6 +85,23 @@ func At(begin time.Time) Option {
 	return func(_ *embeddedgateway.Config, c *Clock) { c.Set(begin) }
 }
 
+// PostgreSQL keeps everything in the database of a URL, as pgtest.URL makes one.
+func PostgreSQL(url string) Option {
+	return func(c *embeddedgateway.Config, _ *Clock) {
+		c.Database = url
+		c.ServerKey = bytes.Repeat([]byte{7}, 32)
+	}
+}
+
+// SQLite keeps everything in a file, for a test that looks into it.
+func SQLite() Option {
+	return func(c *embeddedgateway.Config, _ *Clock) { c.Database, c.ServerKey = "", nil }
+}
+
+// databaseVariable names the database that gateways of tests run on which do not
+// choose one: "postgres", on a server of the test process; else SQLite.
+const databaseVariable = "ENLIST_TEST_DATABASE"
+
 // Config changes whatever else there is to change.
 func Config(change func(*embeddedgateway.Config)) Option {
 	return func(c *embeddedgateway.Config, _ *Clock) { change(c) }
@@ -95,7 +114,10 @@ func New(t testing.TB, opts ...Option) *Gateway {
 		Database: filepath.Join(t.TempDir(), "gateway.db"),
 		Clock:    NewClock(time.Now()), //nolint:forbidigo // the clients under test may read the real clock
 	}
-	g.cfg = embeddedgateway.Config{Database: "sqlite:" + g.Database, Now: g.Clock.Now}
+	g.cfg = embeddedgateway.Config{Now: g.Clock.Now}
+	if os.Getenv(databaseVariable) == "postgres" { //nolint:forbidigo // a test asks, not the program
+		opts = append([]Option{PostgreSQL(pgtest.Ready(t))}, opts...)
+	}
 	for _, o := range opts {
 		o(&g.cfg, g.Clock)
 	}
@@ -151,6 +173,9 @@ func (g *Gateway) keepRecord(t testing.TB) {
 
 func (g *Gateway) start(t testing.TB) {
 	t.Helper()
+	if g.cfg.Database == "" {
+		g.cfg.Database = "sqlite:" + g.Database
+	}
 	gw, err := embeddedgateway.New(context.Background(), g.cfg)
 	if err != nil {
 		t.Fatalf("start the gateway: %v", err)

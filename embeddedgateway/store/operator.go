@@ -133,24 +133,17 @@ func (s *Store) newest(ctx context.Context, q AgentQuery) (page AgentPage, err e
 		if q.Prefix != "" {
 			part = max(part, prunePart)
 		}
-		read := int64(0)
-		err := s.rows(ctx, text, append([]any{at.ID, part}, of...), func(scan func(...any) error) error {
-			var a Agent
-			var found string
-			if err := scan(append(a.dest(), &found)...); err != nil {
-				return err
-			}
-			read++
-			at.ID = a.ID
-			if _, ok := parseTerms(found).first(q.Prefix); ok || q.Prefix == "" {
-				page.Agents = append(page.Agents, a)
-			}
-			return nil
-		})
+		read, err := collect(ctx, s, s.asks(text), append([]any{at.ID, part}, of...), (*match).listed)
 		if err != nil {
 			return AgentPage{}, err
 		}
-		more = read == part
+		for _, m := range read {
+			at.ID = m.ID
+			if _, ok := parseTerms(m.found).first(q.Prefix); ok || q.Prefix == "" {
+				page.Agents = append(page.Agents, m.Agent)
+			}
+		}
+		more = int64(len(read)) == part
 	}
 	return page.cut(q.Limit, func(a Agent) cursor { return cursor{ID: a.ID} }), nil
 }
@@ -170,6 +163,10 @@ type match struct {
 	term  string
 	found string
 }
+
+func (m *match) listed() []any { return append(m.dest(), &m.found) }
+
+func (m *match) searched() []any { return append(m.dest(), &m.found, &m.term) }
 
 func (m match) cursor() cursor { return cursor{m.ID, m.Protocol, m.term} }
 
@@ -194,9 +191,11 @@ func (s *Store) search(ctx context.Context, q AgentQuery) (page AgentPage, err e
 	for len(page.Agents) <= q.Limit {
 		var matches []match
 		for _, protocol := range protocols {
-			if matches, err = s.found(ctx, q, protocol, after, matches); err != nil {
+			found, err := s.found(ctx, q, protocol, after)
+			if err != nil {
 				return AgentPage{}, err
 			}
+			matches = append(matches, found...)
 		}
 		slices.SortFunc(matches, func(a, b match) int { return a.cursor().compare(b.cursor()) })
 		part := matches[:min(len(matches), q.Limit+1)]
@@ -217,8 +216,8 @@ func (s *Store) search(ctx context.Context, q AgentQuery) (page AgentPage, err e
 	return page.cut(q.Limit, func(a Agent) cursor { return cursor{a.ID, a.Protocol, terms[a.ID]} }), nil
 }
 
-// found adds what is found in one protocol behind a cursor.
-func (s *Store) found(ctx context.Context, q AgentQuery, protocol string, after cursor, matches []match) ([]match, error) {
+// found returns what is found in one protocol behind a cursor.
+func (s *Store) found(ctx context.Context, q AgentQuery, protocol string, after cursor) ([]match, error) {
 	term, id := q.Prefix, int64(0)
 	if after.Term != "" {
 		term = after.Term
@@ -232,25 +231,19 @@ func (s *Store) found(ctx context.Context, q AgentQuery, protocol string, after 
 	args := []any{
 		protocol, q.Prefix, q.Prefix + "\U0010FFFF", term, id, int64(q.Suspension), int64(q.Limit + 1),
 	}
-	err := s.rows(ctx, selectFound, args, func(scan func(...any) error) error {
-		var m match
-		err := scan(append(m.dest(), &m.found, &m.term)...)
-		matches = append(matches, m)
-		return err
-	})
-	return matches, err
+	return collect(ctx, s, s.asks(selectFound), args, (*match).searched)
 }
 
 // Protocols returns the protocols that have agents, sorted.
 func (s *Store) Protocols(ctx context.Context) (list []string, err error) {
 	for last := ""; ; {
-		var next string
-		err := s.rows(ctx, nextProtocol, []any{last}, func(scan func(...any) error) error { return scan(&next) })
-		if err != nil || next == "" {
+		next, err := collect(ctx, s, s.asks(nextProtocol), []any{last}, itself[string])
+		if err != nil || len(next) == 0 {
 			slices.Sort(list)
 			return list, err
 		}
-		list, last = append(list, next), next
+		last = next[0]
+		list = append(list, last)
 	}
 }
 
@@ -335,16 +328,24 @@ func (s *Store) Invites(ctx context.Context, after string, limit int) (list []Ti
 	if err != nil {
 		return nil, "", err
 	}
-	var ids []int64
-	err = s.rows(ctx, selectInvites, []any{at.ID, int64(limit + 1)}, func(scan func(...any) error) error {
-		var id int64
-		var k Ticket
-		err := scan(append([]any{&id}, k.dest()...)...)
-		list, ids = append(list, k), append(ids, id)
-		return err
-	})
-	if err == nil && len(list) > limit {
-		list, next = list[:limit], cursor{ID: ids[limit-1]}.String()
+	found, err := collect(ctx, s, s.asks(selectInvites), []any{at.ID, int64(limit + 1)}, (*invite).dest)
+	if err == nil && len(found) > limit {
+		found = found[:limit]
+		next = cursor{ID: found[limit-1].id}.String()
+	}
+	for _, i := range found {
+		list = append(list, i.Ticket)
 	}
 	return list, next, err
 }
+
+// invite is a ticket with where it is in the table.
+type invite struct {
+	id int64
+	Ticket
+}
+
+func (i *invite) dest() []any { return append([]any{&i.id}, i.Ticket.dest()...) }
+
+// itself is where a row of one column is scanned to.
+func itself[V any](v *V) []any { return []any{v} }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -53,11 +54,8 @@ const (
 func (s *Store) CountAgents(ctx context.Context) (list []AgentCount, err error) {
 	at := map[string]int{}
 	err = s.inParts(ctx, lastAgent, func(from, to int64) error {
-		return s.rows(ctx, countAgents, []any{from, to}, func(scan func(...any) error) error {
-			var c AgentCount
-			if err := scan(&c.Protocol, &c.All, &c.Suspended); err != nil {
-				return err
-			}
+		part, err := collect(ctx, s, s.asks(countAgents), []any{from, to}, (*AgentCount).dest)
+		for _, c := range part {
 			i, ok := at[c.Protocol]
 			if !ok {
 				i, at[c.Protocol] = len(list), len(list)
@@ -65,11 +63,13 @@ func (s *Store) CountAgents(ctx context.Context) (list []AgentCount, err error) 
 			}
 			list[i].All += c.All
 			list[i].Suspended += c.Suspended
-			return nil
-		})
+		}
+		return err
 	})
 	return list, err
 }
+
+func (c *AgentCount) dest() []any { return []any{&c.Protocol, &c.All, &c.Suspended} }
 
 // CountKeys counts the credentials that are active. It reads each that there is,
 // as CountAgents does.
@@ -77,11 +77,8 @@ func (s *Store) CountKeys(ctx context.Context) (list []KeyCount, err error) {
 	at := map[[2]string]int{}
 	now := micros(s.now())
 	err = s.inParts(ctx, lastKey, func(from, to int64) error {
-		return s.rows(ctx, countKeys, []any{from, to, now}, func(scan func(...any) error) error {
-			var c KeyCount
-			if err := scan(&c.Protocol, &c.Kind, &c.Active); err != nil {
-				return err
-			}
+		part, err := collect(ctx, s, s.asks(countKeys), []any{from, to, now}, (*KeyCount).dest)
+		for _, c := range part {
 			key := [2]string{c.Protocol, c.Kind}
 			i, ok := at[key]
 			if !ok {
@@ -89,17 +86,21 @@ func (s *Store) CountKeys(ctx context.Context) (list []KeyCount, err error) {
 				list = append(list, KeyCount{Protocol: c.Protocol, Kind: c.Kind})
 			}
 			list[i].Active += c.Active
-			return nil
-		})
+		}
+		return err
 	})
 	return list, err
 }
 
+func (c *KeyCount) dest() []any { return []any{&c.Protocol, &c.Kind, &c.Active} }
+
 // inParts calls fn for ranges of ids, up to the last that there is.
 func (s *Store) inParts(ctx context.Context, last string, fn func(from, to int64) error) error {
-	var end int64
-	err := s.rows(ctx, last, nil, func(scan func(...any) error) error { return scan(&end) })
-	for from := int64(0); err == nil && from < end; from += countPart {
+	end, err := collect(ctx, s, s.asks(last), nil, itself[int64])
+	if err != nil || len(end) == 0 {
+		return err
+	}
+	for from := int64(0); err == nil && from < end[0]; from += countPart {
 		err = fn(from, from+countPart)
 	}
 	return err
@@ -107,20 +108,37 @@ func (s *Store) inParts(ctx context.Context, last string, fn func(from, to int64
 
 // CountEvents counts what happened from a time until before another, by the
 // minute.
-func (s *Store) CountEvents(ctx context.Context, from, to time.Time) (list []EventCount, err error) {
-	err = s.rows(ctx, countEvents, []any{micros(from), micros(to)}, func(scan func(...any) error) error {
-		var c EventCount
-		var minute, refusal int64
-		err := scan(&minute, &c.Protocol, &c.Name, &refusal, &c.N)
-		c.Minute, c.Refusal = time.Unix(minute*60, 0).UTC(), refusal == 1
-		list = append(list, c)
-		return err
-	})
-	return list, err
+func (s *Store) CountEvents(ctx context.Context, from, to time.Time) ([]EventCount, error) {
+	return collect(ctx, s, s.asks(countEvents), []any{micros(from), micros(to)}, (*EventCount).dest)
+}
+
+func (c *EventCount) dest() []any {
+	return []any{
+		minute{&c.Minute},
+		&c.Protocol, &c.Name,
+		truth{&c.Refusal},
+		&c.N,
+	}
+}
+
+// minute scans minutes since 1970.
+type minute struct{ to *time.Time }
+
+// Scan implements [sql.Scanner].
+func (m minute) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("store: a minute is kept as %T", v)
+	}
+	*m.to = time.Unix(n*60, 0).UTC()
+	return nil
 }
 
 // CountSealed counts what is stored of a kind and has not expired, up to most.
-func (s *Store) CountSealed(ctx context.Context, kind string, most int) (n int, err error) {
-	err = s.rows(ctx, countSealed, []any{kind, micros(s.now()), int64(most)}, func(scan func(...any) error) error { return scan(&n) })
-	return n, err
+func (s *Store) CountSealed(ctx context.Context, kind string, most int) (int, error) {
+	n, err := collect(ctx, s, s.asks(countSealed), []any{kind, micros(s.now()), int64(most)}, itself[int])
+	if err != nil || len(n) == 0 {
+		return 0, err
+	}
+	return n[0], nil
 }

@@ -130,21 +130,19 @@ func (t *Tx) dropTerms(a Agent, found string) error {
 	return nil
 }
 
+// unfound is an agent whose terms are not stored.
+type unfound struct {
+	Agent
+	seq int64
+}
+
+func (u *unfound) dest() []any { return append(u.Agent.dest(), &u.seq) }
+
 // MakeUpTerms stores what agents are found by that were stored by a version
 // without search: of at most limit agents, and returns how many it were. Other
 // processes may do the same, and such a version may still write.
 func (s *Store) MakeUpTerms(ctx context.Context, limit int) (n int, err error) {
-	type unfound struct {
-		Agent
-		seq int64
-	}
-	var todo []unfound
-	err = s.rows(ctx, selectUnfound, []any{int64(limit)}, func(scan func(...any) error) error {
-		var u unfound
-		err := scan(append(u.dest(), &u.seq)...)
-		todo = append(todo, u)
-		return err
-	})
+	todo, err := collect(ctx, s, s.asks(selectUnfound), []any{int64(limit)}, (*unfound).dest)
 	if err != nil || len(todo) == 0 {
 		return 0, err
 	}
@@ -167,22 +165,4 @@ func (s *Store) MakeUpTerms(ctx context.Context, limit int) (n int, err error) {
 		return nil
 	})
 	return n, err
-}
-
-// rows runs a statement of the read pool and hands each row to fn.
-func (s *Store) rows(ctx context.Context, q string, args []any, fn func(scan func(...any) error) error) error {
-	if err := s.readable(ctx, args); err != nil {
-		return err
-	}
-	rows, err := s.db.reader().QueryContext(context.WithoutCancel(ctx), q, args...)
-	if err != nil {
-		return s.readError(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := fn(rows.Scan); err != nil {
-			return s.readError(err)
-		}
-	}
-	return s.readError(rows.Err())
 }
