@@ -7,12 +7,14 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
 )
 
 func TestTheCookieOfASession(t *testing.T) {
@@ -149,14 +151,36 @@ func TestSessionsOutliveARestart(t *testing.T) {
 // Two gateways on a database are one to their operator: what ends at one has
 // ended at the other.
 func TestSessionsHoldAtEveryReplica(t *testing.T) {
-	r := newRig(t, nil)
-	replica := newRig(t, nil, gatewaytest.At(r.gw.Clock.Now()), gatewaytest.Config(sameDatabase(r)))
-	here := r.browser().signIn()
-	there := replica.browser()
-	there.cookie = &http.Cookie{Name: "enlist-admin-" + replica.url[strings.LastIndex(replica.url, ":")+1:], Value: here.cookie.Value}
-	there.want(there.get("/agents"), http.StatusOK)
-	here.want(here.do("/sign-out"), http.StatusSeeOther)
-	there.want(there.get("/agents"), http.StatusSeeOther)
+	for name, database := range map[string]func(*testing.T) gatewaytest.Option{
+		"SQLite": func(t *testing.T) gatewaytest.Option {
+			path := "sqlite:" + filepath.Join(t.TempDir(), "shared.db")
+			return gatewaytest.Config(func(c *embeddedgateway.Config) { c.Database, c.ServerKey = path, nil })
+		},
+		"PostgreSQL": func(t *testing.T) gatewaytest.Option { return gatewaytest.PostgreSQL(pgtest.URL(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			shared := database(t)
+			r := newRig(t, nil, shared)
+			replica := newRig(t, nil, shared, gatewaytest.At(r.gw.Clock.Now()))
+			here := r.browser().signIn()
+			there := replica.browser()
+			there.cookie = &http.Cookie{Name: "enlist-admin-" + replica.url[strings.LastIndex(replica.url, ":")+1:], Value: here.cookie.Value}
+			there.want(there.get("/agents"), http.StatusOK)
+			here.want(here.do("/sign-out"), http.StatusSeeOther)
+			there.want(there.get("/agents"), http.StatusSeeOther)
+
+			// So do wrong tokens: each replica is not another ten.
+			for i := range 10 {
+				b := []*browser{r.browser(), replica.browser()}[i%2]
+				b.header["Authorization"] = "Bearer wrong"
+				b.want(b.get("/api/v1/agents"), http.StatusUnauthorized)
+			}
+			for _, b := range []*browser{r.browser(), replica.browser()} {
+				b.header["Authorization"] = "Bearer wrong"
+				b.want(b.get("/api/v1/agents"), http.StatusTooManyRequests)
+			}
+		})
+	}
 }
 
 // Whatever session a browser has when somebody signs in there, the one that they
@@ -228,7 +252,7 @@ func TestSigningInNeedsTheToken(t *testing.T) {
 
 // TestNothingOfTheTokenIsKept: neither it nor a session is in the database.
 func TestNothingOfTheTokenIsKept(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, nil, gatewaytest.SQLite())
 	b := r.browser().signIn()
 	for _, secret := range []string{operatorToken, b.cookie.Value} {
 		r.gw.Issued(secret)
@@ -254,11 +278,6 @@ func TestWhatWasDoneCannotBeMadeUp(t *testing.T) {
 	if shown := other.get(a.header.Get("Location")); strings.Contains(shown.body, "The agent is suspended.") {
 		t.Error("another session says that it was done there")
 	}
-}
-
-// sameDatabase has a gateway use that of another.
-func sameDatabase(r *rig) func(*embeddedgateway.Config) {
-	return func(c *embeddedgateway.Config) { c.Database = "sqlite:" + r.gw.Database }
 }
 
 // inDatabase returns which of some texts a database holds, or "".
