@@ -363,7 +363,7 @@ func (a *agentDoor) admit(ctx context.Context, c *call, ticket store.Ticket) (wi
 	if err != nil {
 		return none, err
 	}
-	token, err := a.token(ctx, c.agent, publicKey, scopes)
+	token, err := a.token(ctx, c.agent, publicKey, scopes, 0)
 	if err != nil {
 		return none, err
 	}
@@ -441,4 +441,9 @@ func enroll(tx *store.Tx, c *call, ticket store.Ticket, cred store.Credential, t
 		return err
 	}
 	return token.audit(tx, c, "at registration")
+}
+
+// limitsOf implements limiter.
+func (a *agentDoor) limitsOf(agent store.Agent, _ []store.Credential) []LimitInfo {
+	return []LimitInfo{a.rate.info("requests of the agent", agent.ID), a.auths.info("tokens by signature", agent.ID)}
 }

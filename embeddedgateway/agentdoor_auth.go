@@ -17,6 +17,8 @@ type agentDoorClaims struct {
 	AgentID   string   `json:"agent_id"`
 	Scopes    []string `json:"scopes"`
 	PublicKey string   `json:"public_key"`
+	// Ended is [store.Agent.TokensEnded] when it was signed.
+	Ended int64 `json:"ended,omitempty"`
 }
 
 // agentDoorJWT is a JWT that is ready to go out.
@@ -27,8 +29,8 @@ type agentDoorJWT struct {
 }
 
 // token makes a JWT of an agent.
-func (a *agentDoor) token(ctx context.Context, agentID, publicKey string, scopes []string) (agentDoorJWT, error) {
-	text, claims, err := a.signer.sign(ctx, wire.AgentDoorName, agentID, agentDoorClaims{agentID, scopes, publicKey})
+func (a *agentDoor) token(ctx context.Context, agentID, publicKey string, scopes []string, ended int64) (agentDoorJWT, error) {
+	text, claims, err := a.signer.sign(ctx, wire.AgentDoorName, agentID, agentDoorClaims{agentID, scopes, publicKey, ended})
 	if err != nil {
 		return agentDoorJWT{}, err
 	}
@@ -92,7 +94,7 @@ func (a *agentDoor) auth(ctx context.Context, c *call, in agentDoorAuthBody) (wi
 	if err := a.auths.hit(agent.ID); err != nil {
 		return none, err
 	}
-	token, err := a.token(ctx, agent.Name, publicKey, strings.Fields(agent.Attrs[agentDoorScopes]))
+	token, err := a.token(ctx, agent.Name, publicKey, strings.Fields(agent.Attrs[agentDoorScopes]), agent.TokensEnded)
 	if err != nil {
 		return none, err
 	}
@@ -202,7 +204,11 @@ func (a *agentDoor) byToken(ctx context.Context, c *call, token string) (store.A
 		return store.Agent{}, err
 	}
 	c.agent, c.keyID = claims.Subject, claims.ID
-	return activeAgent(ctx, c)
+	agent, err := activeAgent(ctx, c)
+	if err == nil && agent.TokensEnded != said.Ended { // the operator has ended it
+		err = agentDoorUnauthorized()
+	}
+	return agent, err
 }
 
 // byKey returns the active agent of an API key.

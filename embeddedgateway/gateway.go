@@ -112,6 +112,10 @@ type Gateway struct {
 	front   *front
 	proxy   *proxy
 
+	served  []protocol
+	traffic traffic
+	census  census
+
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
 
@@ -156,7 +160,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if served, err = rehearse(ctx, cfg, served); err != nil {
 		return nil, err
 	}
-	place.Now, place.Logger = cfg.Now, cfg.Logger
+	place.Now, place.Terms, place.Logger = cfg.Now, findBy, cfg.Logger
 	db, err := store.Open(ctx, place)
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
@@ -171,7 +175,8 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	front.Gateway = g
 	front.usage = limits.count
 	g.proxy = newProxy(g)
-	g.handler = newRouter(g, append(served, keyring{d.signer}))
+	g.handler = counted{newRouter(g, append(served, keyring{d.signer})), &g.traffic, cfg.Now}
+	g.served = served
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
@@ -283,6 +288,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 			if _, err := g.store.Prune(ctx, g.cfg.Now()); err != nil && ctx.Err() == nil {
 				g.cfg.Logger.WarnContext(ctx, "removing what has expired failed; it is tried again", "error", err)
 			}
+			g.makeUp(ctx)
 			select {
 			case <-ctx.Done():
 				return

@@ -338,3 +338,9 @@ func (l *lithtrix) billing(ctx context.Context, c *call) (wire.LithtrixBilling, 
 	}
 	return wire.LithtrixBilling{Tier: wire.LithtrixFreeTier, CallLimit: wire.LithtrixFreeCalls}, nil
 }
+
+// limitsOf implements limiter.
+func (l *lithtrix) limitsOf(a store.Agent, keys []store.Credential) []LimitInfo {
+	list := perKey(keys, func(store.Credential) *keyLimit { return l.rate })
+	return append(list, l.turns.info("rotations of the agent", a.ID))
+}

@@ -330,3 +330,13 @@ func luminaLabel(c store.Credential) *string {
 	}
 	return &c.Label
 }
+
+// limitsOf implements limiter.
+func (l *lumina) limitsOf(a store.Agent, keys []store.Credential) []LimitInfo {
+	return perKey(keys, func(store.Credential) *keyLimit {
+		if l.tier(a.Name) == wire.LuminaPaid {
+			return l.fast
+		}
+		return l.free
+	})
+}

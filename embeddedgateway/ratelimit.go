@@ -3,8 +3,10 @@ package embeddedgateway
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,11 +145,12 @@ func (k namedLimit) left(t *tally, at time.Time) string {
 func (l *frontLimits) info(agentID int64, keys map[string]int64) (list []LimitInfo) {
 	for _, k := range l.list {
 		if k.name == "agent" {
-			list = append(list, LimitInfo{Name: "requests of the agent", Limit: k.n, Per: k.per, Used: k.used(agentID)})
+			list = append(list, LimitInfo{Name: "requests to the API by the agent", Limit: k.n, Per: k.per, Used: k.used(agentID)})
 			continue
 		}
-		for keyID, id := range keys {
-			list = append(list, LimitInfo{Name: "requests with key " + keyID, Limit: k.n, Per: k.per, Used: k.used(id)})
+		for _, keyID := range slices.Sorted(maps.Keys(keys)) {
+			id := keys[keyID]
+			list = append(list, LimitInfo{Name: "requests to the API with the key " + keyID, Limit: k.n, Per: k.per, Used: k.used(id)})
 		}
 	}
 	return list

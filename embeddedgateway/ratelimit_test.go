@@ -73,7 +73,7 @@ func TestRequestsAtOnceAreExactlySoMany(t *testing.T) {
 		t.Errorf("got %d requests through, want 100", got)
 	}
 	for _, l := range embeddedgateway.LimitsOf(r.list[0], 7, map[string]int64{"k1": 1, "k2": 2}) {
-		if l.Name == "requests of the agent" && l.Used != 100 || l.Used > l.Limit {
+		if l.Name == "requests to the API by the agent" && l.Used != 100 || l.Used > l.Limit {
 			t.Errorf("got %+v", l)
 		}
 	}

@@ -21,6 +21,7 @@ func (p *program) gatewayCommand() *cobra.Command {
 	var listen, database, publicURL, upstream string
 	var protocols []string
 	var rehearsal rehearsalFlags
+	var page adminFlags
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
@@ -49,6 +50,9 @@ that tokens are signed with, lie encrypted in the database under a server key:
 ENLIST_SERVER_KEY, or the first line of ENLIST_SERVER_KEY_FILE (keep it 0600), or
 else a file beside the database that is made with it.
 
+What the operator sees and does is on a page of its own, by default at
+http://127.0.0.1:8421; 'enlist gateway admin-token' says where its token lies.
+
 It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 --public-url and which proxy to believe with ENLIST_TRUSTED_PROXIES.`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
@@ -59,7 +63,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols, rehearsal})
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols, rehearsal, page})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
@@ -71,6 +75,9 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
 	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
 		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
+	page.register(cmd.Flags())
+	cmd.AddCommand(p.gatewayAgentsCommand(&database), p.gatewayInvitesCommand(&database))
+	cmd.AddCommand(p.gatewayAdminTokenCommand(&database))
 	return cmd
 }
 
@@ -79,6 +86,7 @@ type gatewayFlags struct {
 	listen, database, publicURL, upstream string
 	protocols                             []string
 	rehearsal                             rehearsalFlags
+	admin                                 adminFlags
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -122,6 +130,11 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 		return err
 	}
 	defer func() { _ = ln.Close() }() // Serve closes it too
+	page, err := p.openAdmin(ctx, flags.admin, config.Database)
+	if err != nil {
+		return err
+	}
+	defer page.close()
 	config.PublicURL = first(flags.publicURL, p.env("ENLIST_PUBLIC_URL"), "http://"+reachable(ln.Addr()))
 	g, err := embeddedgateway.New(ctx, config)
 	if err != nil {
@@ -133,7 +146,7 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	if config.SMTPURL == "" {
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}
-	return g.Serve(ctx, ln)
+	return p.serveWithAdmin(ctx, g, ln, config, page)
 }
 
 // listen opens the address of the gateway: of the flag, or else of the

@@ -149,6 +149,7 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("XDG_CONFIG_HOME", "")
 	env.Setenv("ENLIST_HOME", filepath.Join(home, "enlist"))
 	env.Setenv("ENLIST_STORE", "file")
+	env.Setenv("ENLIST_ADMIN_LISTEN", "off") // its default is one port for all
 	env.Setenv("COLUMNS", "110")
 	repository, err := filepath.Abs(root)
 	if err != nil {

@@ -56,7 +56,7 @@ func readerPragmas() []pragma {
 }
 
 func sqliteWords() *strings.Replacer {
-	return strings.NewReplacer("${ID}", "INTEGER PRIMARY KEY", "${BYTES}", "BLOB")
+	return strings.NewReplacer("${ID}", "INTEGER PRIMARY KEY", "${BYTES}", "BLOB", "${SORTED}", "TEXT")
 }
 
 // sqliteDB is the dialect of SQLite: a pool that reads, and one connection that

@@ -357,7 +357,7 @@ func TestSettings(t *testing.T) {
 func TestOpenMigratesAndIsSilent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "with space ?&#%41.db")
 	var log bytes.Buffer
-	for _, want := range []string{`msg="database migrated" from=0 to=4`, ""} {
+	for _, want := range []string{`msg="database migrated" from=0 to=5`, ""} {
 		log.Reset()
 		o := store.Options{Path: path, Now: time.Now, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		s, err := store.Open(t.Context(), o)
@@ -430,7 +430,7 @@ func TestOpenRefuses(t *testing.T) {
 				}
 				raw(t, path, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)")
 			},
-			"newer version of Enlist (its tables are at version 99, this one knows 4)",
+			"newer version of Enlist (its tables are at version 99, this one knows 5)",
 		},
 		"another program's database": {
 			func(t *testing.T, path string) { raw(t, path, "CREATE TABLE places (url TEXT)") },

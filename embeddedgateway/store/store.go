@@ -74,6 +74,9 @@ type Options struct {
 	URL string
 	// Now is the clock.
 	Now func() time.Time
+	// Terms says what an agent is found by beside its name and its display name.
+	// It depends on nothing but the agent. Nil: nothing.
+	Terms func(Agent) []string
 	// Logger is told about migrations and about trouble that no caller can be
 	// told; nil discards that.
 	Logger *slog.Logger
@@ -89,6 +92,7 @@ type Store struct {
 	rows         *rowReader           // reads rows faster than the pool; nil: the pool does
 	queries      map[*sql.Stmt]string // the text of each of the statements below
 	now          func() time.Time
+	terms        func(Agent) []string
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
 	ticket       *sql.Stmt
@@ -107,8 +111,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Terms == nil {
+		o.Terms = func(Agent) []string { return nil }
+	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	s := &Store{now: now, queries: map[*sql.Stmt]string{}}
+	s := &Store{now: now, terms: o.Terms, queries: map[*sql.Stmt]string{}}
 	name := o.Path
 	if o.URL == "" {
 		db, err := openSQLite(ctx, o.Path, now, o.Logger)
@@ -166,7 +173,15 @@ func (s *Store) Close() error {
 // of it is. fn runs on the caller's goroutine. The end of ctx is noticed while
 // waiting and between the calls of fn; it never cuts a commit short.
 func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.tx(ctx, fn)
+	return s.db.tx(ctx, s.begun(fn))
+}
+
+// begun gives a callback a Tx that knows what agents are found by.
+func (s *Store) begun(fn func(*Tx) error) func(*Tx) error {
+	return func(t *Tx) error {
+		t.more = s.terms
+		return fn(t)
+	}
 }
 
 // TxEach is Tx for a callback whose statements are right one by one, whatever
@@ -174,7 +189,7 @@ func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
 // expired. Where many change the same row at once, it spares a database that
 // serves several gateways from refusing all but one of them.
 func (s *Store) TxEach(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.each(ctx, fn)
+	return s.db.each(ctx, s.begun(fn))
 }
 
 // readable reports whether the read pool may be asked something.
@@ -293,8 +308,9 @@ type Tx struct {
 	q       querier
 	explain func(error) error
 	now     time.Time
-	locked  Agent // the agent whose row was locked last
-	err     error // the first failure; every later call returns it
+	locked  Agent                // the agent whose row was locked last
+	more    func(Agent) []string // Options.Terms
+	err     error                // the first failure; every later call returns it
 	over    bool
 }
 
