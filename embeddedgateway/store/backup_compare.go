@@ -41,8 +41,8 @@ const (
 			SELECT 1 FROM old.tickets o
 			WHERE o.protocol = tickets.protocol AND o.kind = tickets.kind AND o.hash = tickets.hash)`
 
-	// Tokens that were ended by a time, and not one by one, stay so.
-	endTimeAgain = `UPDATE main.agents SET tokens_ended = (
+	// Tokens that were ended since, by counting on, stay so.
+	endCountAgain = `UPDATE main.agents SET tokens_ended = (
 			SELECT max(agents.tokens_ended, o.tokens_ended) FROM old.agents o
 			WHERE o.protocol = agents.protocol AND o.name = agents.name)
 		WHERE EXISTS (SELECT 1 FROM old.agents o WHERE o.protocol = agents.protocol AND o.name = agents.name)`
@@ -104,7 +104,7 @@ func compare(ctx context.Context, db *sql.DB, r Restoring, mark []byte, done *Re
 		return err
 	}
 	if both > 0 {
-		all = append(all, statement{endTimeAgain, nil})
+		all = append(all, statement{endCountAgain, nil})
 	}
 	for _, q := range all {
 		if _, err := tx.ExecContext(ctx, q.text, q.args...); err != nil {
