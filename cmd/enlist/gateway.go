@@ -73,8 +73,7 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
 	rehearsal.register(cmd)
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
-	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
-		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
+	cmd.AddCommand(p.databaseCommands(&database)...)
 	page.register(cmd.Flags())
 	cmd.AddCommand(p.gatewayAgentsCommand(&database), p.gatewayInvitesCommand(&database))
 	cmd.AddCommand(p.gatewayAdminTokenCommand(&database))
