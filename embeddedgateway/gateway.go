@@ -90,6 +90,17 @@ type Config struct {
 	Logger *slog.Logger
 	// Front is what stands behind the gateway. Nil: nothing does.
 	Front *Front
+	// TLS is what [Gateway.Serve] speaks TLS with. Nil: it does not.
+	TLS *tls.Config
+	// Drain says how [Gateway.Serve] ends.
+	Drain Drain
+	// Retention says how long is kept what nobody needs any more.
+	Retention Retention
+	// AccessLog says which requests get a line in the log: [AccessAll],
+	// [AccessErrors] or [AccessOff]. "": AccessOff.
+	AccessLog string
+	// Version is the program's, for [Gateway.Metrics].
+	Version string
 	// Wrap stands around the handler, however a request comes. Nil: nothing does.
 	Wrap func(http.Handler) http.Handler
 }
