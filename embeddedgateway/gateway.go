@@ -115,6 +115,12 @@ type Gateway struct {
 	signer  *signer
 	mail    *mailer
 
+	metrics  *metrics
+	prober   *prober
+	draining atomic.Bool // Serve is about to end
+	taken    taken
+
+	id     string        // tells this process from others over the same database
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
 
@@ -123,9 +129,6 @@ type Gateway struct {
 	closing sync.Once
 	closed  error
 }
-
-// sweepEvery is how often what has expired is removed from the database.
-const sweepEvery = 10 * time.Minute
 
 // New opens the database, applies what migrations it lacks, and reads the
 // environment of every protocol. An error names what is to be set right.
@@ -148,15 +151,16 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Logger: cfg.Logger})
+	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Logger: cfg.Logger, Audited: d.metrics.audited})
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
 	}
 	if err := d.unlock(ctx, path, db); err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
-	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, boot: cfg.Now().UnixMilli()}
-	g.handler = newRouter(g, append(served, keyring{d.signer}))
+	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics}
+	g.prober = &prober{ask: db.Ping, now: cfg.Now}
+	g.handler = &observer{g, newRouter(g, append(served, keyring{d.signer}))}
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
@@ -209,12 +213,12 @@ func checkPublicURL(text string) error {
 // newDeps returns what protocols are made from. What stands on the database
 // works when unlock has returned.
 func newDeps(cfg Config, relay *relay) deps {
-	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), vault: &vault{}}
+	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), vault: &vault{}, metrics: newMetrics()}
 	d.signer = &signer{
-		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{},
+		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{}, metrics: d.metrics,
 	}
 	d.mail = &mailer{
-		vault: d.vault, mint: d.mint, now: cfg.Now, log: cfg.Logger, relay: relay, due: make(chan struct{}, 1),
+		vault: d.vault, mint: d.mint, now: cfg.Now, log: cfg.Logger, relay: relay, due: make(chan struct{}, 1), metrics: d.metrics,
 	}
 	return d
 }
@@ -246,20 +250,7 @@ func build(d deps, makers []maker) ([]protocol, error) {
 // sweep removes what has expired, now and then.
 func (g *Gateway) sweep(ctx context.Context) {
 	ctx, g.stop = context.WithCancel(context.WithoutCancel(ctx))
-	g.sweeper.Go(func() {
-		tick := time.NewTicker(sweepEvery)
-		defer tick.Stop()
-		for {
-			if _, err := g.store.Prune(ctx, g.cfg.Now()); err != nil && ctx.Err() == nil {
-				g.cfg.Logger.WarnContext(ctx, "removing what has expired failed; it is tried again", "error", err)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	})
+	g.sweeper.Go(func() { g.retain(ctx) })
 	g.sweeper.Go(func() { g.uses.keep(ctx, g.store, g.cfg.Logger) })
 	g.sweeper.Go(func() { g.mail.keep(ctx) })
 }

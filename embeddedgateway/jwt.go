@@ -45,6 +45,8 @@ type signer struct {
 
 	mu     sync.Mutex
 	opened map[string]ed25519.PrivateKey // by kid: to open one costs more than to sign
+
+	metrics *metrics
 }
 
 // signingKey is a key that tokens are verified with, and signed by the newest.
@@ -179,6 +181,7 @@ func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) 
 // this gateway has signed it with EdDSA, for this protocol, and it has not
 // expired. Whether its subject may still use it is the protocol's to say.
 func (s *signer) verify(ctx context.Context, protocol, token string, extra any) (claims jwt.Claims, err error) {
+	defer func() { s.metrics.token(protocol, err) }()
 	if len(token) > maxToken {
 		return claims, errBadToken
 	}

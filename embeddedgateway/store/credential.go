@@ -98,7 +98,11 @@ func (s *Store) Authenticate(ctx context.Context, protocol string, hash [32]byte
 // [ErrNotFound]. It does not wait for those who write.
 func (s *Store) Credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
 	var c Credential
-	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
+	err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...)
+	if err == nil || errors.Is(err, ErrNotFound) {
+		s.stats.looked(protocol, err == nil && c.ActiveAt(s.now()))
+	}
+	if err != nil {
 		return Credential{}, err
 	}
 	return c, nil

@@ -70,6 +70,9 @@ type Options struct {
 	// Logger is told about migrations and about trouble that no caller can be
 	// told; nil discards that.
 	Logger *slog.Logger
+	// Audited is told of every event of the audit trail when it is on the disk;
+	// nil: nobody is.
+	Audited func(Event)
 }
 
 // Store is an open database. Its methods may be called by many goroutines, and
@@ -82,6 +85,8 @@ type Store struct {
 	ticket       *sql.Stmt
 	keyID        *sql.Stmt
 	sealed       *sql.Stmt
+	audited      func(Event)
+	stats        stats
 	closed       atomic.Bool
 	close        func() error
 }
@@ -100,7 +105,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
 	}
-	s := &Store{db: db, now: now, close: sync.OnceValue(db.close)}
+	s := &Store{db: db, now: now, audited: o.Audited, close: sync.OnceValue(db.close)}
 	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, errors.Join(err, s.Close()))
 	}
@@ -138,7 +143,19 @@ func (s *Store) Close() error {
 // of it is. fn runs on the caller's goroutine. The end of ctx is noticed while
 // waiting and between the calls of fn; it never cuts a commit short.
 func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.tx(ctx, fn)
+	var events []Event
+	err := s.db.tx(ctx, func(t *Tx) error {
+		err := fn(t)
+		events = t.events
+		return err
+	})
+	s.stats.ended(err)
+	if err == nil && s.audited != nil {
+		for _, e := range events {
+			s.audited(e)
+		}
+	}
+	return err
 }
 
 // readable reports whether the read pool may be asked something.
@@ -174,35 +191,6 @@ func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...an
 	return s.readError(stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...))
 }
 
-// prunePart is how many rows Prune deletes in a transaction: few enough that
-// nobody notices waiting for it.
-const prunePart = 500
-
-// pruneGrace is how long a ticket stays that has expired: who brings it then is
-// told so, where the protocol does that.
-const pruneGrace = time.Hour
-
-// Prune deletes the rate counts and the sealed things that ended before now and
-// the tickets that did so an hour ago, a few at a time, and returns how many.
-// Credentials and events stay.
-func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
-	for _, p := range []struct {
-		q      string
-		before time.Time
-	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}} {
-		for gone := int64(prunePart); gone == prunePart; n += int(gone) {
-			err := s.Tx(ctx, func(tx *Tx) (err error) {
-				gone, err = tx.exec(p.q, micros(p.before), prunePart)
-				return err
-			})
-			if err != nil {
-				return n, err
-			}
-		}
-	}
-	return n, nil
-}
-
 // Tx is a transaction. It is valid inside its callback only, and for one
 // goroutine at a time.
 type Tx struct {
@@ -211,6 +199,7 @@ type Tx struct {
 	q       querier
 	explain func(error) error
 	now     time.Time
+	events  []Event
 	locked  Agent // the agent whose row was locked last
 	err     error // the first failure; every later call returns it
 	over    bool
