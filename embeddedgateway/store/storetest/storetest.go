@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 		{"limit", limitTests()},
 		{"audit", auditTests()},
 		{"sealed", sealedTests()},
+		{"retention", retentionTests()},
 		{"race", raceTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
