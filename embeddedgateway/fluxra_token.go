@@ -82,7 +82,7 @@ func (f *fluxra) token(ctx context.Context, c *call) (wire.FluxraToken, error) {
 	}
 	f.uses.note(key.ID, f.Now())
 	out.KeyID = key.KeyID
-	return out, c.store.Tx(ctx, func(tx *store.Tx) error { return tx.Audit(c.event("token_issued")) })
+	return out, c.store.TxEach(ctx, func(tx *store.Tx) error { return tx.Audit(c.event("token_issued")) })
 }
 
 // sign makes a JWT for an API key.

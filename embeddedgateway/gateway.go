@@ -54,7 +54,9 @@ import (
 
 // Config says how a [Gateway] runs. Database and Now are required.
 type Config struct {
-	// Database is where everything is kept: "sqlite:PATH".
+	// Database is where everything is kept: "sqlite:PATH", or the URL of a
+	// PostgreSQL database, "postgres://USER@HOST/DATABASE", which may hold a
+	// password. Any number of gateways may share one.
 	Database string
 	// Protocols names the protocols to serve; none: all of them.
 	Protocols []string
@@ -68,8 +70,8 @@ type Config struct {
 	// TrustedProxies are the networks whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	// ServerKey is what codes, signing keys and mail that waits are kept under:
-	// 32 bytes, see [ParseServerKey]. Nil: a key in a file beside the database,
-	// which is made with it.
+	// 32 bytes, see [ParseServerKey]. Nil: a key in a file beside a SQLite database,
+	// which is made with it. With PostgreSQL it must be given.
 	ServerKey []byte
 	// PublicURL is the base URL that the gateway is reached at from outside: it
 	// is in the links that it sends and in the tokens that it signs. "": [Origin].
@@ -133,7 +135,7 @@ type Gateway struct {
 // New opens the database, applies what migrations it lacks, and reads the
 // environment of every protocol. An error names what is to be set right.
 func New(ctx context.Context, cfg Config) (*Gateway, error) {
-	path, err := cfg.complete()
+	place, err := cfg.complete()
 	if err != nil {
 		return nil, err
 	}
@@ -145,17 +147,18 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.SMTPURL = "" // nobody else has a use for it
+	cfg.SMTPURL, cfg.Database = "", "" // nobody else has a use for what they hold
 	d := newDeps(cfg, relay)
 	served, err := build(d, makers)
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, store.Options{Path: path, Now: cfg.Now, Logger: cfg.Logger, Audited: d.metrics.audited})
+	place.Now, place.Logger, place.Audited = cfg.Now, cfg.Logger, d.metrics.audited
+	db, err := store.Open(ctx, place)
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
 	}
-	if err := d.unlock(ctx, path, db); err != nil {
+	if err := d.unlock(ctx, place.Path, db); err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
 	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics}
@@ -169,10 +172,10 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-// complete fills in what may be left out and returns the path of the database.
-func (c *Config) complete() (path string, err error) {
+// complete fills in what may be left out and returns where the database is.
+func (c *Config) complete() (place store.Options, err error) {
 	if c.Now == nil {
-		return "", errors.New("embeddedgateway: Config.Now is nil: give it a clock, such as time.Now")
+		return place, errors.New("embeddedgateway: Config.Now is nil: give it a clock, such as time.Now")
 	}
 	if c.Env == nil {
 		c.Env = func(string) string { return "" }
@@ -187,15 +190,27 @@ func (c *Config) complete() (path string, err error) {
 		c.PublicURL = Origin
 	}
 	if err := checkPublicURL(c.PublicURL); err != nil {
-		return "", err
+		return place, err
 	}
 	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+	return c.place()
+}
+
+// place says where the database is. An error does not hold the value: that may
+// hold a password.
+func (c *Config) place() (store.Options, error) {
 	scheme, path, _ := strings.Cut(c.Database, ":")
-	if scheme != "sqlite" || path == "" {
-		// Not the value: the URL of a database may hold its password.
-		return "", errors.New(`the gateway's database is not known: want "sqlite:PATH"`)
+	switch {
+	case scheme == "sqlite" && path != "":
+		return store.Options{Path: path}, nil
+	case scheme == "postgres" || scheme == "postgresql":
+		if len(c.ServerKey) == 0 {
+			return store.Options{}, errors.New("a gateway on PostgreSQL needs its server key from you, the same for all that share the database: " +
+				"set ENLIST_SERVER_KEY_FILE, or ENLIST_SERVER_KEY, to " + ServerKeyForm)
+		}
+		return store.Options{URL: c.Database}, nil
 	}
-	return path, nil
+	return store.Options{}, errors.New(`the gateway's database is not known: want "sqlite:PATH" or "postgres://USER@HOST/DATABASE"`)
 }
 
 // checkPublicURL reports why links cannot begin with a URL.

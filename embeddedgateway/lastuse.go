@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,9 +50,12 @@ func (u *lastUse) flush(ctx context.Context, s *store.Store) error {
 	if len(todo) == 0 {
 		return nil
 	}
-	err := s.Tx(ctx, func(tx *store.Tx) error {
-		for id, at := range todo {
-			if err := tx.Touch(id, at); err != nil {
+	// In one order: of two gateways that write down the same keys, none waits for
+	// the other while that waits for it.
+	ids := slices.Sorted(maps.Keys(todo))
+	err := s.TxEach(ctx, func(tx *store.Tx) error {
+		for _, id := range ids {
+			if err := tx.Touch(id, todo[id]); err != nil {
 				return err
 			}
 		}

@@ -125,20 +125,21 @@ func (l *lumina) onboard(ctx context.Context, c *call, in luminaBody) (wire.Lumi
 	if err != nil {
 		return none, err
 	}
-	err = c.store.Tx(ctx, func(tx *store.Tx) error {
-		cred, err = issueLumina(tx, c, wallet, cred, seen)
+	var issued store.Credential
+	err = c.store.Tx(ctx, func(tx *store.Tx) (err error) {
+		issued, err = issueLumina(tx, c, wallet, cred, seen)
 		return err
 	})
 	if err != nil {
 		return none, err
 	}
-	keyID, err := strconv.ParseInt(cred.KeyID, 10, 64)
+	keyID, err := strconv.ParseInt(issued.KeyID, 10, 64)
 	if err != nil {
 		return none, err
 	}
 	return wire.LuminaOnboarded{
-		OK: true, APIKey: key, KeyID: keyID, Wallet: wallet, Tier: l.tier(wallet), Label: luminaLabel(cred),
-		CreatedAt: wire.MilliTime(cred.CreatedAt),
+		OK: true, APIKey: key, KeyID: keyID, Wallet: wallet, Tier: l.tier(wallet), Label: luminaLabel(issued),
+		CreatedAt: wire.MilliTime(issued.CreatedAt),
 		RateLimit: wire.LuminaRateLimits{
 			Free: wire.LuminaRPM{RPM: wire.LuminaFreeRPM},
 			Paid: wire.LuminaRPM{RPM: wire.LuminaPaidRPM},

@@ -274,7 +274,7 @@ func (e *endpoint) judge(ctx context.Context, c *call, err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}
-	if ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
+	if ctx.Err() != nil || errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrUnavailable) {
 		level := slog.LevelWarn
 		if c.Context().Err() != nil { // the client has left: nothing is wrong here
 			level = slog.LevelDebug
@@ -303,7 +303,7 @@ func (e *endpoint) refused(ctx context.Context, c *call, p *problem) {
 	if at := network(c.ip); at != event.IP {
 		event.IP, event.Detail = at, event.IP
 	}
-	err := e.store.Tx(ctx, func(tx *store.Tx) error { return tx.Audit(event) })
+	err := e.store.TxEach(ctx, func(tx *store.Tx) error { return tx.Audit(event) })
 	if err != nil {
 		e.cfg.Logger.ErrorContext(ctx, "a refusal could not be put into the audit trail",
 			"event", event.Name, "protocol", c.protocol, "client_ip", event.IP, "error", err)
@@ -322,7 +322,7 @@ func (c *call) spend(ctx context.Context, ls ...limit) error {
 	if len(ls) == 0 {
 		return nil
 	}
-	return c.store.Tx(ctx, func(tx *store.Tx) error {
+	return c.store.TxEach(ctx, func(tx *store.Tx) error {
 		for _, l := range ls {
 			wait, err := tx.Hit(c.protocol+"/"+l.name+"/"+network(c.ip), l.n, l.per)
 			if err != nil {

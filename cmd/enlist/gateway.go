@@ -19,16 +19,13 @@ const defaultListen = "127.0.0.1:8420"
 // defaultAdminListen is where the operator's page is unless told otherwise.
 const defaultAdminListen = "127.0.0.1:8421"
 
-// errWantDatabase does not say what there was: that may hold a password.
-var errWantDatabase = errors.New("want sqlite:PATH")
-
 func (p *program) gatewayCommand() *cobra.Command {
 	var database string
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
 		Long: `Run the registration gateway: the whole server side of the protocols, over one
-SQLite database.
+SQLite database or, for several gateways side by side, one of PostgreSQL.
 
 Everything can be set in one file of TOML, which --config names; a flag goes
 before a variable of the environment, that before the file. A file with every
@@ -65,7 +62,7 @@ people reach it (public_url) and which proxy to believe (trusted_proxies).`,
 			return p.serveGateway(cmd.Context(), settings)
 		}),
 	}
-	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
+	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH or postgres://USER@HOST/DATABASE (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.PersistentFlags().StringVar(&p.gatewayFile, "config", "", "read settings from this `file` of TOML (ENLIST_GATEWAY_CONFIG)")
 	settingFlags(cmd.Flags())
 	cmd.AddCommand(p.gatewayCheckCommand(), p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))

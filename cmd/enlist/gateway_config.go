@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -166,19 +165,6 @@ func (p *program) databaseURL(s *gatewaySettings) (string, error) {
 		return "", err
 	}
 	return "sqlite:" + filepath.Join(home, "gateway.db"), nil
-}
-
-// shownDatabase is a database as it may be shown: without a password.
-func shownDatabase(database string) string {
-	if strings.HasPrefix(database, "sqlite:") {
-		return database
-	}
-	u, err := url.Parse(database)
-	if err != nil {
-		return "(a URL that cannot be read)"
-	}
-	u.RawQuery = "" // it may hold one, too
-	return u.Redacted()
 }
 
 // serverKey reads the server key, or returns nil for the one beside the

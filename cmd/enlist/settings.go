@@ -104,9 +104,9 @@ func mainSettings() []setting {
 			},
 		}, {
 			name: "database", flag: "database", env: "ENLIST_DATABASE_URL", sample: `"sqlite:gateway.db"`,
-			says:  "the database: sqlite:PATH, beside this file",
+			says:  "the database: sqlite:PATH, or postgres://USER@HOST/DATABASE for several gateways side by side",
 			to:    func(s *gatewaySettings) any { return &s.Database },
-			check: func(s *gatewaySettings) error { return checkDatabase(s.Database) },
+			check: func(s *gatewaySettings) error { return checkDatabase(s.Database, s.from["database"].kind) },
 		}, {
 			name: "public_url", flag: "public-url", env: "ENLIST_PUBLIC_URL", sample: `"https://gateway.example.com"`,
 			says:  "where people and agents reach the gateway: links in mail and the issuer of tokens begin with it",

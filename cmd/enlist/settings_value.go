@@ -216,14 +216,6 @@ func adminAddress(addr string) (string, error) {
 	return full, nil
 }
 
-func checkDatabase(url string) error {
-	path, ok := strings.CutPrefix(url, "sqlite:")
-	if !ok || path == "" {
-		return errWantDatabase
-	}
-	return nil
-}
-
 func checkProtocols(names []string) error {
 	var known []string
 	for _, protocol := range wire.Protocols() {

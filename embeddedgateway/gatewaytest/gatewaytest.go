@@ -11,6 +11,7 @@
 package gatewaytest
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
@@ -28,13 +29,14 @@ import (
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/leakscan"
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // Gateway is a gateway that ends with its test.
 type Gateway struct {
 	URL      string // without a slash at the end
-	Database string // the path of the SQLite file
+	Database string // the path of the SQLite file, where there is one
 	Clock    *Clock
 
 	server  *httptest.Server
@@ -83,6 +85,18 @@ func At(begin time.Time) Option {
 	return func(_ *embeddedgateway.Config, c *Clock) { c.Set(begin) }
 }
 
+// PostgreSQL keeps everything in the database of a URL, as pgtest.URL makes one.
+func PostgreSQL(url string) Option {
+	return func(c *embeddedgateway.Config, _ *Clock) {
+		c.Database = url
+		c.ServerKey = bytes.Repeat([]byte{7}, 32)
+	}
+}
+
+// databaseVariable names the database that gateways of tests run on which do not
+// choose one: "postgres", on a server of the test process; else SQLite.
+const databaseVariable = "ENLIST_TEST_DATABASE"
+
 // Config changes whatever else there is to change.
 func Config(change func(*embeddedgateway.Config)) Option {
 	return func(c *embeddedgateway.Config, _ *Clock) { change(c) }
@@ -96,6 +110,9 @@ func New(t testing.TB, opts ...Option) *Gateway {
 		Clock:    NewClock(time.Now()), //nolint:forbidigo // the clients under test may read the real clock
 	}
 	g.cfg = embeddedgateway.Config{Database: "sqlite:" + g.Database, Now: g.Clock.Now}
+	if os.Getenv(databaseVariable) == "postgres" { //nolint:forbidigo // a test asks, not the program
+		opts = append([]Option{PostgreSQL(pgtest.URL(t))}, opts...)
+	}
 	for _, o := range opts {
 		o(&g.cfg, g.Clock)
 	}

@@ -54,6 +54,9 @@ func (a *Agent) dest() []any {
 // Agent returns the agent of that name, or [ErrNotFound]. It does not wait for
 // those who write.
 func (s *Store) Agent(ctx context.Context, protocol, name string) (Agent, error) {
+	if s.shared != nil {
+		return s.sharedAgent(ctx, protocol, name)
+	}
 	var a Agent
 	if err := s.read(ctx, s.agent, []any{protocol, name}, a.dest()...); err != nil {
 		return Agent{}, err

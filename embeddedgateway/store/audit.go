@@ -86,24 +86,15 @@ func (s *Store) Events(ctx context.Context, q EventQuery) ([]Event, error) {
 	}
 	args = append(args, int64(q.Limit))
 	text += " ORDER BY id DESC LIMIT $" + strconv.Itoa(len(args))
-	return s.events(context.WithoutCancel(ctx), text, args)
+	return collect(ctx, s, s.asks(text), args, (*Event).dest)
 }
 
-func (s *Store) events(ctx context.Context, q string, args []any) (events []Event, err error) {
-	rows, err := s.db.reader().QueryContext(ctx, q, args...)
-	if err != nil {
-		return nil, s.readError(err)
+func (e *Event) dest() []any {
+	return []any{
+		&e.ID,
+		stamp{&e.At},
+		&e.Protocol, &e.Name, &e.Agent, &e.KeyID, &e.IP, &e.Detail,
+		truth{&e.Refusal},
+		&e.Count,
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var e Event
-		var refusal int64
-		err := rows.Scan(&e.ID, stamp{&e.At}, &e.Protocol, &e.Name, &e.Agent, &e.KeyID, &e.IP, &e.Detail, &refusal, &e.Count)
-		if err != nil {
-			return nil, s.readError(err)
-		}
-		e.Refusal = refusal == 1
-		events = append(events, e)
-	}
-	return events, s.readError(rows.Err())
 }

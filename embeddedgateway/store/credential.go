@@ -97,12 +97,19 @@ func (s *Store) Authenticate(ctx context.Context, protocol string, hash [32]byte
 // Credential returns the credential with that hash in whatever state it is, or
 // [ErrNotFound]. It does not wait for those who write.
 func (s *Store) Credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
-	var c Credential
-	err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...)
+	c, err := s.credential(ctx, protocol, hash)
 	if err == nil || errors.Is(err, ErrNotFound) {
 		s.stats.looked(protocol, err == nil && c.ActiveAt(s.now()))
 	}
-	if err != nil {
+	return c, err
+}
+
+func (s *Store) credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
+	if s.shared != nil {
+		return s.sharedCredential(ctx, protocol, hash)
+	}
+	var c Credential
+	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
 		return Credential{}, err
 	}
 	return c, nil
@@ -153,23 +160,8 @@ func (s *Store) Issued(ctx context.Context, agentID int64, kind string, after in
 	return s.credentials(ctx, selectIssued, agentID, kind, after, int64(limit))
 }
 
-func (s *Store) credentials(ctx context.Context, q string, args ...any) (list []Credential, err error) {
-	if err := s.readable(ctx, args); err != nil {
-		return nil, err
-	}
-	rows, err := s.db.reader().QueryContext(context.WithoutCancel(ctx), q, args...)
-	if err != nil {
-		return nil, s.readError(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var c Credential
-		if err := rows.Scan(c.dest()...); err != nil {
-			return nil, s.readError(err)
-		}
-		list = append(list, c)
-	}
-	return list, s.readError(rows.Err())
+func (s *Store) credentials(ctx context.Context, q string, args ...any) ([]Credential, error) {
+	return collect(ctx, s, s.asks(q), args, (*Credential).dest)
 }
 
 // Touch notes that a credential was used, unless a later use is noted already.

@@ -8,9 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/pressly/goose/v3"
 )
 
 // dialect is everything that differs between databases. All the statements of
@@ -19,12 +22,56 @@ import (
 type dialect interface {
 	// tx is [Store.Tx].
 	tx(ctx context.Context, fn func(*Tx) error) error
+	// each is [Store.TxEach].
+	each(ctx context.Context, fn func(*Tx) error) error
+	// persist does something that only reads, and does it again as long as it
+	// says that its error may pass.
+	persist(ctx context.Context, do func() (again bool, err error)) error
+	// passes reports whether an error of a read may pass.
+	passes(err error) bool
 	// reader is a pool for statements that only read. It sees what was
 	// committed before the statement began.
 	reader() *sql.DB
 	// explain puts what can be done about it into an error of the driver.
 	explain(err error) error
 	close() error
+}
+
+// migrator applies the migrations.
+type migrator struct {
+	dialect goose.Dialect
+	words   *strings.Replacer
+	log     *slog.Logger
+}
+
+// up brings the tables up to date. The caller sees to it that nobody else does
+// so at the same time. It refuses a database of a newer version.
+func (m migrator) up(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(m.dialect, db, ddl{files, m.words},
+		goose.WithDisableGlobalRegistry(true), goose.WithSlog(m.log))
+	if err != nil {
+		return err
+	}
+	has, knows, err := p.GetVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if has > knows {
+		return fmt.Errorf("it was written by a newer version of Enlist (its tables are at version %d, this one knows %d); "+
+			"use that version, or another database", has, knows)
+	}
+	done, err := p.Up(ctx)
+	if err != nil {
+		return err
+	}
+	if len(done) > 0 {
+		m.log.InfoContext(ctx, "database migrated", "from", has, "to", knows)
+	}
+	return nil
 }
 
 // querier is what a Tx needs of a database: *sql.Tx, or a connection with
@@ -108,6 +155,19 @@ func (s stamp) Scan(v any) error {
 		return fmt.Errorf("store: a time is kept as %T", v)
 	}
 	*s.to = fromMicros(n)
+	return nil
+}
+
+// truth scans 0 or 1.
+type truth struct{ to *bool }
+
+// Scan implements [sql.Scanner].
+func (t truth) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("store: a truth is kept as %T", v)
+	}
+	*t.to = n == 1
 	return nil
 }
 

@@ -100,7 +100,7 @@ func (s *Store) PruneAs(ctx context.Context, p Pruning) (n int, err error) {
 					return n, err
 				}
 			}
-			err := s.Tx(ctx, func(tx *Tx) (err error) {
+			err := s.TxEach(ctx, func(tx *Tx) (err error) {
 				gone, err = tx.exec(t.delete(), micros(t.before), int64(prunePart))
 				return err
 			})

@@ -99,22 +99,6 @@ func (t *Tx) Drop(id int64) error {
 
 // Sealed returns what is stored of a kind and has not expired, the oldest first
 // and at most limit. It does not wait for those who write.
-func (s *Store) Sealed(ctx context.Context, kind string, limit int) (list []Sealed, err error) {
-	args := []any{kind, micros(s.now()), int64(limit)}
-	if err := s.readable(ctx, args); err != nil {
-		return nil, err
-	}
-	rows, err := s.sealed.QueryContext(context.WithoutCancel(ctx), args...)
-	if err != nil {
-		return nil, s.readError(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var one Sealed
-		if err := rows.Scan(one.dest()...); err != nil {
-			return nil, s.readError(err)
-		}
-		list = append(list, one)
-	}
-	return list, s.readError(rows.Err())
+func (s *Store) Sealed(ctx context.Context, kind string, limit int) ([]Sealed, error) {
+	return collect(ctx, s, s.sealed.QueryContext, []any{kind, micros(s.now()), int64(limit)}, (*Sealed).dest)
 }

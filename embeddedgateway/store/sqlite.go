@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -107,7 +106,7 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 	if err := claim(ctx, db.write); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, db.write, log); err != nil {
+	if err := (migrator{goose.DialectSQLite3, sqliteWords(), log}).up(ctx, db.write); err != nil {
 		return nil, err
 	}
 	if db.read, err = openPool(ctx, path, max(4, 2*runtime.GOMAXPROCS(0)), readerPragmas()); err != nil {
@@ -181,38 +180,22 @@ func claim(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// migrate brings the tables up to date.
-func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, ddl{files, sqliteWords()},
-		goose.WithDisableGlobalRegistry(true), goose.WithSlog(log))
-	if err != nil {
-		return err
-	}
-	has, knows, err := p.GetVersions(ctx)
-	if err != nil {
-		return err
-	}
-	if has > knows {
-		return fmt.Errorf("it was written by a newer version of Enlist (its tables are at version %d, this one knows %d); "+
-			"use that version, or another database", has, knows)
-	}
-	done, err := p.Up(ctx)
-	if err != nil {
-		return err
-	}
-	if len(done) > 0 {
-		log.InfoContext(ctx, "database migrated", "from", has, "to", knows)
-	}
-	return nil
-}
-
 func (db *sqliteDB) tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.writer.tx(ctx, fn)
 }
+
+// each is tx: a writer that is alone has nothing to lose by it.
+func (db *sqliteDB) each(ctx context.Context, fn func(*Tx) error) error {
+	return db.writer.tx(ctx, fn)
+}
+
+// persist does it once: SQLite has no connection that could be lost.
+func (*sqliteDB) persist(_ context.Context, do func() (bool, error)) error {
+	_, err := do()
+	return err
+}
+
+func (*sqliteDB) passes(error) bool { return false }
 
 func (db *sqliteDB) reader() *sql.DB { return db.read }
 

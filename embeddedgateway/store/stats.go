@@ -112,6 +112,8 @@ func (db *sqliteDB) stats(all *Stats) {
 	all.Writer = w
 }
 
+func (db *postgresDB) stats(all *Stats) { all.Retries = db.retries.Load() }
+
 // Ping returns an error unless the database answers before ctx ends.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.readable(ctx, nil); err != nil {

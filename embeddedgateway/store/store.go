@@ -57,6 +57,9 @@ var (
 	// ErrText: a string is not valid UTF-8 or contains a NUL character, which
 	// not every database can keep.
 	ErrText = errors.New("store: text that is not valid UTF-8 or contains NUL")
+	// ErrUnavailable: the database could not be reached, or was too busy, for
+	// some seconds. It may be there again later.
+	ErrUnavailable = errors.New("store: the database is not available")
 )
 
 // Options says how to open a store.
@@ -65,6 +68,10 @@ type Options struct {
 	// it is not there; its folder must exist. Two more files are kept beside
 	// it while it is open, and a lock file.
 	Path string
+	// URL is a PostgreSQL database, as postgres://USER@HOST/DATABASE, with what
+	// else its driver takes (sslmode, sslrootcert, a list of hosts, and
+	// pool_max_conns: connections at most, 16 by default). Give it or Path.
+	URL string
 	// Now is the clock.
 	Now func() time.Time
 	// Logger is told about migrations and about trouble that no caller can be
@@ -79,6 +86,7 @@ type Options struct {
 // several processes may have the same database open.
 type Store struct {
 	db           dialect
+	shared       *postgresDB // whose reads requests share; nil: they read on their own
 	now          func() time.Time
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
@@ -101,13 +109,25 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	db, err := openSQLite(ctx, o.Path, now, o.Logger)
-	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
+	s := &Store{now: now}
+	name := o.Path
+	if o.URL == "" {
+		db, err := openSQLite(ctx, o.Path, now, o.Logger)
+		if err != nil {
+			return nil, fmt.Errorf("open database %s: %w", name, err)
+		}
+		s.db = db
+	} else {
+		db, err := openPostgres(ctx, o.URL, now, o.Logger)
+		if err != nil {
+			return nil, fmt.Errorf("open the database: %w", err)
+		}
+		s.db, s.shared, name = db, db, db.name
 	}
-	s := &Store{db: db, now: now, audited: o.Audited, close: sync.OnceValue(db.close)}
+	s.audited = o.Audited
+	s.close = sync.OnceValue(s.db.close)
 	if err := s.prepare(ctx); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", o.Path, errors.Join(err, s.Close()))
+		return nil, fmt.Errorf("open database %s: %w", name, errors.Join(err, s.Close()))
 	}
 	return s, nil
 }
@@ -143,8 +163,13 @@ func (s *Store) Close() error {
 // of it is. fn runs on the caller's goroutine. The end of ctx is noticed while
 // waiting and between the calls of fn; it never cuts a commit short.
 func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
+	return s.counted(ctx, fn, s.db.tx)
+}
+
+// counted runs fn by run, and counts that and the events of the audit trail.
+func (s *Store) counted(ctx context.Context, fn func(*Tx) error, run func(context.Context, func(*Tx) error) error) error {
 	var events []Event
-	err := s.db.tx(ctx, func(t *Tx) error {
+	err := run(ctx, func(t *Tx) error {
 		err := fn(t)
 		events = t.events
 		return err
@@ -156,6 +181,14 @@ func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
 		}
 	}
 	return err
+}
+
+// TxEach is Tx for a callback whose statements are right one by one, whatever
+// others do between them: counting, adding to the trail, deleting what has
+// expired. Where many change the same row at once, it spares a database that
+// serves several gateways from refusing all but one of them.
+func (s *Store) TxEach(ctx context.Context, fn func(*Tx) error) error {
+	return s.counted(ctx, fn, s.db.each)
 }
 
 // readable reports whether the read pool may be asked something.
@@ -174,8 +207,10 @@ func (s *Store) readError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, sql.ErrNoRows):
+	case errors.Is(err, sql.ErrNoRows), errors.Is(err, ErrNotFound):
 		return ErrNotFound
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
 	case s.closed.Load():
 		return ErrClosed
 	}
@@ -188,7 +223,48 @@ func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...an
 	if err := s.readable(ctx, args); err != nil {
 		return err
 	}
-	return s.readError(stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...))
+	return s.readError(s.db.persist(ctx, func() (bool, error) {
+		err := stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...)
+		return s.db.passes(err), err
+	}))
+}
+
+// asker is what rows are asked of: the pool, or a prepared statement.
+type asker func(ctx context.Context, args ...any) (*sql.Rows, error)
+
+// asks is a statement that is not prepared.
+func (s *Store) asks(q string) asker {
+	return func(ctx context.Context, args ...any) (*sql.Rows, error) {
+		return s.db.reader().QueryContext(ctx, q, args...)
+	}
+}
+
+// collect returns the rows of a statement of the read pool. dest says where to
+// scan one to.
+func collect[V any](ctx context.Context, s *Store, ask asker, args []any, dest func(*V) []any) (list []V, err error) {
+	if err := s.readable(ctx, args); err != nil {
+		return nil, err
+	}
+	err = s.db.persist(ctx, func() (again bool, err error) {
+		list = nil
+		rows, err := ask(context.WithoutCancel(ctx), args...)
+		if err != nil {
+			return s.db.passes(err), err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var v V
+			if err := rows.Scan(dest(&v)...); err != nil {
+				return false, err
+			}
+			list = append(list, v)
+		}
+		return s.db.passes(rows.Err()), rows.Err()
+	})
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	return list, nil
 }
 
 // Tx is a transaction. It is valid inside its callback only, and for one

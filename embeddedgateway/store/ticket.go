@@ -99,6 +99,9 @@ func (t *Tx) Ticket(protocol, kind string, hash [32]byte) (Ticket, error) {
 // Ticket returns a ticket in whatever state it is, or [ErrNotFound]. It does
 // not wait for those who write: what it says may change before it is acted on.
 func (s *Store) Ticket(ctx context.Context, protocol, kind string, hash [32]byte) (Ticket, error) {
+	if s.shared != nil {
+		return s.sharedTicket(ctx, protocol, kind, hash)
+	}
 	var k Ticket
 	if err := s.read(ctx, s.ticket, []any{protocol, kind, hash[:]}, k.dest()...); err != nil {
 		return Ticket{}, err

@@ -170,7 +170,7 @@ func insideTurn() bool {
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])
 	for {
 		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "/store.(*writer).run") {
+		if strings.HasSuffix(f.Function, "/store.(*writer).run") || strings.HasSuffix(f.Function, "/store.(*postgresDB).run") {
 			return true
 		}
 		if !more {

@@ -100,20 +100,23 @@ func raceEnsure(t *testing.T, s *suite) {
 		var first atomic.Int64
 		name := fmt.Sprint("agent ", round)
 		won := s.race(racers, errRefused, func(int) error {
+			var a store.Agent
 			var created bool
-			err := s.Tx(s.ctx(), func(tx *store.Tx) error {
-				a, isNew, err := tx.EnsureAgent(store.Agent{Protocol: "lona", Name: name})
-				first.CompareAndSwap(0, a.ID)
-				if a.ID != first.Load() {
-					t.Errorf("another id: got %d, want %d", a.ID, first.Load())
-				}
-				created = isNew
+			err := s.Tx(s.ctx(), func(tx *store.Tx) (err error) {
+				a, created, err = tx.EnsureAgent(store.Agent{Protocol: "lona", Name: name})
 				return err
 			})
-			if err == nil && !created {
+			if err != nil {
+				return err
+			}
+			first.CompareAndSwap(0, a.ID)
+			if a.ID != first.Load() {
+				t.Errorf("another id: got %d, want %d", a.ID, first.Load())
+			}
+			if !created {
 				return errRefused
 			}
-			return err
+			return nil
 		})
 		if won != 1 {
 			t.Errorf("round %d: got %d creators, want 1", round, won)

@@ -1,0 +1,191 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// slots is how many reads of a [shared] are under way at once.
+const slots = 2
+
+// shared answers everybody who asks for a row at about the same time by one
+// statement: a round trip to a server costs much more than a row. It is no
+// cache. Who asks while a statement is under way waits for the next one, so that
+// what anybody gets was read after they asked: what was revoked before is never
+// found.
+type shared[K comparable, V any] struct {
+	read func(ctx context.Context, keys []K) (map[K]V, error)
+
+	mu   sync.Mutex
+	next *batch[K, V] // who waits for the next statement; nil: nobody
+	busy int          // statements under way
+}
+
+type batch[K comparable, V any] struct {
+	ctx   context.Context //nolint:containedctx // of who came first, without its end: for its values
+	keys  map[K]struct{}
+	done  chan struct{}
+	found map[K]V
+	err   error
+}
+
+// get returns the row of a key, or [ErrNotFound].
+func (s *shared[K, V]) get(ctx context.Context, key K) (v V, err error) {
+	b := s.join(ctx, key)
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
+	if b.err != nil {
+		return v, b.err
+	}
+	v, ok := b.found[key]
+	if !ok {
+		return v, ErrNotFound
+	}
+	return v, nil
+}
+
+// join puts a key into the next statement, and begins that if there is a slot.
+func (s *shared[K, V]) join(ctx context.Context, key K) *batch[K, V] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.next
+	if b == nil {
+		b = &batch[K, V]{ctx: context.WithoutCancel(ctx), keys: map[K]struct{}{}, done: make(chan struct{})}
+		s.next = b
+	}
+	b.keys[key] = struct{}{}
+	if s.busy < slots {
+		s.busy++
+		s.next = nil
+		go s.run(b)
+	}
+	return b
+}
+
+// run reads for one batch after the other, until nobody waits.
+func (s *shared[K, V]) run(b *batch[K, V]) {
+	for b != nil {
+		keys := make([]K, 0, len(b.keys))
+		for key := range b.keys {
+			keys = append(keys, key)
+		}
+		b.found, b.err = s.read(b.ctx, keys)
+		close(b.done)
+		s.mu.Lock()
+		b, s.next = s.next, nil
+		if b == nil {
+			s.busy--
+		}
+		s.mu.Unlock()
+	}
+}
+
+// What a row is asked for by.
+type (
+	keyHash struct {
+		protocol string
+		hash     [32]byte
+	}
+	agentName  struct{ protocol, name string }
+	ticketHash struct {
+		protocol, kind string
+		hash           [32]byte
+	}
+)
+
+// share makes the reads that requests share.
+func (db *postgresDB) share() {
+	db.credentials = &shared[keyHash, Credential]{read: func(ctx context.Context, keys []keyHash) (map[keyHash]Credential, error) {
+		return readMany(ctx, db, keys, `SELECT `+keyColumns+` FROM credentials WHERE protocol = $1 AND hash = ANY($2)`,
+			func(k keyHash) ([]any, []byte) { return []any{k.protocol}, k.hash[:] },
+			func(c Credential) keyHash { return keyHash{c.Protocol, c.Hash} }, (*Credential).dest)
+	}}
+	db.agents = &shared[agentName, Agent]{read: func(ctx context.Context, keys []agentName) (map[agentName]Agent, error) {
+		return readMany(ctx, db, keys, `SELECT `+agentColumns+` FROM agents WHERE protocol = $1 AND name = ANY($2)`,
+			func(k agentName) ([]any, string) { return []any{k.protocol}, k.name },
+			func(a Agent) agentName { return agentName{a.Protocol, a.Name} }, (*Agent).dest)
+	}}
+	db.tickets = &shared[ticketHash, Ticket]{read: func(ctx context.Context, keys []ticketHash) (map[ticketHash]Ticket, error) {
+		return readMany(ctx, db, keys, `SELECT `+ticketColumns+` FROM tickets WHERE protocol = $1 AND kind = $2 AND hash = ANY($3)`,
+			func(k ticketHash) ([]any, []byte) { return []any{k.protocol, k.kind}, k.hash[:] },
+			func(t Ticket) ticketHash { return ticketHash{t.Protocol, t.Kind, t.Hash} }, (*Ticket).dest)
+	}}
+}
+
+// sharedCredential is [Store.Credential]. Several get the same row, and each a
+// copy of what they could change of it; so it is with the others.
+func (s *Store) sharedCredential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
+	if err := s.readable(ctx, []any{protocol}); err != nil {
+		return Credential{}, err
+	}
+	c, err := s.shared.credentials.get(ctx, keyHash{protocol, hash})
+	c.Scopes = slices.Clone(c.Scopes)
+	return c, s.readError(err)
+}
+
+// sharedAgent is [Store.Agent].
+func (s *Store) sharedAgent(ctx context.Context, protocol, name string) (Agent, error) {
+	if err := s.readable(ctx, []any{protocol, name}); err != nil {
+		return Agent{}, err
+	}
+	a, err := s.shared.agents.get(ctx, agentName{protocol, name})
+	a.Attrs = maps.Clone(a.Attrs)
+	return a, s.readError(err)
+}
+
+// sharedTicket is [Store.Ticket].
+func (s *Store) sharedTicket(ctx context.Context, protocol, kind string, hash [32]byte) (Ticket, error) {
+	if err := s.readable(ctx, []any{protocol, kind}); err != nil {
+		return Ticket{}, err
+	}
+	t, err := s.shared.tickets.get(ctx, ticketHash{protocol, kind, hash})
+	t.Data = maps.Clone(t.Data)
+	return t, s.readError(err)
+}
+
+// group are the keys of one statement: they have all but the last argument in
+// common.
+type group[P any] struct {
+	args []any
+	last []P
+}
+
+// readMany reads the rows of many keys, by a statement whose last argument is a
+// list. split takes a key apart; what belongs together is read together.
+func readMany[K comparable, P, V any](ctx context.Context, db *postgresDB, keys []K, q string,
+	split func(K) ([]any, P), key func(V) K, dest func(*V) []any,
+) (map[K]V, error) {
+	groups := map[string]*group[P]{}
+	for _, k := range keys {
+		args, last := split(k)
+		name := ""
+		for _, a := range args {
+			name += a.(string) + "\x00" //nolint:forcetypeassert // split returns strings
+		}
+		if groups[name] == nil {
+			groups[name] = &group[P]{args: args}
+		}
+		groups[name].last = append(groups[name].last, last)
+	}
+	found := make(map[K]V, len(keys))
+	for _, g := range groups {
+		err := db.fetch(ctx, q, append(g.args, g.last), func(rows *sql.Rows) error {
+			var v V
+			if err := rows.Scan(dest(&v)...); err != nil {
+				return err
+			}
+			found[key(v)] = v
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
