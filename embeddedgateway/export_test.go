@@ -202,3 +202,11 @@ func Requires(granted []string, scope string) (status int, code string) {
 	status, body := (&agentDoor{}).refuse(p)
 	return status, body.(wire.AgentDoorError).Error
 }
+
+// Prober returns what asks a database whether it is there.
+func Prober(now func() time.Time, ask func(context.Context) error) func(context.Context) error {
+	return (&prober{now: now, ask: ask}).probe
+}
+
+// SweepNow deletes what has outlived its time, without pauses.
+func (g *Gateway) SweepNow(ctx context.Context) (int, error) { return g.sweepOnce(ctx, 0) }

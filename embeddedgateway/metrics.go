@@ -40,22 +40,22 @@ type metrics struct {
 
 // counter is a counter of the gateway, by labels.
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "enlist", Name: name, Help: help}, labels)
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
 func newMetrics() *metrics {
 	m := &metrics{
-		requests: counter("http_requests_total", "Requests that were answered.", "protocol", "route", "method", "status"),
+		requests: counter("enlist_http_requests_total", "Requests that were answered.", "protocol", "route", "method", "status"),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "enlist", Name: "http_request_duration_seconds", Help: "How long answering took.",
+			Name: "enlist_http_request_duration_seconds", Help: "How long answering took.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"protocol", "route"}),
-		refusals: counter("refusals_total", "Requests that were refused, by the code of the refusal.", "protocol", "code"),
-		events:   counter("events_total", "What the audit trail was told of, but for refusals.", "protocol", "event"),
-		tokens:   counter("jwt_verifications_total", "JSON Web Tokens that were presented.", "protocol", "result"),
-		mail:     counter("mail_total", "Letters that left the outbox, or failed to.", "result"),
-		upstream: counter("upstream_errors_total", "Requests that the API behind the gateway did not answer.", "reason"),
-		pruned:   counter("pruned_rows_total", "Rows that were deleted because their time was over.", "table"),
+		refusals: counter("enlist_refusals_total", "Requests that were refused, by the code of the refusal.", "protocol", "code"),
+		events:   counter("enlist_events_total", "What the audit trail was told of, but for refusals.", "protocol", "event"),
+		tokens:   counter("enlist_jwt_verifications_total", "JSON Web Tokens that were presented.", "protocol", "result"),
+		mail:     counter("enlist_mail_total", "Letters that left the outbox, or failed to.", "result"),
+		upstream: counter("enlist_upstream_errors_total", "Requests that the API behind the gateway did not answer.", "reason"),
+		pruned:   counter("enlist_pruned_rows_total", "Rows that were deleted because their time was over.", "table"),
 		routes:   map[string]*routeMetrics{},
 	}
 	m.none = m.route(noRoute, noRoute)
@@ -175,7 +175,7 @@ func (g *Gateway) Metrics() http.Handler {
 	registry.MustRegister(
 		m.requests, m.took, m.refusals, m.events, m.tokens, m.mail, m.upstream, m.pruned,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: "enlist", Name: "http_requests_in_flight", Help: "Requests that are being answered.",
+			Name: "enlist_http_requests_in_flight", Help: "Requests that are being answered.",
 		}, func() float64 { return float64(m.inFlight.Load()) }),
 		&scraped{g},
 		collectors.NewGoCollector(),

@@ -23,40 +23,40 @@ func (*scraped) Describe(chan<- *prometheus.Desc) {}
 // Collect implements [prometheus.Collector].
 func (s *scraped) Collect(ch chan<- prometheus.Metric) {
 	send := func(kind prometheus.ValueType, name, help string, value float64, labels prometheus.Labels) {
-		desc := prometheus.NewDesc("enlist_"+name, help, nil, labels)
+		desc := prometheus.NewDesc(name, help, nil, labels)
 		ch <- prometheus.MustNewConstMetric(desc, kind, value)
 	}
 	gauge := func(name, help string, value float64) { send(prometheus.GaugeValue, name, help, value, nil) }
-	send(prometheus.GaugeValue, "build_info", "Which program this is; always 1.", 1,
+	send(prometheus.GaugeValue, "enlist_build_info", "Which program this is; always 1.", 1,
 		prometheus.Labels{"version": s.cfg.Version, "go": runtime.Version()})
 	ready := 0.0
 	if s.ready(context.Background()) == "" {
 		ready = 1
 	}
-	gauge("ready", "1 while requests are taken and the database answers, else 0.", ready)
+	gauge("enlist_ready", "1 while requests are taken and the database answers, else 0.", ready)
 
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
 	defer cancel()
 	if n, err := s.store.CountSealed(ctx, letterKind); err == nil {
-		gauge("mail_waiting", "Letters in the outbox.", float64(n))
+		gauge("enlist_mail_waiting", "Letters in the outbox.", float64(n))
 	}
 	stats := s.store.Stats()
 	for result, n := range map[string]uint64{"committed": stats.Committed, "undone": stats.Undone} {
-		send(prometheus.CounterValue, "database_transactions_total", "Transactions.", float64(n), prometheus.Labels{"result": result})
+		send(prometheus.CounterValue, "enlist_database_transactions_total", "Transactions.", float64(n), prometheus.Labels{"result": result})
 	}
-	send(prometheus.CounterValue, "database_retries_total", "Transactions that the database asked to run again.", float64(stats.Retries), nil)
+	send(prometheus.CounterValue, "enlist_database_retries_total", "Transactions that the database asked to run again.", float64(stats.Retries), nil)
 	for protocol, a := range stats.Authentications {
 		for result, n := range map[string]uint64{"good": a.Good, "refused": a.Refused} {
-			send(prometheus.CounterValue, "authentications_total", "Keys that were presented, by whether they may be used.",
+			send(prometheus.CounterValue, "enlist_authentications_total", "Keys that were presented, by whether they may be used.",
 				float64(n), prometheus.Labels{"protocol": protocol, "result": result})
 		}
 	}
 	s.collectWriter(ch, gauge, stats)
-	gauge("database_connections_open", "Connections that read, open.", float64(stats.Pool.OpenConnections))
-	gauge("database_connections_in_use", "Connections that read, in use.", float64(stats.Pool.InUse))
-	send(prometheus.CounterValue, "database_connection_waits_total", "How often one waited for a connection that reads.",
+	gauge("enlist_database_connections_open", "Connections that read, open.", float64(stats.Pool.OpenConnections))
+	gauge("enlist_database_connections_in_use", "Connections that read, in use.", float64(stats.Pool.InUse))
+	send(prometheus.CounterValue, "enlist_database_connection_waits_total", "How often one waited for a connection that reads.",
 		float64(stats.Pool.WaitCount), nil)
-	send(prometheus.CounterValue, "database_connection_wait_seconds_total", "How long they did.",
+	send(prometheus.CounterValue, "enlist_database_connection_wait_seconds_total", "How long they did.",
 		stats.Pool.WaitDuration.Seconds(), nil)
 }
 
@@ -66,8 +66,8 @@ func (*scraped) collectWriter(ch chan<- prometheus.Metric, gauge func(string, st
 		return
 	}
 	w := stats.Writer
-	gauge("database_waiting_writers", "Transactions that wait for their turn.", float64(w.Waiting))
-	gauge("database_wal_bytes", "The size of the write-ahead log.", float64(w.LogBytes))
+	gauge("enlist_database_waiting_writers", "Transactions that wait for their turn.", float64(w.Waiting))
+	gauge("enlist_database_wal_bytes", "The size of the write-ahead log.", float64(w.LogBytes))
 	buckets := map[float64]uint64{}
 	for i, most := range w.BatchSizes() {
 		buckets[float64(most)] = w.Batches[i]

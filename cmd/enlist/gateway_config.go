@@ -71,30 +71,22 @@ func orEver(d time.Duration) time.Duration {
 // protocolEnv is the environment that the protocols read: what is not in the
 // program's own is taken from the file.
 func (p *program) protocolEnv(s *gatewaySettings) (func(string) string, error) {
-	secrets := map[string]string{}
-	for _, name := range secretVariables() {
-		text, file := p.env(name), p.env(name+fileSuffix)
-		setting := name + fileSuffix
-		switch {
-		case text != "" && file != "":
-			return nil, fmt.Errorf("both %s and %s are set: unset one", name, setting)
-		case text == "" && file == "":
-			file, setting = s.Env[setting], s.spelledAs(envTable+"."+setting)
+	secret, file, setting := p.env(partnerSecret), p.env(partnerSecretFile), partnerSecretFile
+	if secret != "" && file != "" {
+		return nil, fmt.Errorf("both %s and %s are set: unset one", partnerSecret, partnerSecretFile)
+	}
+	if secret == "" {
+		if file == "" {
+			file, setting = s.Env[partnerSecretFile], s.spelledAs(envTable+"."+partnerSecretFile)
 		}
-		if text == "" && file != "" {
-			if err := checkSecretFile(setting, file); err != nil {
-				return nil, err
-			}
-			var err error
-			if text, err = firstLine(setting, file); err != nil {
-				return nil, err
-			}
+		var err error
+		if secret, err = readSecret(setting, file); err != nil {
+			return nil, err
 		}
-		secrets[name] = text
 	}
 	return func(name string) string {
-		if value, ok := secrets[name]; ok {
-			return value
+		if name == partnerSecret {
+			return secret
 		}
 		return first(p.env(name), s.Env[name])
 	}, nil

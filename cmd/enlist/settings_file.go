@@ -310,14 +310,13 @@ func (r *settingsReader) readRule(f *settingsFile, l fileLeaf, rule *embeddedgat
 
 // readVariable takes over a protocol's own variable.
 func (r *settingsReader) readVariable(f *settingsFile, l fileLeaf, name string) {
-	names := embeddedgateway.Variables()
+	names := append(embeddedgateway.Variables(), partnerSecretFile)
 	switch {
-	case slices.Contains(secretVariables(), name):
-		r.problem(f.at(l), fmt.Errorf("a secret is not put into this file: name a file with it (%s_FILE), or set it in the environment", name))
+	case name == partnerSecret:
+		r.problem(f.at(l), fmt.Errorf("a secret is not put into this file: name a file with it (%s), or set it in the environment", partnerSecretFile))
 		return
-	case isSecretFile(name):
 	case !slices.Contains(names, name):
-		r.unknown(f, l, append(prefixed(envTable+".", names), envTable+"."+secretVariables()[0]+fileSuffix))
+		r.unknown(f, l, prefixed(envTable+".", names))
 		return
 	}
 	value := ""
@@ -328,7 +327,7 @@ func (r *settingsReader) readVariable(f *settingsFile, l fileLeaf, name string) 
 		r.problem(f.at(l), errors.New("want a text, a number or true or false"))
 		return
 	}
-	if isSecretFile(name) && !filepath.IsAbs(value) {
+	if name == partnerSecretFile && !filepath.IsAbs(value) {
 		value = filepath.Join(filepath.Dir(f.path), value)
 	}
 	r.settings.Env[name] = value

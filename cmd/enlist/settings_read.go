@@ -12,17 +12,12 @@ import (
 	"time"
 )
 
-// fileSuffix is what the name of a variable ends with that names a file with the
-// value of another one.
-const fileSuffix = "_FILE"
-
-// secretVariables are the protocols' own variables that hold a secret.
-func secretVariables() []string { return []string{"AGENT_REGISTRATION_SECRET"} }
-
-func isSecretFile(name string) bool {
-	secret, ok := strings.CutSuffix(name, fileSuffix)
-	return ok && slices.Contains(secretVariables(), secret)
-}
+// The protocols' own variable that holds a secret, and the one that names a file
+// with it.
+const (
+	partnerSecret     = "AGENT_REGISTRATION_SECRET"
+	partnerSecretFile = "AGENT_REGISTRATION_SECRET_FILE"
+)
 
 // settingsReader puts the settings together, and collects what is wrong with
 // them, so that an operator hears of everything at once.
@@ -243,10 +238,17 @@ func splitFor(to any, value string) []string {
 // secretOf returns a secret: what a variable holds, or the first line of a file,
 // which not everybody may read.
 func (s *gatewaySettings) secretOf(text, file, fileName string) (string, error) {
-	if text != "" || file == "" {
+	if text != "" {
 		return text, nil
 	}
-	setting := s.spelledAs(fileName)
+	return readSecret(s.spelledAs(fileName), file)
+}
+
+// readSecret reads the first line of a file that a setting names; "" for none.
+func readSecret(setting, file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
 	if err := checkSecretFile(setting, file); err != nil {
 		return "", err
 	}

@@ -57,8 +57,8 @@ func sampleSettings() string {
 	}
 	b.WriteString(sampleRest)
 	for _, name := range embeddedgateway.Variables() {
-		if name == secretVariables()[0] {
-			name += fileSuffix
+		if name == partnerSecret {
+			name = partnerSecretFile
 		}
 		b.WriteString("# " + name + " = \"\"\n")
 	}
