@@ -210,3 +210,14 @@ func Prober(now func() time.Time, ask func(context.Context) error) func(context.
 
 // SweepNow deletes what has outlived its time, without pauses.
 func (g *Gateway) SweepNow(ctx context.Context) (int, error) { return g.sweepOnce(ctx, 0) }
+
+// HoldSweep makes a gateway the one that sweeps, until release is called.
+func HoldSweep(ctx context.Context, g *Gateway) (release func(), err error) {
+	held, err := g.holdSweep(ctx)
+	if err == nil && !held {
+		err = errors.New("another holds it")
+	}
+	return func() {
+		_ = g.store.Tx(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.EndLease(sweepName, g.id) })
+	}, err
+}

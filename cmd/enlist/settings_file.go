@@ -86,7 +86,7 @@ func (f *settingsFile) add(key []string, nth, line int, value *unstable.Node) {
 	leaf := fileLeaf{name: name, nth: nth, line: line, kind: value.Kind, values: []string{string(value.Data)}}
 	switch value.Kind {
 	case unstable.InlineTable:
-		if len(key) == 1 {
+		if len(key) == 1 && nth == 0 {
 			f.tables = append(f.tables, fileLeaf{name: name, line: line, kind: unstable.Table})
 		}
 		for it := value.Children(); it.Next(); {
