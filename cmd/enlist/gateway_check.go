@@ -135,7 +135,7 @@ func (s *gatewaySettings) effective() []effective {
 			s.file,
 		})
 	}
-	for _, name := range embeddedgateway.Variables() {
+	for _, name := range append(embeddedgateway.Variables(), partnerSecretFile) {
 		if at, ok := s.from[envTable+"."+name]; ok {
 			list = append(list, effective{envTable + "." + name, s.Env[name], at.String()})
 		}

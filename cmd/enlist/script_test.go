@@ -116,7 +116,9 @@ func runScripts(t *testing.T, dir string) {
 		Setup:               setUp,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ask":         askCommand,
 			"certificate": certificateCommand,
+			"expired":     expiredCommand,
 			"greet":       greet,
 			"readdress":   readdress,
 			"start":       start,
