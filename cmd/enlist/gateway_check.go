@@ -205,18 +205,29 @@ func (p *program) tryDatabase(ctx context.Context, s *gatewaySettings, found *ch
 		found.wrong(err)
 		return
 	}
-	path, ok := strings.CutPrefix(database, "sqlite:")
-	if !ok {
+	setting := s.databaseSetting()
+	var seen store.Inspection
+	shown := shownDatabase(database)
+	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
+		shown = path
+		if seen, err = store.InspectSQLite(ctx, path); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	} else if isPostgres(database) {
+		if s.ServerKey == "" && s.ServerKeyFile == "" {
+			found.wrong(errors.New("server_key_file: a gateway over PostgreSQL wants a server key: set ENLIST_SERVER_KEY_FILE or ENLIST_SERVER_KEY, the same for all"))
+		}
+		seen, err = store.InspectPostgres(ctx, database)
+	} else {
 		return // what it is instead was said
 	}
-	seen, err := store.InspectSQLite(ctx, path)
 	switch {
 	case err != nil:
-		found.wrong(fmt.Errorf("%s: %s: %w", s.spelledAs("database"), path, err))
+		found.wrong(fmt.Errorf("%s: %w", setting, err))
 	case !seen.Exists:
-		found.note("the database %s is not there: it is made at the first start", path)
+		found.note("the database %s has no tables yet: they are made at the first start", shown)
 	case seen.Version > 0 && seen.Version < seen.Knows:
-		found.note("the database %s is migrated from version %d to %d at the next start", path, seen.Version, seen.Knows)
+		found.note("the database %s is migrated from version %d to %d at the next start", shown, seen.Version, seen.Knows)
 	}
 }
 
@@ -226,6 +237,8 @@ func (p *program) tryAdmin(s *gatewaySettings, found *checked) {
 	switch {
 	case err != nil:
 		found.wrong(err)
+	case token == "" && s.AdminListen != adminOff && (isPostgres(s.Database) || s.DatabaseURLFile != ""):
+		found.wrong(errors.New("admin_token_file: a gateway over PostgreSQL wants an operator's token: set ENLIST_ADMIN_TOKEN_FILE or ENLIST_ADMIN_TOKEN, or have no operator's page (admin_listen off)"))
 	case token == "" && s.AdminListen != adminOff:
 		found.note("no operator's token is set: one is made at the first start, beside the database")
 	}

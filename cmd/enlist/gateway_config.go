@@ -95,6 +95,9 @@ func (p *program) protocolEnv(s *gatewaySettings) (func(string) string, error) {
 // respell has an error name a variable as the file does, if it was set there.
 func (s *gatewaySettings) respell(err error) error {
 	text := err.Error()
+	if strings.HasPrefix(text, "open the database") {
+		text = s.databaseSetting() + ": " + text
+	}
 	for name := range s.Env {
 		text = strings.ReplaceAll(text, "environment variable "+name+":", s.spelledAs(envTable+"."+name)+":")
 	}
@@ -105,6 +108,14 @@ func (s *gatewaySettings) respell(err error) error {
 		return err
 	}
 	return errors.New(text)
+}
+
+// databaseSetting is how the setting was called that names the database.
+func (s *gatewaySettings) databaseSetting() string {
+	if s.Database == "" && s.DatabaseURLFile != "" {
+		return s.spelledAs("database_url_file")
+	}
+	return s.spelledAs("database")
 }
 
 // gatewayCertificate returns the certificate that the settings name; nil for

@@ -82,10 +82,15 @@ func (i *Inspection) look(ctx context.Context, f *os.File, path string) error {
 	}
 	defer db.Close()
 	if db.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&i.Version) == nil && i.Version > i.Knows {
-		return fmt.Errorf("it was written by a newer version of Enlist (its tables are at version %d, this one knows %d); "+
-			"use that version, or another database", i.Version, i.Knows)
+		return i.newer()
 	}
 	return nil
+}
+
+// newer says that a newer version of the program has been here.
+func (i *Inspection) newer() error {
+	return fmt.Errorf("it was written by a newer version of Enlist (its tables are at version %d, this one knows %d); "+
+		"use that version, or another database", i.Version, i.Knows)
 }
 
 // newest is the version of the last migration.
