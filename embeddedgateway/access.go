@@ -17,9 +17,6 @@ const (
 	AccessOff    = "off"
 )
 
-// requestIDHeader is where an answer says what its request is called.
-const requestIDHeader = "X-Request-Id"
-
 // observed is the writer of an answer that is counted and logged. Who handles the
 // request notes on it whose it is.
 type observed struct {

@@ -114,8 +114,12 @@ type Gateway struct {
 	handler http.Handler
 	inner   *inProcess
 	uses    *lastUse
+	usage   *usage
+	limits  *frontLimits
 	signer  *signer
 	mail    *mailer
+	front   *front
+	proxy   *proxy
 
 	metrics  *metrics
 	prober   *prober
@@ -139,6 +143,9 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.Front.check(); err != nil {
+		return nil, err
+	}
 	makers, err := choose(cfg.Protocols)
 	if err != nil {
 		return nil, err
@@ -149,7 +156,12 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	}
 	cfg.SMTPURL, cfg.Database = "", "" // nobody else has a use for what they hold
 	d := newDeps(cfg, relay)
+	limits := newFrontLimits(d.usage, cfg.Front, cfg.Now)
 	served, err := build(d, makers)
+	if err != nil {
+		return nil, err
+	}
+	front, err := newFront(d, served)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +173,13 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err := d.unlock(ctx, place.Path, db); err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
-	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics}
+	g := &Gateway{
+		cfg: cfg, store: db, uses: d.uses, usage: d.usage, limits: limits, signer: d.signer, mail: d.mail, front: front,
+		id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics,
+	}
+	front.Gateway = g
+	front.usage = limits.count
+	g.proxy = newProxy(g)
 	g.prober = &prober{ask: db.Ping, now: cfg.Now}
 	g.handler = &observer{g, newRouter(g, append(served, keyring{d.signer}))}
 	if cfg.Wrap != nil {
@@ -228,7 +246,7 @@ func checkPublicURL(text string) error {
 // newDeps returns what protocols are made from. What stands on the database
 // works when unlock has returned.
 func newDeps(cfg Config, relay *relay) deps {
-	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), vault: &vault{}, metrics: newMetrics()}
+	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), usage: newUsage(cfg.Now), vault: &vault{}, metrics: newMetrics()}
 	d.signer = &signer{
 		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{}, metrics: d.metrics,
 	}
@@ -243,7 +261,10 @@ func (d deps) unlock(ctx context.Context, path string, db *store.Store) error {
 	if err := d.vault.unlock(ctx, d.Config, path, db); err != nil {
 		return err
 	}
-	d.signer.store, d.mail.store = db, db
+	d.signer.store, d.mail.store, d.usage.store = db, db, db
+	if err := d.usage.exchange(ctx); err != nil {
+		return err
+	}
 	return d.signer.begin(ctx)
 }
 
@@ -267,6 +288,8 @@ func (g *Gateway) sweep(ctx context.Context) {
 	ctx, g.stop = context.WithCancel(context.WithoutCancel(ctx))
 	g.sweeper.Go(func() { g.retain(ctx) })
 	g.sweeper.Go(func() { g.uses.keep(ctx, g.store, g.cfg.Logger) })
+	g.sweeper.Go(func() { g.usage.keep(ctx, g.cfg.Logger) })
+	g.sweeper.Go(func() { g.proxy.keep(ctx) })
 	g.sweeper.Go(func() { g.mail.keep(ctx) })
 }
 
@@ -289,8 +312,9 @@ func (g *Gateway) Close() error {
 	g.closing.Do(func() {
 		g.stop()
 		err := g.inner.close()
+		g.proxy.close()
 		g.sweeper.Wait()
-		err = errors.Join(err, g.uses.flush(context.Background(), g.store))
+		err = errors.Join(err, g.uses.flush(context.Background(), g.store), g.usage.tell(context.Background()))
 		g.closed = errors.Join(err, g.store.Close())
 	})
 	return g.closed

@@ -86,6 +86,7 @@ func newServer(g *Gateway) *server {
 		unused: map[net.Conn]bool{}, taken: &g.taken, cut: cut,
 	}
 	s.ConnState = s.track
+	s.RegisterOnShutdown(g.proxy.drain)
 	return s
 }
 

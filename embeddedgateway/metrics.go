@@ -1,14 +1,10 @@
 package embeddedgateway
 
 import (
-	"context"
 	"errors"
-	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -54,7 +50,7 @@ func newMetrics() *metrics {
 		events:   counter("enlist_events_total", "What the audit trail was told of, but for refusals.", "protocol", "event"),
 		tokens:   counter("enlist_jwt_verifications_total", "JSON Web Tokens that were presented.", "protocol", "result"),
 		mail:     counter("enlist_mail_total", "Letters that left the outbox, or failed to.", "result"),
-		upstream: counter("enlist_upstream_errors_total", "Requests that the API behind the gateway did not answer.", "reason"),
+		upstream: counter("enlist_upstream_errors_total", "Requests that got no answer of the API behind the gateway.", "reason"),
 		pruned:   counter("enlist_pruned_rows_total", "Rows that were deleted because their time was over.", "table"),
 		routes:   map[string]*routeMetrics{},
 	}
@@ -148,23 +144,6 @@ func (m *metrics) token(protocol string, err error) {
 		result = "failed"
 	}
 	m.tokens.WithLabelValues(protocol, result).Inc()
-}
-
-// upstreamFailed counts a request that the API did not answer.
-func (m *metrics) upstreamFailed(err error) {
-	reason := "other"
-	var timeout net.Error
-	switch {
-	case errors.Is(err, context.Canceled):
-		reason = "canceled"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		reason = "timeout"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		reason = "connection_refused"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		reason = "connection_lost"
-	}
-	m.upstream.WithLabelValues(reason).Inc()
 }
 
 // Metrics returns a handler of what the gateway counts, for Prometheus. It says

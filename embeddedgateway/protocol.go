@@ -50,6 +50,7 @@ type deps struct {
 	env    *environ
 	mint   minter
 	uses   *lastUse
+	usage  *usage
 	vault  *vault
 	signer *signer
 	mail   *mailer

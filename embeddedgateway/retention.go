@@ -28,7 +28,6 @@ var errLease = errors.New("another process has taken over")
 type Retention struct {
 	Audit   time.Duration // events of the audit trail; for ever
 	Tickets time.Duration // what has expired, to say that it has; an hour
-	Usage   time.Duration // counts of requests; for ever
 }
 
 // retain deletes now and then what has outlived its time, until ctx ends.

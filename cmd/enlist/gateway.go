@@ -66,6 +66,8 @@ people reach it (public_url) and which proxy to believe (trusted_proxies).`,
 	cmd.PersistentFlags().StringVar(&p.gatewayFile, "config", "", "read settings from this `file` of TOML (ENLIST_GATEWAY_CONFIG)")
 	settingFlags(cmd.Flags())
 	cmd.AddCommand(p.gatewayCheckCommand(), p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
+	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
+		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
 	return cmd
 }
 

@@ -50,14 +50,27 @@ func (p *program) gatewayConfig(s *gatewaySettings) (embeddedgateway.Config, err
 	config.Wrap = p.wrapGateway
 	config.Drain = embeddedgateway.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout}
 	config.Retention = embeddedgateway.Retention{
-		Audit: orEver(s.RetainAudit), Tickets: s.RetainTickets, Usage: orEver(s.RetainUsage),
+		Audit: orEver(s.RetainAudit), Tickets: s.RetainTickets,
 	}
 	config.AccessLog = s.LogAccess
+	config.Front = s.front()
 	config.Version = version()
 	if s.ClockOffset != 0 {
 		config.Now = func() time.Time { return p.now().Add(s.ClockOffset) }
 	}
 	return config, nil
+}
+
+// front is what stands behind the gateway; nil where nothing is set of it.
+func (s *gatewaySettings) front() *embeddedgateway.Front {
+	f := &embeddedgateway.Front{
+		Upstream: s.Upstream, Rules: s.Rules, AgentLimit: s.AgentLimit, KeyLimit: s.KeyLimit,
+		MaxBody: int64(s.UpstreamMaxBody), Timeout: s.UpstreamTimeout,
+	}
+	if f.Upstream == nil && len(f.Rules) == 0 && f.AgentLimit.N == 0 && f.KeyLimit.N == 0 {
+		return nil
+	}
+	return f
 }
 
 // orEver is a retention as the gateway takes it: 0 keeps things for ever.

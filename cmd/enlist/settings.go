@@ -33,7 +33,7 @@ type gatewaySettings struct {
 
 	LogFormat, LogLevel, LogAccess string
 
-	RetainAudit, RetainTickets, RetainUsage time.Duration
+	RetainAudit, RetainTickets time.Duration
 
 	DrainDelay, DrainTimeout time.Duration
 
@@ -72,7 +72,7 @@ func gatewayDefaults() *gatewaySettings {
 		Listen: defaultListen, AdminListen: defaultAdminListen,
 		UpstreamTimeout: 30 * time.Second, UpstreamMaxBody: 10 << 20,
 		LogFormat: "text", LogLevel: "info", LogAccess: embeddedgateway.AccessErrors,
-		RetainAudit: 90 * 24 * time.Hour, RetainTickets: time.Hour, RetainUsage: 90 * 24 * time.Hour,
+		RetainAudit: 90 * 24 * time.Hour, RetainTickets: time.Hour,
 		DrainTimeout: embeddedgateway.DefaultDrainTimeout,
 		Env:          map[string]string{}, from: map[string]origin{},
 	}
@@ -224,10 +224,6 @@ func operationSettings() []setting {
 			// The clocks of replicas differ: what one takes for over must
 			// not be forgotten while another would still take it.
 			check: func(s *gatewaySettings) error { return atLeast(s.RetainTickets, 10*time.Minute) },
-		}, {
-			name: "retention.usage",
-			says: "how long counts of requests are kept; 0s: for ever",
-			to:   func(s *gatewaySettings) any { return &s.RetainUsage },
 		}, {
 			name: "drain.delay",
 			says: "at the end: how long to go on while /readyz says no, so that a load balancer sees it",

@@ -52,6 +52,7 @@ func (p Pruning) todo() []outlived {
 	list := []outlived{
 		{"tickets", "expires_at > 0 AND expires_at <= $1", "expires_at", p.Now.Add(-p.Tickets)},
 		{"counters", "expires_at <= $1", "expires_at", p.Now},
+		{"usages", "expires_at <= $1", "expires_at", p.Now},
 		{"sealed", "expires_at > 0 AND expires_at <= $1", "expires_at", p.Now},
 	}
 	if p.Events > 0 {
@@ -83,7 +84,7 @@ func (s *Store) Outlived(ctx context.Context, p Pruning) (bool, error) {
 	return false, nil
 }
 
-// Prune deletes the rate counts and the sealed things that ended before now and
+// Prune deletes the counts and the sealed things that ended before now and
 // the tickets that did so an hour ago, a few at a time, and returns how many.
 // Credentials and events stay.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {

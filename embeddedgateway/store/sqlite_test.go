@@ -373,8 +373,8 @@ func TestOpenMigratesAndIsSilent(t *testing.T) {
 		}
 	}
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
-	if err != nil || len(left) != 2 {
-		t.Errorf("files: got %q, %v, want the database and its lock", left, err)
+	if err != nil || len(left) != 3 {
+		t.Errorf("files: got %q, %v, want the database and its locks", left, err)
 	}
 }
 

@@ -66,7 +66,7 @@ var (
 type Options struct {
 	// Path is the SQLite file. It is created, readable by its owner only, if
 	// it is not there; its folder must exist. Two more files are kept beside
-	// it while it is open, and a lock file.
+	// it while it is open, and two that are only ever locked.
 	Path string
 	// URL is a PostgreSQL database, as postgres://USER@HOST/DATABASE, with what
 	// else its driver takes (sslmode, sslrootcert, a list of hosts, and
@@ -80,13 +80,17 @@ type Options struct {
 	// Audited is told of every event of the audit trail when it is on the disk;
 	// nil: nobody is.
 	Audited func(Event)
+
+	copies bool // a copy goes on that was begun; nobody else may open it then
 }
 
 // Store is an open database. Its methods may be called by many goroutines, and
 // several processes may have the same database open.
 type Store struct {
 	db           dialect
-	shared       *postgresDB // whose reads requests share; nil: they read on their own
+	shared       *postgresDB          // whose reads requests share; nil: they read on their own
+	rows         *rowReader           // reads rows faster than the pool; nil: the pool does
+	queries      map[*sql.Stmt]string // the text of each of the statements below
 	now          func() time.Time
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
@@ -109,14 +113,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	s := &Store{now: now}
+	s := &Store{now: now, queries: map[*sql.Stmt]string{}}
 	name := o.Path
 	if o.URL == "" {
 		db, err := openSQLite(ctx, o.Path, now, o.Logger)
 		if err != nil {
 			return nil, fmt.Errorf("open database %s: %w", name, err)
 		}
-		s.db = db
+		s.db, s.rows = db, db.rows
 	} else {
 		db, err := openPostgres(ctx, o.URL, now, o.Logger)
 		if err != nil {
@@ -126,7 +130,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.audited = o.Audited
 	s.close = sync.OnceValue(s.db.close)
-	if err := s.prepare(ctx); err != nil {
+	err := s.admit(ctx, o)
+	if err == nil {
+		err = s.prepare(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", name, errors.Join(err, s.Close()))
 	}
 	return s, nil
@@ -146,6 +154,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		if *p.to, err = s.db.reader().PrepareContext(ctx, p.q); err != nil {
 			return s.db.explain(err)
 		}
+		s.queries[*p.to] = p.q
 	}
 	return nil
 }
@@ -222,6 +231,9 @@ func (s *Store) readError(err error) error {
 func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...any) error {
 	if err := s.readable(ctx, args); err != nil {
 		return err
+	}
+	if s.rows != nil {
+		return s.readError(s.rows.get(context.WithoutCancel(ctx), s.queries[stmt], args, dest))
 	}
 	return s.readError(s.db.persist(ctx, func() (bool, error) {
 		err := stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...)
@@ -314,12 +326,8 @@ func (t *Tx) exec(q string, args ...any) (n int64, err error) {
 	if err := t.ok(args); err != nil {
 		return 0, err
 	}
-	r, err := t.q.ExecContext(t.forever, q, args...)
-	if err != nil {
+	if n, err = t.q.execute(t.forever, q, args); err != nil {
 		return 0, t.fail(t.explain(err))
-	}
-	if n, err = r.RowsAffected(); err != nil {
-		return 0, t.fail(err)
 	}
 	return n, nil
 }
@@ -329,7 +337,7 @@ func (t *Tx) get(q string, args []any, dest ...any) error {
 	if err := t.ok(args); err != nil {
 		return err
 	}
-	err := t.q.QueryRowContext(t.forever, q, args...).Scan(dest...)
+	err := t.q.row(t.forever, q, args, dest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}

@@ -52,7 +52,7 @@ func prunesEvents(t *testing.T, s *suite) {
 	if n, err := s.PruneAs(s.ctx(), p); n != 2 || err != nil {
 		t.Errorf("got %d, %v, want 2", n, err)
 	}
-	if want := map[string]int{"tickets": 0, "counters": 0, "sealed": 0, "events": 2}; !maps.Equal(gone, want) {
+	if want := map[string]int{"tickets": 0, "counters": 0, "usages": 0, "sealed": 0, "events": 2}; !maps.Equal(gone, want) {
 		t.Errorf("was told %v, want %v", gone, want)
 	}
 	if left := s.events(); len(left) != 1 || left[0].Name != "young" {
