@@ -39,6 +39,7 @@ func (v verifier) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	a, err := v.verify(ctx, r)
 	if err == nil {
+		noteCaller(w, a.caller.Protocol, a.caller.Agent, a.caller.KeyID)
 		copyHeader(w.Header(), a.limits)
 		copyHeader(w.Header(), a.header)
 		reply(w, http.StatusOK, nil)

@@ -97,6 +97,14 @@ func (s *Store) Authenticate(ctx context.Context, protocol string, hash [32]byte
 // Credential returns the credential with that hash in whatever state it is, or
 // [ErrNotFound]. It does not wait for those who write.
 func (s *Store) Credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
+	c, err := s.credential(ctx, protocol, hash)
+	if err == nil || errors.Is(err, ErrNotFound) {
+		s.stats.looked(protocol, err == nil && c.ActiveAt(s.now()))
+	}
+	return c, err
+}
+
+func (s *Store) credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
 	if s.shared != nil {
 		return s.sharedCredential(ctx, protocol, hash)
 	}

@@ -46,9 +46,6 @@ const (
 		WHERE kind = $2 AND name <> $3 AND (expires_at = 0 OR expires_at > $1)`
 
 	dropSealed = `DELETE FROM sealed WHERE id = $1`
-
-	pruneSealed = `DELETE FROM sealed WHERE id IN (
-		SELECT id FROM sealed WHERE expires_at > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2)`
 )
 
 func (s *Sealed) dest() []any {
