@@ -158,7 +158,9 @@ func TestAKeyThatTheOperatorEndsIsDeadWithItsTokens(t *testing.T) {
 	})
 	agent := doorRegister(t, gw, pair("two"))
 	for _, c := range [][3]string{
-		{"lona", "my-agent", "nonsense"}, {"lona", "nobody", "k"}, {"nowhere", "my-agent", "k"},
+		{"lona", "my-agent", "nonsense"},
+		{"lona", "nobody", "k"},
+		{"nowhere", "my-agent", "k"},
 		{"agentdoor", agent.id, agent.public()}, // the claim of a public key is no key
 	} {
 		if _, err := gw.Embedded().RevokeKey(ctx, c[0], c[1], c[2]); !errors.Is(err, store.ErrNotFound) {
