@@ -53,8 +53,8 @@ func newAgentDoor(d deps) protocol {
 	a := &agentDoor{
 		agentDoorConfig: readAgentDoorConfig(d), mint: d.mint, now: d.Now, uses: d.uses, signer: d.signer,
 	}
-	a.rate = newKeyLimit(a.limit.Requests, a.window, d.Now)
-	a.auths = newKeyLimit(a.limit.Requests, a.window, d.Now)
+	a.rate = d.usage.limit("agentdoor/requests", a.limit.Requests, a.window, d.Now)
+	a.auths = d.usage.limit("agentdoor/tokens", a.limit.Requests, a.window, d.Now)
 	return a
 }
 

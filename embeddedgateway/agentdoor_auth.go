@@ -213,25 +213,39 @@ func (a *agentDoor) byToken(ctx context.Context, c *call, token string) (store.A
 
 // byKey returns the active agent of an API key.
 func (a *agentDoor) byKey(ctx context.Context, c *call, key string) (store.Agent, error) {
-	cred, err := recognise(ctx, c.store, wire.AgentDoorName, key)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return store.Agent{}, unknownKey(ctx, c, key)
-	case err != nil:
+	cred, err := a.holder(ctx, c, key)
+	if err != nil {
 		return store.Agent{}, err
-	case cred.Kind != agentDoorKey:
-		return store.Agent{}, agentDoorUnauthorized()
 	}
-	c.agent, c.keyID = cred.AgentName, cred.KeyID
 	agent, err := activeAgent(ctx, c)
 	if err != nil {
 		return store.Agent{}, err
 	}
-	if now := a.now(); cred.ActiveAt(now) {
-		a.uses.note(cred.ID, now)
-		return agent, nil
+	a.uses.note(cred.ID, a.now())
+	return agent, nil
+}
+
+// holder returns an API key that may be used. Its agent is active: to suspend or
+// to delete an agent ends its keys. So only of a key that may not be used the
+// agent is looked up, for what to say.
+func (a *agentDoor) holder(ctx context.Context, c *call, key string) (store.Credential, error) {
+	cred, err := recognise(ctx, c.store, wire.AgentDoorName, key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return cred, unknownKey(ctx, c, key)
+	case err != nil:
+		return cred, err
+	case cred.Kind != agentDoorKey:
+		return cred, agentDoorUnauthorized()
 	}
-	return store.Agent{}, agentDoorUnauthorized()
+	c.agent, c.keyID = cred.AgentName, cred.KeyID
+	if cred.ActiveAt(a.now()) {
+		return cred, nil
+	}
+	if _, err := activeAgent(ctx, c); err != nil {
+		return cred, err
+	}
+	return cred, agentDoorUnauthorized()
 }
 
 // unknownKey refuses a key that no agent has: for one that was issued here, see

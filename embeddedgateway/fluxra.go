@@ -50,8 +50,8 @@ type fluxra struct {
 func newFluxra(d deps) protocol {
 	return &fluxra{
 		deps:   d,
-		rate:   newKeyLimit(60, time.Minute, d.Now),
-		made:   newKeyLimit(300, time.Hour, d.Now),
+		rate:   d.usage.limit("fluxra/tokens", 60, time.Minute, d.Now),
+		made:   d.usage.limit("fluxra/keys", 300, time.Hour, d.Now),
 		page:   template.Must(template.New("page").Parse(fluxraPage)),
 		letter: template.Must(template.New("letter").Parse(fluxraLetter)),
 		csp:    fluxraPolicy(),

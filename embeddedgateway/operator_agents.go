@@ -178,7 +178,7 @@ func (g *Gateway) detail(ctx context.Context, protocol, agent string) (d AgentDe
 	for _, c := range issued {
 		d.Keys = append(d.Keys, g.key(c))
 	}
-	d.Limits = g.limits(a, issued)
+	d.Limits = g.limitsOf(a, issued)
 	events, err := g.store.Events(ctx, store.EventQuery{Protocol: protocol, Agent: wire.Mask(agent), Limit: detailMost})
 	d.Events = append([]store.Event{}, events...)
 	return d, err

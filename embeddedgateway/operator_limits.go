@@ -13,9 +13,16 @@ type limiter interface {
 	limitsOf(a store.Agent, keys []store.Credential) []LimitInfo
 }
 
-// limits returns the limits of an agent, as far as this process counts them.
-func (g *Gateway) limits(a store.Agent, keys []store.Credential) []LimitInfo {
+// limitsOf returns the limits of an agent, as far as this process counts them.
+func (g *Gateway) limitsOf(a store.Agent, keys []store.Credential) []LimitInfo {
 	list := []LimitInfo{}
+	ids := map[string]int64{}
+	for _, c := range keys {
+		if c.RevokedAt.IsZero() {
+			ids[c.KeyID] = c.ID
+		}
+	}
+	list = append(list, g.limits.info(a.ID, ids)...)
 	for _, p := range g.served {
 		if l, ok := p.(limiter); ok && p.name() == a.Protocol {
 			list = append(list, l.limitsOf(a, keys)...)

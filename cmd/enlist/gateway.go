@@ -18,8 +18,9 @@ import (
 const defaultListen = "127.0.0.1:8420"
 
 func (p *program) gatewayCommand() *cobra.Command {
-	var listen, database, publicURL string
+	var listen, database, publicURL, upstream string
 	var protocols []string
+	var rehearsal rehearsalFlags
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
@@ -58,22 +59,27 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols})
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols, rehearsal})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
 	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH or postgres://USER@HOST/DATABASE (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
+	upstreamFlag(cmd, &upstream)
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
+	rehearsal.register(cmd)
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
 	cmd.AddCommand(p.gatewayAgentsCommand(&database), p.gatewayInvitesCommand(&database))
+	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
+		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
 	return cmd
 }
 
 // gatewayFlags is the command line of `enlist gateway`.
 type gatewayFlags struct {
-	listen, database, publicURL string
-	protocols                   []string
+	listen, database, publicURL, upstream string
+	protocols                             []string
+	rehearsal                             rehearsalFlags
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -104,8 +110,14 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	if err != nil {
 		return err
 	}
+	if config.Front, err = p.front(flags.upstream); err != nil {
+		return err
+	}
 	config.Protocols = flags.protocols
 	config.Standalone = true
+	if err := flags.rehearsal.apply(ctx, &config); err != nil {
+		return err
+	}
 	ln, err := p.listen(ctx, flags.listen)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ func BenchmarkOperator(b *testing.B) {
 				b.Skip("-short")
 			}
 			s := fresh(b)
-			fill(b, s, 0, agents)
+			fillAgents(b, s, 0, agents)
 			deep, err := s.Agents(b.Context(), store.AgentQuery{Prefix: "weather bot", Limit: 400})
 			if err != nil {
 				b.Fatal(err)

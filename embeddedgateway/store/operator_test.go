@@ -15,7 +15,7 @@ import (
 // index.
 func TestNoPageReadsAWholeTable(t *testing.T) {
 	s := fresh(t)
-	fill(t, s, 0, 500)
+	fillAgents(t, s, 0, 500)
 	for q, index := range store.OperatorQueries() {
 		args := []any{}
 		for strings.Contains(q, fmt.Sprintf("$%d", len(args)+1)) {
@@ -52,8 +52,8 @@ func TestNoPageReadsAWholeTable(t *testing.T) {
 	}
 }
 
-// fill stores agents of two protocols.
-func fill(t testing.TB, s *store.Store, from, to int) {
+// fillAgents stores agents of two protocols.
+func fillAgents(t testing.TB, s *store.Store, from, to int) {
 	t.Helper()
 	const part = 1000
 	for ; from < to; from += part {

@@ -66,7 +66,7 @@ var (
 type Options struct {
 	// Path is the SQLite file. It is created, readable by its owner only, if
 	// it is not there; its folder must exist. Two more files are kept beside
-	// it while it is open, and a lock file.
+	// it while it is open, and two that are only ever locked.
 	Path string
 	// URL is a PostgreSQL database, as postgres://USER@HOST/DATABASE, with what
 	// else its driver takes (sslmode, sslrootcert, a list of hosts, and
@@ -80,13 +80,17 @@ type Options struct {
 	// Logger is told about migrations and about trouble that no caller can be
 	// told; nil discards that.
 	Logger *slog.Logger
+
+	copies bool // a copy goes on that was begun; nobody else may open it then
 }
 
 // Store is an open database. Its methods may be called by many goroutines, and
 // several processes may have the same database open.
 type Store struct {
 	db           dialect
-	shared       *postgresDB // whose reads requests share; nil: they read on their own
+	shared       *postgresDB          // whose reads requests share; nil: they read on their own
+	rows         *rowReader           // reads rows faster than the pool; nil: the pool does
+	queries      map[*sql.Stmt]string // the text of each of the statements below
 	now          func() time.Time
 	terms        func(Agent) []string
 	authenticate *sql.Stmt
@@ -111,14 +115,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Terms = func(Agent) []string { return nil }
 	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	s := &Store{now: now, terms: o.Terms}
+	s := &Store{now: now, terms: o.Terms, queries: map[*sql.Stmt]string{}}
 	name := o.Path
 	if o.URL == "" {
 		db, err := openSQLite(ctx, o.Path, now, o.Logger)
 		if err != nil {
 			return nil, fmt.Errorf("open database %s: %w", name, err)
 		}
-		s.db = db
+		s.db, s.rows = db, db.rows
 	} else {
 		db, err := openPostgres(ctx, o.URL, now, o.Logger)
 		if err != nil {
@@ -127,7 +131,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.db, s.shared, name = db, db, db.name
 	}
 	s.close = sync.OnceValue(s.db.close)
-	if err := s.prepare(ctx); err != nil {
+	err := s.admit(ctx, o)
+	if err == nil {
+		err = s.prepare(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", name, errors.Join(err, s.Close()))
 	}
 	return s, nil
@@ -147,6 +155,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		if *p.to, err = s.db.reader().PrepareContext(ctx, p.q); err != nil {
 			return s.db.explain(err)
 		}
+		s.queries[*p.to] = p.q
 	}
 	return nil
 }
@@ -215,6 +224,9 @@ func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...an
 	if err := s.readable(ctx, args); err != nil {
 		return err
 	}
+	if s.rows != nil {
+		return s.readError(s.rows.get(context.WithoutCancel(ctx), s.queries[stmt], args, dest))
+	}
 	return s.readError(s.db.persist(ctx, func() (bool, error) {
 		err := stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...)
 		return s.db.passes(err), err
@@ -267,14 +279,14 @@ const prunePart = 500
 // told so, where the protocol does that.
 const pruneGrace = time.Hour
 
-// Prune deletes the rate counts and the sealed things that ended before now and
+// Prune deletes the counts and the sealed things that ended before now and
 // the tickets that did so an hour ago, a few at a time, and returns how many.
 // Credentials and events stay.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for _, p := range []struct {
 		q      string
 		before time.Time
-	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}} {
+	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}, {pruneUsages, now}} {
 		for gone := int64(prunePart); gone == prunePart; n += int(gone) {
 			err := s.TxEach(ctx, func(tx *Tx) (err error) {
 				gone, err = tx.exec(p.q, micros(p.before), prunePart)
@@ -335,12 +347,8 @@ func (t *Tx) exec(q string, args ...any) (n int64, err error) {
 	if err := t.ok(args); err != nil {
 		return 0, err
 	}
-	r, err := t.q.ExecContext(t.forever, q, args...)
-	if err != nil {
+	if n, err = t.q.execute(t.forever, q, args); err != nil {
 		return 0, t.fail(t.explain(err))
-	}
-	if n, err = r.RowsAffected(); err != nil {
-		return 0, t.fail(err)
 	}
 	return n, nil
 }
@@ -350,7 +358,7 @@ func (t *Tx) get(q string, args []any, dest ...any) error {
 	if err := t.ok(args); err != nil {
 		return err
 	}
-	err := t.q.QueryRowContext(t.forever, q, args...).Scan(dest...)
+	err := t.q.row(t.forever, q, args, dest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}

@@ -29,6 +29,7 @@ func Run(t *testing.T, open Open) {
 		{"audit", auditTests()},
 		{"sealed", sealedTests()},
 		{"operator", operatorTests()},
+		{"usage", usageTests()},
 		{"race", raceTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
