@@ -37,7 +37,15 @@ const (
 	strikeAgain = `UPDATE main.tickets SET tries = (
 			SELECT max(tickets.tries, o.tries) FROM old.tickets o
 			WHERE o.protocol = tickets.protocol AND o.kind = tickets.kind AND o.hash = tickets.hash)
-		WHERE used_at = 0`
+		WHERE used_at = 0 AND EXISTS (
+			SELECT 1 FROM old.tickets o
+			WHERE o.protocol = tickets.protocol AND o.kind = tickets.kind AND o.hash = tickets.hash)`
+
+	// Tokens that were ended by a time, and not one by one, stay so.
+	endTimeAgain = `UPDATE main.agents SET tokens_ended = (
+			SELECT max(agents.tokens_ended, o.tokens_ended) FROM old.agents o
+			WHERE o.protocol = agents.protocol AND o.name = agents.name)
+		WHERE EXISTS (SELECT 1 FROM old.agents o WHERE o.protocol = agents.protocol AND o.name = agents.name)`
 
 	issuedSince = ` FROM old.credentials o WHERE o.revoked_at = 0 AND NOT EXISTS (
 		SELECT 1 FROM main.credentials c WHERE c.protocol = o.protocol AND c.hash = o.hash)`
@@ -84,15 +92,21 @@ func compare(ctx context.Context, db *sql.DB, r Restoring, mark []byte, done *Re
 	if r.AsItWas {
 		return nil
 	}
-	for _, q := range []struct {
+	type statement struct {
 		text string
 		args []any
-	}{
-		{revokeAgain, nil},
-		{suspendAgain, nil},
-		{useAgain, []any{micros(r.Now())}},
-		{strikeAgain, nil},
-	} {
+	}
+	all := []statement{{revokeAgain, nil}, {suspendAgain, nil}, {useAgain, []any{micros(r.Now())}}, {strikeAgain, nil}}
+	var both int // the backup may be of a version that had no such column
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM pragma_table_info('agents', 'main') m
+		JOIN pragma_table_info('agents', 'old') o ON o.name = m.name WHERE m.name = 'tokens_ended'`).Scan(&both)
+	if err != nil {
+		return err
+	}
+	if both > 0 {
+		all = append(all, statement{endTimeAgain, nil})
+	}
+	for _, q := range all {
 		if _, err := tx.ExecContext(ctx, q.text, q.args...); err != nil {
 			return fmt.Errorf("end again what was ended: %w", err)
 		}

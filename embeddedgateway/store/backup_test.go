@@ -269,6 +269,28 @@ func backedUp(t *testing.T) (path, backup string) {
 	return path, backup
 }
 
+// TestRestoreKeepsTokensEnded: those that were ended by a time, where both
+// databases know of one.
+func TestRestoreKeepsTokensEnded(t *testing.T) {
+	path, backup := backedUp(t)
+	const column = "SELECT count(*) FROM pragma_table_info('agents') WHERE name = 'tokens_ended'"
+	if number(t, path, column) == 0 {
+		for _, file := range []string{path, backup} {
+			statement(t, file, "ALTER TABLE agents ADD COLUMN tokens_ended BIGINT NOT NULL DEFAULT 0")
+		}
+	}
+	statement(t, path, "UPDATE agents SET tokens_ended = 9 WHERE name = 'kept'")
+	statement(t, backup, "UPDATE agents SET tokens_ended = 5 WHERE name IN ('kept', 'revoked')")
+	if _, err := restore(t, backup, path, false); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"kept": 9, "revoked": 5, "suspended": 0} {
+		if got := number(t, path, "SELECT tokens_ended FROM agents WHERE name = $1", name); got != want {
+			t.Errorf("%s: got %d, want %d", name, got, want)
+		}
+	}
+}
+
 // redeemable returns the tickets that can still be redeemed, after a look at
 // how many guesses count.
 func redeemable(t *testing.T, path string) string {

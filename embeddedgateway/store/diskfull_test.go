@@ -5,6 +5,8 @@ package store_test
 import (
 	"bufio"
 	"fmt"
+	"io"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -51,4 +53,27 @@ func TestNothingAcknowledgedIsLostWhenTheDiskFails(t *testing.T) {
 		}
 	}
 	t.Logf("%d acknowledged, then %q", len(acknowledged), failed[0])
+}
+
+// TestBackupOntoAFullDiskLeavesNothing: neither a part of a file nor a change of
+// the one that was there.
+func TestBackupOntoAFullDiskLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	path, to := filepath.Join(dir, "gateway.db"), filepath.Join(dir, "backup.db")
+	fill(t, options(path), 2000)
+	if err := os.WriteFile(to, []byte("the one before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, out, begin := start(t, "backup", path, to)
+	begin()
+	said, err := io.ReadAll(out)
+	if err != nil || !strings.Contains(string(said), "the disk") {
+		t.Errorf("got %q, %v, want that the disk failed or is full", said, err)
+	}
+	if was, err := os.ReadFile(to); err != nil || string(was) != "the one before" {
+		t.Errorf("the file that was there: got %d bytes, %v", len(was), err)
+	}
+	if got := within(t, dir); strings.Contains(got, ".backup") {
+		t.Errorf("files are left over: %s", got)
+	}
 }

@@ -34,8 +34,14 @@ func TestMain(m *testing.M) {
 // standard input.
 func child(job, path string) int {
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
-	if job == "copy" {
+	switch job {
+	case "copy":
 		copyChild(path, os.Args[2])
+		return 0
+	case "backup":
+		limitFiles(1 << 17)
+		_, err := store.Backup(context.Background(), path, os.Args[2], true)
+		fmt.Println("backup:", err)
 		return 0
 	}
 	o := store.Options{Path: path, Now: time.Now}
