@@ -53,8 +53,8 @@ func newAgentDoor(d deps) protocol {
 	a := &agentDoor{
 		agentDoorConfig: readAgentDoorConfig(d), mint: d.mint, now: d.Now, uses: d.uses, signer: d.signer,
 	}
-	a.rate = newKeyLimit(a.limit.Requests, a.window, d.Now)
-	a.auths = newKeyLimit(a.limit.Requests, a.window, d.Now)
+	a.rate = d.usage.limit("agentdoor/requests", a.limit.Requests, a.window, d.Now)
+	a.auths = d.usage.limit("agentdoor/tokens", a.limit.Requests, a.window, d.Now)
 	return a
 }
 
@@ -363,7 +363,7 @@ func (a *agentDoor) admit(ctx context.Context, c *call, ticket store.Ticket) (wi
 	if err != nil {
 		return none, err
 	}
-	token, err := a.token(ctx, c.agent, publicKey, scopes)
+	token, err := a.token(ctx, c.agent, publicKey, scopes, 0)
 	if err != nil {
 		return none, err
 	}
@@ -441,4 +441,9 @@ func enroll(tx *store.Tx, c *call, ticket store.Ticket, cred store.Credential, t
 		return err
 	}
 	return token.audit(tx, c, "at registration")
+}
+
+// limitsOf implements limiter.
+func (a *agentDoor) limitsOf(agent store.Agent, _ []store.Credential) []LimitInfo {
+	return []LimitInfo{a.rate.info("requests of the agent", agent.ID), a.auths.info("tokens by signature", agent.ID)}
 }

@@ -17,6 +17,8 @@ type agentDoorClaims struct {
 	AgentID   string   `json:"agent_id"`
 	Scopes    []string `json:"scopes"`
 	PublicKey string   `json:"public_key"`
+	// Ended is [store.Agent.TokensEnded] when it was signed.
+	Ended int64 `json:"ended,omitempty"`
 }
 
 // agentDoorJWT is a JWT that is ready to go out.
@@ -27,8 +29,8 @@ type agentDoorJWT struct {
 }
 
 // token makes a JWT of an agent.
-func (a *agentDoor) token(ctx context.Context, agentID, publicKey string, scopes []string) (agentDoorJWT, error) {
-	text, claims, err := a.signer.sign(ctx, wire.AgentDoorName, agentID, agentDoorClaims{agentID, scopes, publicKey})
+func (a *agentDoor) token(ctx context.Context, agentID, publicKey string, scopes []string, ended int64) (agentDoorJWT, error) {
+	text, claims, err := a.signer.sign(ctx, wire.AgentDoorName, agentID, agentDoorClaims{agentID, scopes, publicKey, ended})
 	if err != nil {
 		return agentDoorJWT{}, err
 	}
@@ -92,7 +94,7 @@ func (a *agentDoor) auth(ctx context.Context, c *call, in agentDoorAuthBody) (wi
 	if err := a.auths.hit(agent.ID); err != nil {
 		return none, err
 	}
-	token, err := a.token(ctx, agent.Name, publicKey, strings.Fields(agent.Attrs[agentDoorScopes]))
+	token, err := a.token(ctx, agent.Name, publicKey, strings.Fields(agent.Attrs[agentDoorScopes]), agent.TokensEnded)
 	if err != nil {
 		return none, err
 	}
@@ -202,30 +204,48 @@ func (a *agentDoor) byToken(ctx context.Context, c *call, token string) (store.A
 		return store.Agent{}, err
 	}
 	c.agent, c.keyID = claims.Subject, claims.ID
-	return activeAgent(ctx, c)
+	agent, err := activeAgent(ctx, c)
+	if err == nil && agent.TokensEnded != said.Ended { // the operator has ended it
+		err = agentDoorUnauthorized()
+	}
+	return agent, err
 }
 
 // byKey returns the active agent of an API key.
 func (a *agentDoor) byKey(ctx context.Context, c *call, key string) (store.Agent, error) {
-	cred, err := recognise(ctx, c.store, wire.AgentDoorName, key)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return store.Agent{}, unknownKey(ctx, c, key)
-	case err != nil:
+	cred, err := a.holder(ctx, c, key)
+	if err != nil {
 		return store.Agent{}, err
-	case cred.Kind != agentDoorKey:
-		return store.Agent{}, agentDoorUnauthorized()
 	}
-	c.agent, c.keyID = cred.AgentName, cred.KeyID
 	agent, err := activeAgent(ctx, c)
 	if err != nil {
 		return store.Agent{}, err
 	}
-	if now := a.now(); cred.ActiveAt(now) {
-		a.uses.note(cred.ID, now)
-		return agent, nil
+	a.uses.note(cred.ID, a.now())
+	return agent, nil
+}
+
+// holder returns an API key that may be used. Its agent is active: to suspend or
+// to delete an agent ends its keys. So only of a key that may not be used the
+// agent is looked up, for what to say.
+func (a *agentDoor) holder(ctx context.Context, c *call, key string) (store.Credential, error) {
+	cred, err := recognise(ctx, c.store, wire.AgentDoorName, key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return cred, unknownKey(ctx, c, key)
+	case err != nil:
+		return cred, err
+	case cred.Kind != agentDoorKey:
+		return cred, agentDoorUnauthorized()
 	}
-	return store.Agent{}, agentDoorUnauthorized()
+	c.agent, c.keyID = cred.AgentName, cred.KeyID
+	if cred.ActiveAt(a.now()) {
+		return cred, nil
+	}
+	if _, err := activeAgent(ctx, c); err != nil {
+		return cred, err
+	}
+	return cred, agentDoorUnauthorized()
 }
 
 // unknownKey refuses a key that no agent has: for one that was issued here, see

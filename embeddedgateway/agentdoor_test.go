@@ -565,7 +565,7 @@ func TestAgentDoorKeepsAnAuditTrail(t *testing.T) {
 
 func TestAgentDoorSecretsAreInNoLogTrailOrDatabase(t *testing.T) {
 	log := &syncBuffer{}
-	gw := gatewaytest.New(t, gatewaytest.Logger(log.logger()))
+	gw := gatewaytest.New(t, gatewaytest.SQLite(), gatewaytest.Logger(log.logger()))
 	const wrong = "agk_live_neverissuedneverissuedneverissued"
 	agent := doorRegister(t, gw, pair("one"))
 	again := doorAuth(t, gw, agent, gw.Clock.Now().Format(time.RFC3339))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
-	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // Suspend ends everything that an agent was issued, at once, and keeps its name,
@@ -21,7 +20,7 @@ func (g *Gateway) Suspend(ctx context.Context, protocol, agent string) error {
 		if err != nil || !fresh {
 			return err
 		}
-		return tx.Audit(store.Event{Protocol: protocol, Name: "agent_suspended", Agent: wire.Mask(agent)})
+		return tx.Audit(operated(ctx, "agent_suspended", protocol, agent))
 	})
 	if err != nil {
 		return fmt.Errorf("suspend an agent of %s: %w", protocol, err)
@@ -41,7 +40,7 @@ func (g *Gateway) Delete(ctx context.Context, protocol, agent string) error {
 		if err := tx.DeleteAgent(found.ID); err != nil {
 			return err
 		}
-		return tx.Audit(store.Event{Protocol: protocol, Name: "agent_deleted", Agent: wire.Mask(agent)})
+		return tx.Audit(operated(ctx, "agent_deleted", protocol, agent))
 	})
 	if err != nil {
 		return fmt.Errorf("delete an agent of %s: %w", protocol, err)

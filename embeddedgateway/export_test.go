@@ -124,6 +124,48 @@ func (k KeyLimit) Hit(id int64) error { return k.l.hit(id) }
 // Len is how many keys are remembered.
 func (k KeyLimit) Len() int { return len(k.l.newer) + len(k.l.old) }
 
+// Used is how often a key was used in the window that ends now.
+func (k KeyLimit) Used(id int64) int { return k.l.used(id) }
+
+// Runs is how many times of use are remembered in the newer half.
+func (k KeyLimit) Runs() (counted, real int) {
+	for _, t := range k.l.newer {
+		real += len(t.runs)
+	}
+	return k.l.runs, real
+}
+
+// MaxRuns is how many times of use a KeyLimit remembers at most.
+const MaxRuns = maxRuns
+
+// Exchange has a gateway exchange its counts with others over its database.
+func Exchange(t testing.TB, g *Gateway) {
+	t.Helper()
+	if err := g.usage.exchange(context.Background()); err != nil {
+		t.Fatalf("exchange counts: %v", err)
+	}
+}
+
+// LimitsOf returns how much of their limits an agent and its keys have used up.
+func LimitsOf(g *Gateway, agentID int64, keys map[string]int64) []LimitInfo {
+	return g.limits.info(agentID, keys)
+}
+
+// Spend counts a request of a caller against the limits of what is behind a
+// gateway.
+func Spend(g *Gateway, c Caller, h http.Header) error {
+	if p := g.limits.spend(c, h); p != nil {
+		return p
+	}
+	return nil
+}
+
+// Counts reads what replicas tell one another.
+func Counts(raw []byte) (map[int64]int, error) { return unpackCounts(raw) }
+
+// PackCounts spells what replicas tell one another.
+func PackCounts(counts map[int64]int) []byte { return packCounts(counts) }
+
 // Signer signs and verifies tokens as the protocols do.
 type Signer struct{ s *signer }
 
@@ -202,3 +244,6 @@ func Requires(granted []string, scope string) (status int, code string) {
 	status, body := (&agentDoor{}).refuse(p)
 	return status, body.(wire.AgentDoorError).Error
 }
+
+// Recheck has a gateway look at the credentials of what goes on.
+func Recheck(g *Gateway) { g.proxy.recheck(context.Background()) }

@@ -3,6 +3,7 @@ package embeddedgateway
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -49,8 +50,8 @@ type fluxra struct {
 func newFluxra(d deps) protocol {
 	return &fluxra{
 		deps:   d,
-		rate:   newKeyLimit(60, time.Minute, d.Now),
-		made:   newKeyLimit(300, time.Hour, d.Now),
+		rate:   d.usage.limit("fluxra/tokens", 60, time.Minute, d.Now),
+		made:   d.usage.limit("fluxra/keys", 300, time.Hour, d.Now),
 		page:   template.Must(template.New("page").Parse(fluxraPage)),
 		letter: template.Must(template.New("letter").Parse(fluxraLetter)),
 		csp:    fluxraPolicy(),
@@ -186,10 +187,36 @@ func fluxraAddress(given string) (address string, ok bool) {
 }
 
 // emailHash is what is stored of an email address: under a key, because
-// addresses can be guessed. The address itself is in no table, nor in the audit
-// trail.
-func (f *fluxra) emailHash(address string) [32]byte {
-	return f.vault.mac(wire.FluxraName, "email", address)
+// addresses can be guessed. The address itself is in no table but encrypted, nor
+// in the audit trail.
+func (f *fluxra) emailHash(address string) [32]byte { return emailHash(f.vault, address) }
+
+func emailHash(v *vault, address string) [32]byte {
+	return v.mac(wire.FluxraName, "email", address)
+}
+
+// sealedEmail is the kind that an address is sealed as, which its operator can
+// read.
+const sealedEmail = "email"
+
+// sealEmail encrypts the address of an agent, for the label of its credential.
+func sealEmail(v *vault, agentID, address string) (string, error) {
+	data, err := v.seal(sealedEmail, agentID, []byte(address))
+	return base64.StdEncoding.EncodeToString(data), err
+}
+
+// openEmail reads what sealEmail made; "" where a version before this one has
+// stored the credential.
+func openEmail(v *vault, c store.Credential) string {
+	data, err := base64.StdEncoding.DecodeString(c.Label)
+	if err != nil || len(data) == 0 {
+		return ""
+	}
+	address, err := v.open(sealedEmail, c.AgentName, data)
+	if err != nil {
+		return ""
+	}
+	return string(address)
 }
 
 func (f *fluxra) newAgentID() (string, error) {
@@ -228,4 +255,9 @@ func (f *fluxra) health(ctx context.Context, c *call) (wire.FluxraHealth, error)
 	return wire.FluxraHealth{
 		Status: wire.FluxraHealthy, Timestamp: wire.SecondTime(f.Now()), Version: fluxraVersion,
 	}, nil
+}
+
+// limitsOf implements limiter.
+func (f *fluxra) limitsOf(a store.Agent, _ []store.Credential) []LimitInfo {
+	return []LimitInfo{f.rate.info("tokens of the agent", a.ID), f.made.info("keys made", a.ID)}
 }

@@ -19,6 +19,8 @@ const (
 	fluxraCodeTime   = wire.FluxraRecoverySeconds * time.Second
 	fluxraCodeTries  = 5 // wrong codes until the right one is void, too
 
+	sealedAddress = "sealed_email" // what a ticket carries to the credential that comes of it
+
 	fluxraFirstLetters = 5 // to one address in an hour, by registering
 )
 
@@ -37,10 +39,15 @@ func (f *fluxra) newVerification(address, agentID, agentName string) (*verificat
 		return nil, err
 	}
 	token := wire.FormatFluxraMailToken(secret)
+	sealed, err := sealEmail(f.vault, agentID, address)
+	if err != nil {
+		return nil, err
+	}
 	v := &verification{email: f.emailHash(address)}
 	v.ticket = store.Ticket{
 		Protocol: wire.FluxraName, Kind: fluxraVerification, Hash: digest(token), Subject: agentID,
-		Data: map[string]string{"email": hex.EncodeToString(v.email[:])}, ExpiresAt: f.Now().Add(fluxraVerifyTime),
+		Data:      map[string]string{"email": hex.EncodeToString(v.email[:]), sealedAddress: sealed},
+		ExpiresAt: f.Now().Add(fluxraVerifyTime),
 	}
 	l, err := f.verificationLetter(address, agentID, agentName, token, v.ticket.ExpiresAt)
 	if err != nil {
@@ -188,7 +195,7 @@ func badToken(message string) *problem {
 // claimEmail makes an email address the agent's. Who brings the token reads
 // what comes to that address, so they may learn that it is another agent's.
 func claimEmail(tx *store.Tx, c *call, agent store.Agent, t store.Ticket, keyID string) error {
-	cred := store.Credential{AgentID: agent.ID, Kind: fluxraEmail, KeyID: keyID}
+	cred := store.Credential{AgentID: agent.ID, Kind: fluxraEmail, KeyID: keyID, Label: t.Data[sealedAddress]}
 	if n, err := hex.Decode(cred.Hash[:], []byte(t.Data["email"])); err != nil || n != len(cred.Hash) {
 		return errors.New("a verification token without its email address")
 	}

@@ -403,7 +403,7 @@ func TestFluxraRefusesAlikeWhateverIsWrongWithBasic(t *testing.T) {
 
 func TestFluxraSecretsAreInNoLogTrailOrDatabase(t *testing.T) {
 	log := &syncBuffer{}
-	gw := gatewaytest.New(t, gatewaytest.Logger(log.logger()), gatewaytest.TrustedProxies(netip.MustParsePrefix("127.0.0.0/8")))
+	gw := gatewaytest.New(t, gatewaytest.SQLite(), gatewaytest.Logger(log.logger()), gatewaytest.TrustedProxies(netip.MustParsePrefix("127.0.0.0/8")))
 	agent := fluxNew(t, gw, fluxBot)
 	token := lastToken(t, gw)
 	send(t, gw, http.MethodGet, "/api/auth/verify-email?token="+token, "", header{"Accept": "text/html"})

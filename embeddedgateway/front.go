@@ -1,8 +1,15 @@
 package embeddedgateway
 
 import (
+	"context"
+	"errors"
+	"net/http"
 	"net/url"
+	"runtime/debug"
+	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Front is what stands behind the gateway: an API that knows nothing of agents,
@@ -50,3 +57,199 @@ type Caller struct {
 // String returns the name of the caller that is its own among all protocols:
 // protocol/agent.
 func (c Caller) String() string { return c.Protocol + "/" + c.Agent }
+
+// target is what a request asks of the API.
+type target struct {
+	method string
+	path   string // as it stands in the request that the API gets: escaped, without a query
+}
+
+// admission is a request that may go to the API.
+type admission struct {
+	caller Caller
+	// header is what the API is told of the caller. It is shared between
+	// requests: its entries are to be set, never changed.
+	header http.Header
+	// limits is what the client is told of its limits; nil: nothing.
+	limits http.Header
+}
+
+// front decides which requests get to the API behind the gateway. The reverse
+// proxy and /.enlist/verify are two ways to the same decision.
+type front struct {
+	*Gateway
+	protocols  []identifier
+	guards     guards
+	assertions *assertions
+
+	// usage counts a request against the limits of its caller and says in the
+	// answer's headers what is left. It is called once for every request whose
+	// caller is known, before the rules are looked at: who is refused has asked,
+	// too. Its refusal is a *problem of kindLimited. Nil: nothing is limited.
+	usage func(ctx context.Context, c Caller) (http.Header, error)
+}
+
+// newFront reads the rules. The gateway is not open yet.
+func newFront(d deps, served []protocol) (*front, error) {
+	f := &front{assertions: newAssertions(d.signer, d.Now)}
+	for _, p := range served {
+		if i, ok := p.(identifier); ok {
+			f.protocols = append(f.protocols, i)
+		}
+	}
+	if d.Front == nil {
+		return f, nil
+	}
+	var err error
+	f.guards, err = newGuards(d.Front.Rules)
+	return f, err
+}
+
+// admit decides on a request. Its error is always a *problem, which is in the
+// audit trail already: what remains is to [front.refuse] it.
+func (f *front) admit(ctx context.Context, r *http.Request, t target) (admission, error) {
+	c := &call{Request: r, protocol: keyring{}.name(), store: f.store, ip: clientIP(r, f.cfg.TrustedProxies)}
+	a, err := f.judge(ctx, c, t)
+	if err == nil {
+		return a, nil
+	}
+	return admission{}, f.record(ctx, c, err)
+}
+
+// record puts a refusal into the audit trail, or a fault into the log, and
+// returns what to answer.
+func (f *front) record(ctx context.Context, c *call, err error) error {
+	e := &endpoint{Gateway: f.Gateway, protocol: keyring{}}
+	p := e.judge(ctx, c, err)
+	if !p.kind.fault() {
+		e.refused(ctx, c, p)
+	}
+	return p
+}
+
+// judge is admit without the audit trail. A panic is an error.
+func (f *front) judge(ctx context.Context, c *call, t target) (a admission, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicked{value: v, stack: debug.Stack()}
+		}
+	}()
+	path, err := f.check(c.Header, t)
+	if err != nil {
+		return a, err
+	}
+	if a.caller, err = f.identify(ctx, c); err != nil {
+		return a, err
+	}
+	if f.usage != nil {
+		if a.limits, err = f.usage(ctx, a.caller); err != nil {
+			return a, err
+		}
+	}
+	if err := f.guards.permit(t.method, path, a.caller.Scopes); err != nil {
+		err.header = merged(err.header, a.limits)
+		return a, err
+	}
+	if a.caller.CredentialID != 0 {
+		f.uses.note(a.caller.CredentialID, f.cfg.Now())
+	}
+	a.header, err = f.assertions.of(ctx, a.caller)
+	return a, err
+}
+
+// merged returns the entries of two headers, of which either may be nil.
+func merged(a, b http.Header) http.Header {
+	out := http.Header{}
+	copyHeader(out, a)
+	copyHeader(out, b)
+	return out
+}
+
+// check refuses a request that the rules could be led astray by, whoever makes
+// it, and returns its path as rules compare it.
+func (f *front) check(h http.Header, t target) (path string, err error) {
+	switch {
+	case !plainMethod(t.method):
+		return "", refusal(kindInvalid, "invalid_method", "the method must be written in capital letters")
+	case t.method == http.MethodTrace || t.method == http.MethodConnect:
+		// TRACE would show the caller what only the API is to see.
+		return "", refusal(kindForbidden, "method_refused", "this method is not passed on")
+	}
+	path, ok := plainPath(t.path)
+	if !ok {
+		return "", refusal(kindInvalid, "invalid_path", "the path must be in its plain form: without dot segments, empty segments, "+
+			"semicolons and backslashes, and with nothing encoded that needs no encoding")
+	}
+	for name := range h {
+		if overrides(name) {
+			return "", refusal(kindInvalid, "method_override", "a header that overrides the method is not passed on: send the method itself")
+		}
+	}
+	return path, nil
+}
+
+func refusal(k kind, code, message string) *problem {
+	return &problem{kind: k, code: code, message: message}
+}
+
+// refuse answers with a problem, which is what every error here is, in the
+// gateway's own form: a proxy, and an API whose clients may come by any protocol,
+// have no use for five.
+func (f *front) refuse(w http.ResponseWriter, _ *http.Request, err error) {
+	status, body := f.spell(w.Header(), err)
+	reply(w, status, body)
+}
+
+// spell puts a problem into a header, and returns what goes with it.
+func (f *front) spell(h http.Header, err error) (status int, body []byte) {
+	p, ok := errors.AsType[*problem](err)
+	if !ok {
+		p = unavailable()
+	}
+	copyHeader(h, p.header)
+	said := refused{Code: p.event(), Message: p.message}
+	if p.kind == kindUnauthorized {
+		h.Set("WWW-Authenticate", f.challenge(p))
+		said.Register = f.entrances()
+	}
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.seconds()))
+	}
+	body, err = json.Marshal(map[string]refused{"error": said})
+	if err != nil {
+		body = nil // there is nothing in it that cannot be encoded
+	}
+	return p.kind.status(), body
+}
+
+// refused is what a client is told that does not get to the API.
+type refused struct {
+	Code     string     `json:"code"`
+	Message  string     `json:"message"`
+	Register []entrance `json:"register,omitzero"`
+}
+
+// entrance is where an agent can register.
+type entrance struct {
+	Protocol string `json:"protocol"`
+	URL      string `json:"url"`
+}
+
+// entrances lists where an agent can register.
+func (f *front) entrances() []entrance {
+	var list []entrance
+	for _, p := range f.protocols {
+		list = append(list, entrance{p.name(), f.cfg.PublicURL + p.entrance()})
+	}
+	return list
+}
+
+// challenge says how to authenticate (RFC 6750). The other ways have no scheme
+// that is registered; the body says where to learn of them.
+func (f *front) challenge(p *problem) string {
+	text := `Bearer realm="` + visible(f.cfg.PublicURL) + `"`
+	if p.code != codeNoCredential {
+		text += `, error="invalid_token"`
+	}
+	return text
+}

@@ -92,6 +92,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Front is what stands behind the gateway. Nil: nothing does.
 	Front *Front
+	// Chaos is what goes wrong on purpose. Nil: nothing does.
+	Chaos *Chaos
 	// Wrap stands around the handler, however a request comes. Nil: nothing does.
 	Wrap func(http.Handler) http.Handler
 }
@@ -103,8 +105,16 @@ type Gateway struct {
 	handler http.Handler
 	inner   *inProcess
 	uses    *lastUse
+	usage   *usage
+	limits  *frontLimits
 	signer  *signer
 	mail    *mailer
+	front   *front
+	proxy   *proxy
+
+	served  []protocol
+	traffic traffic
+	census  census
 
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
@@ -125,6 +135,9 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.Front.check(); err != nil {
+		return nil, err
+	}
 	makers, err := choose(cfg.Protocols)
 	if err != nil {
 		return nil, err
@@ -135,11 +148,19 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	}
 	cfg.SMTPURL, cfg.Database = "", "" // nobody else has a use for what they hold
 	d := newDeps(cfg, relay)
+	limits := newFrontLimits(d.usage, cfg.Front, cfg.Now)
 	served, err := build(d, makers)
 	if err != nil {
 		return nil, err
 	}
-	place.Now, place.Logger = cfg.Now, cfg.Logger
+	front, err := newFront(d, served)
+	if err != nil {
+		return nil, err
+	}
+	if served, err = rehearse(ctx, cfg, served); err != nil {
+		return nil, err
+	}
+	place.Now, place.Terms, place.Logger = cfg.Now, findBy, cfg.Logger
 	db, err := store.Open(ctx, place)
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
@@ -147,8 +168,15 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err := d.unlock(ctx, place.Path, db); err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", errors.Join(err, db.Close()))
 	}
-	g := &Gateway{cfg: cfg, store: db, uses: d.uses, signer: d.signer, mail: d.mail, boot: cfg.Now().UnixMilli()}
-	g.handler = newRouter(g, append(served, keyring{d.signer}))
+	g := &Gateway{
+		cfg: cfg, store: db, uses: d.uses, usage: d.usage, limits: limits, signer: d.signer, mail: d.mail, front: front,
+		boot: cfg.Now().UnixMilli(),
+	}
+	front.Gateway = g
+	front.usage = limits.count
+	g.proxy = newProxy(g)
+	g.handler = counted{newRouter(g, append(served, keyring{d.signer})), &g.traffic, cfg.Now}
+	g.served = served
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
@@ -213,7 +241,7 @@ func checkPublicURL(text string) error {
 // newDeps returns what protocols are made from. What stands on the database
 // works when unlock has returned.
 func newDeps(cfg Config, relay *relay) deps {
-	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), vault: &vault{}}
+	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), usage: newUsage(cfg.Now), vault: &vault{}}
 	d.signer = &signer{
 		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{},
 	}
@@ -228,7 +256,10 @@ func (d deps) unlock(ctx context.Context, path string, db *store.Store) error {
 	if err := d.vault.unlock(ctx, d.Config, path, db); err != nil {
 		return err
 	}
-	d.signer.store, d.mail.store = db, db
+	d.signer.store, d.mail.store, d.usage.store = db, db, db
+	if err := d.usage.exchange(ctx); err != nil {
+		return err
+	}
 	return d.signer.begin(ctx)
 }
 
@@ -257,6 +288,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 			if _, err := g.store.Prune(ctx, g.cfg.Now()); err != nil && ctx.Err() == nil {
 				g.cfg.Logger.WarnContext(ctx, "removing what has expired failed; it is tried again", "error", err)
 			}
+			g.makeUp(ctx)
 			select {
 			case <-ctx.Done():
 				return
@@ -265,6 +297,8 @@ func (g *Gateway) sweep(ctx context.Context) {
 		}
 	})
 	g.sweeper.Go(func() { g.uses.keep(ctx, g.store, g.cfg.Logger) })
+	g.sweeper.Go(func() { g.usage.keep(ctx, g.cfg.Logger) })
+	g.sweeper.Go(func() { g.proxy.keep(ctx) })
 	g.sweeper.Go(func() { g.mail.keep(ctx) })
 }
 
@@ -287,8 +321,9 @@ func (g *Gateway) Close() error {
 	g.closing.Do(func() {
 		g.stop()
 		err := g.inner.close()
+		g.proxy.close()
 		g.sweeper.Wait()
-		err = errors.Join(err, g.uses.flush(context.Background(), g.store))
+		err = errors.Join(err, g.uses.flush(context.Background(), g.store), g.usage.tell(context.Background()))
 		g.closed = errors.Join(err, g.store.Close())
 	})
 	return g.closed

@@ -123,7 +123,7 @@ func TestFaultsAreLoggedUnderAnIDAndTheClientLearnsTheIDOnly(t *testing.T) {
 	for name, panics := range map[string]bool{"an error": false, "a panic": true} {
 		t.Run(name, func(t *testing.T) {
 			log := &syncBuffer{}
-			gw := gatewaytest.New(t, partner(), gatewaytest.Logger(log.logger()),
+			gw := gatewaytest.New(t, gatewaytest.SQLite(), partner(), gatewaytest.Logger(log.logger()),
 				gatewaytest.Config(func(c *embeddedgateway.Config) { c.Rand = broken{panics} }))
 			a := withSecret(t, gw, "my-agent", partnerSecret, nil)
 			wantStatus(t, a, http.StatusInternalServerError, "internal")

@@ -397,7 +397,7 @@ func TestAnOldKeyOfLithtrixIsGoodForItsOwnRotationOnly(t *testing.T) {
 func TestIdempotencyKeysAreNotStored(t *testing.T) {
 	log := &syncBuffer{}
 	attempts(t, func(t *testing.T, gw *gatewaytest.Gateway, op attempter) {
-		gw.Restart(t, gatewaytest.Logger(log.logger()))
+		gw.Restart(t, gatewaytest.SQLite(), gatewaytest.Logger(log.logger()))
 		try := op.begin(t, gw, "my-agent")
 		try(quoted(attemptKey), "203.0.113.1")
 		try(quoted(attemptKey), "203.0.113.2")

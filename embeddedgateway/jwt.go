@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ const (
 	signingKind = "signing-key"
 	firstKey    = "signing-key-first" // there is one when the first signing key was made
 
-	tokenLife   = time.Hour   // of every token that is signed
+	tokenType   = "JWT"       // the typ of the tokens that agents are given
+	tokenLife   = time.Hour   // of every one of them
 	tokenLeeway = time.Minute // clocks of several replicas differ
 	maxToken    = 8 << 10     // bytes
 	maxKeys     = 100         // signing keys at once
@@ -141,20 +143,11 @@ func (s *signer) rotate(ctx context.Context) (kid string, err error) {
 // it. The claims that it returns are those that every token has: iss, sub, aud,
 // iat, exp and jti; aud is the protocol, so that no other one takes it.
 func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) (token string, claims jwt.Claims, err error) {
-	keys, err := s.keys(ctx)
+	key, err := s.current(ctx)
 	if err != nil {
 		return "", claims, err
 	}
-	var key *signingKey
-	for i := range keys {
-		if !keys[i].retired {
-			key = &keys[i]
-		}
-	}
-	if key == nil {
-		return "", claims, errors.New("there is no key to sign with: run enlist gateway keys rotate")
-	}
-	id, err := minter{rand.Reader}.text(16)
+	id, err := newTokenID()
 	if err != nil {
 		return "", claims, err
 	}
@@ -163,11 +156,9 @@ func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) 
 		Issuer: s.issuer, Subject: subject, Audience: jwt.Audience{protocol}, ID: id,
 		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(tokenLife)),
 	}
-	by, err := jose.NewSigner(jose.SigningKey{
-		Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: key.private, KeyID: key.kid},
-	}, (&jose.SignerOptions{}).WithType("JWT"))
+	by, err := key.signer(tokenType)
 	if err != nil {
-		return "", claims, fmt.Errorf("sign a token: %w", err)
+		return "", claims, err
 	}
 	token, err = jwt.Signed(by).Claims(claims).Claims(extra).Serialize()
 	if err != nil {
@@ -176,10 +167,38 @@ func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) 
 	return token, claims, nil
 }
 
+// current returns the key that tokens are signed with.
+func (s *signer) current(ctx context.Context) (signingKey, error) {
+	keys, err := s.keys(ctx)
+	if err != nil {
+		return signingKey{}, err
+	}
+	for _, key := range slices.Backward(keys) {
+		if !key.retired {
+			return key, nil
+		}
+	}
+	return signingKey{}, errors.New("there is no key to sign with: run enlist gateway keys rotate")
+}
+
+// signer signs tokens of a type by the key.
+func (k signingKey) signer(typ jose.ContentType) (jose.Signer, error) {
+	by, err := jose.NewSigner(jose.SigningKey{
+		Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: k.private, KeyID: k.kid},
+	}, (&jose.SignerOptions{}).WithType(typ))
+	if err != nil {
+		return nil, fmt.Errorf("sign a token: %w", err)
+	}
+	return by, nil
+}
+
+// newTokenID returns the jti of a token.
+func newTokenID() (string, error) { return minter{rand.Reader}.text(16) }
+
 // verify checks a token of a protocol and reads what it says beyond the claims
 // that every one has into extra, a pointer. It is errBadToken unless a key of
-// this gateway has signed it with EdDSA, for this protocol, and it has not
-// expired. Whether its subject may still use it is the protocol's to say.
+// this gateway has signed it with EdDSA, for this protocol and not as a token of
+// another type, and it has not expired. Whether its subject may still use it is the protocol's to say.
 func (s *signer) verify(ctx context.Context, protocol, token string, extra any) (claims jwt.Claims, err error) {
 	if len(token) > maxToken {
 		return claims, errBadToken
@@ -207,7 +226,7 @@ func (s *signer) verify(ctx context.Context, protocol, token string, extra any) 
 // worth is not judged.
 func (s *signer) read(ctx context.Context, token string, extra any) (claims jwt.Claims, err error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
-	if err != nil || len(parsed.Headers) != 1 {
+	if err != nil || len(parsed.Headers) != 1 || parsed.Headers[0].ExtraHeaders[jose.HeaderType] != tokenType {
 		return claims, errBadToken
 	}
 	keys, err := s.keys(ctx)

@@ -221,7 +221,7 @@ func TestTheServerKeyIsTheDatabasesOwn(t *testing.T) {
 }
 
 func TestAServerKeyIsMadeBesideADatabase(t *testing.T) {
-	gw := gatewaytest.New(t)
+	gw := gatewaytest.New(t, gatewaytest.SQLite())
 	path := gw.Database + ".key"
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {

@@ -71,6 +71,7 @@ func newServer(g *Gateway) *server {
 		unused: map[net.Conn]bool{},
 	}
 	s.ConnState = s.track
+	s.RegisterOnShutdown(g.proxy.drain)
 	return s
 }
 

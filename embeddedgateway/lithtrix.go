@@ -37,8 +37,8 @@ func newLithtrix(d deps) protocol {
 		mint:  d.mint,
 		vault: d.vault,
 		terms: d.env.boolean(lithtrixTermsVar, false),
-		rate:  newKeyLimit(60, time.Minute, d.Now),
-		turns: newKeyLimit(60, time.Minute, d.Now),
+		rate:  d.usage.limit("lithtrix/requests", 60, time.Minute, d.Now),
+		turns: d.usage.limit("lithtrix/rotations", 60, time.Minute, d.Now),
 	}
 }
 
@@ -264,30 +264,39 @@ func (*lithtrix) replaced(ctx context.Context, c *call, try attempt, old store.C
 // counts the request against the key's limit. ended, where it is given, may let
 // a key pass that has ended.
 func (l *lithtrix) who(ctx context.Context, c *call, ended func(store.Credential) (bool, error)) (store.Credential, store.Agent, error) {
-	cred, err := recognise(ctx, c.store, wire.LithtrixName, c.bearer())
-	if errors.Is(err, store.ErrNotFound) || err == nil && cred.Kind != lithtrixKey {
-		return cred, store.Agent{}, lithtrixRefused()
-	}
+	cred, err := l.holder(ctx, c, ended)
 	if err != nil {
 		return cred, store.Agent{}, err
 	}
-	if !cred.RevokedAt.IsZero() {
-		pass := false
-		if ended != nil {
-			if pass, err = ended(cred); err != nil {
-				return cred, store.Agent{}, err
-			}
-		}
-		if !pass {
-			return cred, store.Agent{}, lithtrixRefused()
-		}
-	}
-	c.agent, c.keyID = cred.AgentName, cred.KeyID
 	if err := l.rate.hit(cred.ID); err != nil {
 		return cred, store.Agent{}, err
 	}
 	agent, err := c.store.Agent(ctx, wire.LithtrixName, cred.AgentName)
 	return cred, agent, err
+}
+
+// holder is who without the agent and the limit.
+func (*lithtrix) holder(ctx context.Context, c *call, ended func(store.Credential) (bool, error)) (store.Credential, error) {
+	cred, err := recognise(ctx, c.store, wire.LithtrixName, c.bearer())
+	if errors.Is(err, store.ErrNotFound) || err == nil && cred.Kind != lithtrixKey {
+		return cred, lithtrixRefused()
+	}
+	if err != nil {
+		return cred, err
+	}
+	if !cred.RevokedAt.IsZero() {
+		pass := false
+		if ended != nil {
+			if pass, err = ended(cred); err != nil {
+				return cred, err
+			}
+		}
+		if !pass {
+			return cred, lithtrixRefused()
+		}
+	}
+	c.agent, c.keyID = cred.AgentName, cred.KeyID
+	return cred, nil
 }
 
 func lithtrixRefused() *problem {
@@ -328,4 +337,10 @@ func (l *lithtrix) billing(ctx context.Context, c *call) (wire.LithtrixBilling, 
 		return wire.LithtrixBilling{}, err
 	}
 	return wire.LithtrixBilling{Tier: wire.LithtrixFreeTier, CallLimit: wire.LithtrixFreeCalls}, nil
+}
+
+// limitsOf implements limiter.
+func (l *lithtrix) limitsOf(a store.Agent, keys []store.Credential) []LimitInfo {
+	list := perKey(keys, func(store.Credential) *keyLimit { return l.rate })
+	return append(list, l.turns.info("rotations of the agent", a.ID))
 }

@@ -339,17 +339,24 @@ func (l *lona) replace(tx *store.Tx, agent store.Agent, cred store.Credential, d
 
 // list answers with the strategies, to whoever has a token.
 func (l *lona) list(ctx context.Context, c *call) (wire.LonaData[[]wire.LonaStrategy], error) {
-	var none wire.LonaData[[]wire.LonaStrategy]
+	if _, err := l.holder(ctx, c); err != nil {
+		return wire.LonaData[[]wire.LonaStrategy]{}, err
+	}
+	return wire.LonaData[[]wire.LonaStrategy]{Data: l.strategies}, nil
+}
+
+// holder returns the token that a call comes with.
+func (*lona) holder(ctx context.Context, c *call) (store.Credential, error) {
 	token := c.sent(wire.LonaKeyHeader)
 	cred, err := authenticate(ctx, c.store, wire.LonaName, token)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return none, err
+		return cred, err
 	}
 	if err != nil || cred.Kind != lonaToken || c.sent(wire.LonaUserHeader) != cred.AgentName {
 		// What the token says of itself, for the audit trail.
 		c.agent, c.keyID, _ = wire.ParseLonaToken(token)
-		return none, unauthorized(wire.LonaUnauthorized,
+		return cred, unauthorized(wire.LonaUnauthorized,
 			"X-API-Key must hold a token that is neither expired nor revoked, and X-User-Id the agent_id that it was issued to; register again for a new token")
 	}
-	return wire.LonaData[[]wire.LonaStrategy]{Data: l.strategies}, nil
+	return cred, nil
 }

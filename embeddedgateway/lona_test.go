@@ -484,7 +484,7 @@ func TestLonaKeepsAnAuditTrail(t *testing.T) {
 
 func TestLonaSecretsAreInNoLogTrailOrDatabase(t *testing.T) {
 	log := &syncBuffer{}
-	gw := gatewaytest.New(t, partner(), gatewaytest.Standalone(), gatewaytest.Logger(log.logger()))
+	gw := gatewaytest.New(t, gatewaytest.SQLite(), partner(), gatewaytest.Standalone(), gatewaytest.Logger(log.logger()))
 	key := token(t, gw, "my-agent")
 	code := invited(t, gw, "my-agent")
 	wrong := []string{"wrong-registration-secret", "lona_invite_neverissuedneverissued", "lona_partner_my-agent_abcdefabcdef_neverissuedneverissued"}

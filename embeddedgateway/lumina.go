@@ -41,8 +41,8 @@ type lumina struct {
 func newLumina(d deps) protocol {
 	l := &lumina{
 		mint: d.mint, now: d.Now, uses: d.uses,
-		free: newKeyLimit(wire.LuminaFreeRPM, time.Minute, d.Now),
-		fast: newKeyLimit(wire.LuminaPaidRPM, time.Minute, d.Now),
+		free: d.usage.limit("lumina/free", wire.LuminaFreeRPM, time.Minute, d.Now),
+		fast: d.usage.limit("lumina/paid", wire.LuminaPaidRPM, time.Minute, d.Now),
 	}
 	for _, text := range d.env.list(luminaPaidVar) {
 		wallet, err := eip191.ParseAddress(text)
@@ -222,6 +222,23 @@ func issueLumina(tx *store.Tx, c *call, wallet string, cred store.Credential, se
 
 // authenticate returns the key that a call comes with, and counts it.
 func (l *lumina) authenticate(ctx context.Context, c *call) (store.Credential, error) {
+	cred, err := l.holder(ctx, c)
+	if err != nil {
+		return cred, err
+	}
+	limit := l.free
+	if l.tier(cred.AgentName) == wire.LuminaPaid {
+		limit = l.fast
+	}
+	if err := limit.hit(cred.ID); err != nil {
+		return cred, err
+	}
+	l.uses.note(cred.ID, l.now())
+	return cred, nil
+}
+
+// holder is authenticate without the count.
+func (*lumina) holder(ctx context.Context, c *call) (store.Credential, error) {
 	if c.Header.Get(wire.LuminaKeyHeader) == "" {
 		return store.Credential{}, unauthorized(wire.LuminaMissingAPIKey, "send a key in the header x-api-key")
 	}
@@ -233,14 +250,6 @@ func (l *lumina) authenticate(ctx context.Context, c *call) (store.Credential, e
 		return cred, err
 	}
 	c.agent, c.keyID = cred.AgentName, cred.KeyID
-	limit := l.free
-	if l.tier(cred.AgentName) == wire.LuminaPaid {
-		limit = l.fast
-	}
-	if err := limit.hit(cred.ID); err != nil {
-		return cred, err
-	}
-	l.uses.note(cred.ID, l.now())
 	return cred, nil
 }
 
@@ -320,4 +329,14 @@ func luminaLabel(c store.Credential) *string {
 		return nil
 	}
 	return &c.Label
+}
+
+// limitsOf implements limiter.
+func (l *lumina) limitsOf(a store.Agent, keys []store.Credential) []LimitInfo {
+	return perKey(keys, func(store.Credential) *keyLimit {
+		if l.tier(a.Name) == wire.LuminaPaid {
+			return l.fast
+		}
+		return l.free
+	})
 }

@@ -210,7 +210,7 @@ func TestMailWaitsWhereNothingSendsIt(t *testing.T) {
 }
 
 func TestALetterIsOnTheDiskInNoFormThatCanBeRead(t *testing.T) {
-	gw := gatewaytest.New(t)
+	gw := gatewaytest.New(t, gatewaytest.SQLite())
 	embeddedgateway.MailerOf(gw.Embedded()).Store(t, letterTo(gw, reader))
 	files, err := filepath.Glob(gw.Database + "*")
 	if err != nil || len(files) < 2 {

@@ -1,6 +1,7 @@
 package embeddedgateway
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
@@ -21,48 +22,53 @@ import (
 type AgentQuery struct {
 	Protocol string
 	State    string // "active" or "suspended"
-	// Search finds agents whose name, id, owner or email begins with it, case
-	// ignored.
+	// Search finds agents whose name, id or owner begins with it, or whose email
+	// it is, case ignored. (Of an email only what is hashed can be searched, so
+	// it must be whole.)
 	Search string
 	After  string // Next of the page before
 	Limit  int    // 0: 50; at most 500
 }
 
-// AgentPage is a page of agents, the newest first.
+// AgentPage is a page of agents: the newest first, or in the order of what they
+// were found by.
 type AgentPage struct {
-	Agents []AgentInfo
-	Next   string // "": this is the last page
+	Agents []AgentInfo `json:"agents"`
+	Next   string      `json:"next,omitempty"` // "": this is the last page
 }
 
 // AgentInfo is an agent in a list. Nothing of it is secret.
 type AgentInfo struct {
-	Protocol    string
-	Agent       string // its id within the protocol
-	Name        string // what it calls itself
-	Owner       string // "": unknown
-	Email       string // "": none; only where it is verified
-	CreatedAt   time.Time
-	SuspendedAt time.Time // zero: it is not
+	Protocol    string    `json:"protocol"`
+	Agent       string    `json:"agent"` // its id within the protocol
+	Name        string    `json:"name"`  // what it calls itself; "": its id is all
+	Owner       string    `json:"owner,omitempty"`
+	Email       string    `json:"email,omitempty"` // only where it is verified
+	State       string    `json:"state"`           // "active" or "suspended"
+	CreatedAt   time.Time `json:"created_at"`
+	SuspendedAt time.Time `json:"suspended_at,omitzero"` // zero: it is not
 }
 
 // AgentDetail is all that is known of one agent.
 type AgentDetail struct {
 	AgentInfo
-	Attrs  map[string]string // what the protocol keeps, without what is secret
-	Keys   []KeyInfo         // the newest first, at most 100
-	Limits []LimitInfo
-	Events []store.Event // the newest first, at most 100
+	Attrs  map[string]string `json:"attrs"`  // what the protocol keeps, without what is secret
+	Keys   []KeyInfo         `json:"keys"`   // the newest first, at most 100: rather active ones than others
+	Limits []LimitInfo       `json:"limits"` // as far as this process counts them
+	Events []store.Event     `json:"events"` // the newest first, at most 100
 }
 
 // KeyInfo is a credential of an agent: all but its secret.
 type KeyInfo struct {
-	KeyID, Kind, Label string
-	Scopes             []string
-	CreatedAt          time.Time
-	ExpiresAt          time.Time // zero: never
-	RevokedAt          time.Time // zero: it is not
-	LastUsedAt         time.Time // zero: never
-	State              string    // "active", "expired" or "revoked"
+	KeyID      string    `json:"key_id"`
+	Kind       string    `json:"kind"` // what it is for, where a protocol has several
+	Label      string    `json:"label,omitempty"`
+	Scopes     []string  `json:"scopes"`
+	CreatedAt  time.Time `json:"created_at"`
+	ExpiresAt  time.Time `json:"expires_at,omitzero"`   // zero: never
+	RevokedAt  time.Time `json:"revoked_at,omitzero"`   // zero: it is not
+	LastUsedAt time.Time `json:"last_used_at,omitzero"` // zero: never
+	State      string    `json:"state"`                 // "active", "expired" or "revoked"
 }
 
 // LimitInfo is how much of a limit is used up.
@@ -73,13 +79,24 @@ type LimitInfo struct {
 	Used  int
 }
 
+// MarshalJSON implements [json.Marshaler].
+func (l LimitInfo) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Name    string  `json:"name"`
+		Limit   int     `json:"limit"`
+		Seconds float64 `json:"per_seconds"`
+		Used    int     `json:"used"`
+	}{l.Name, l.Limit, l.Per.Seconds(), l.Used})
+}
+
 // InviteInfo is an invite that was handed out: all but its code.
 type InviteInfo struct {
-	Protocol, Agent string // who it is for
-	CreatedAt       time.Time
-	ExpiresAt       time.Time
-	UsedAt          time.Time // zero: not
-	State           string    // "open", "used" or "expired"
+	Protocol  string    `json:"protocol"`
+	Agent     string    `json:"agent"` // who it is for
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // zero: never
+	UsedAt    time.Time `json:"used_at,omitzero"`    // zero: not
+	State     string    `json:"state"`               // "open", "used" or "expired"
 }
 
 // InviteQuery chooses invites.
@@ -90,28 +107,32 @@ type InviteQuery struct {
 
 // InvitePage is a page of invites, the newest first.
 type InvitePage struct {
-	Invites []InviteInfo
-	Next    string // "": this is the last page
+	Invites []InviteInfo `json:"invites"`
+	Next    string       `json:"next,omitempty"` // "": this is the last page
 }
 
 // Numbers is how a gateway is doing.
 type Numbers struct {
-	At        time.Time
-	Protocols []ProtocolNumbers
+	At        time.Time         `json:"at"`
+	Protocols []ProtocolNumbers `json:"protocols"` // as they were counted a while ago
 	// Minutes is what happened in each of the last 60 minutes, the oldest first.
-	Minutes []MinuteNumbers
-	Mail    int // letters that wait
+	Minutes []MinuteNumbers `json:"minutes"`
+	Mail    int             `json:"mail"` // letters that wait, counted up to 10,000
 }
 
 // ProtocolNumbers counts what one protocol has.
 type ProtocolNumbers struct {
-	Protocol                  string
-	Agents, Suspended, Active int // agents in all, those suspended, keys that are active
+	Protocol  string `json:"protocol"`
+	Agents    int    `json:"agents"`    // in all
+	Suspended int    `json:"suspended"` // of those
+	Active    int    `json:"active"`    // keys that are active
 }
 
 // MinuteNumbers counts what happened in a minute, from the audit trail and the
 // gateway's own counts.
 type MinuteNumbers struct {
-	At                            time.Time
-	Registered, Refused, Requests int
+	At         time.Time `json:"at"`
+	Registered int       `json:"registered"`
+	Refused    int       `json:"refused"`
+	Requests   int       `json:"requests"` // to this process
 }

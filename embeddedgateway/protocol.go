@@ -50,6 +50,7 @@ type deps struct {
 	env    *environ
 	mint   minter
 	uses   *lastUse
+	usage  *usage
 	vault  *vault
 	signer *signer
 	mail   *mailer
@@ -174,7 +175,7 @@ func del[Out any](path string, status int, h func(context.Context, *call) (Out, 
 
 // answered is an answer with a status, and perhaps headers, of its own.
 type answered struct {
-	status int
+	status int // 0: that of the route
 	body   any // nil: none; a page is HTML, anything else JSON
 	header http.Header
 }

@@ -32,13 +32,16 @@ const (
 
 // router finds the endpoint of a path. It never redirects and never answers
 // with HTML.
-type router struct{ mux *http.ServeMux }
+type router struct {
+	mux    *http.ServeMux
+	verify verifier
+}
 
 // newRouter puts the routes of all protocols side by side. Two protocols that
 // claim one path are a fault of this program, found by the tests.
 func newRouter(g *Gateway, served []protocol) *router {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", unclaimed)
+	mux.Handle("/", g.proxy)
 	for _, p := range served {
 		at := map[string]*endpoint{}
 		claim := func(path string) *endpoint {
@@ -58,7 +61,7 @@ func newRouter(g *Gateway, served []protocol) *router {
 			claim(strings.TrimSuffix(r.path, "/"))
 		}
 	}
-	return &router{mux}
+	return &router{mux, verifier{g.front}}
 }
 
 // ServeHTTP implements [http.Handler].
@@ -71,6 +74,8 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodConnect:
 		unclaimed(w, r)
+	case rt.verify.claims(given):
+		rt.verify.ServeHTTP(w, r)
 	case given == clean:
 		rt.mux.ServeHTTP(w, r)
 	default:
@@ -164,6 +169,9 @@ type encoded struct {
 func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (_ encoded, err error) {
 	defer func() {
 		if v := recover(); v != nil {
+			if abort, ok := v.(error); ok && errors.Is(abort, http.ErrAbortHandler) { // the connection is to end without an answer
+				panic(v)
+			}
 			err = &panicked{value: v, stack: debug.Stack()}
 		}
 	}()
@@ -192,7 +200,10 @@ func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (_ e
 func encode(status int, out any) (encoded, error) {
 	e := encoded{status: status}
 	if a, ok := out.(answered); ok {
-		e.status, e.header, out = a.status, a.header, a.body
+		e.header, out = a.header, a.body
+		if a.status != 0 {
+			e.status = a.status
+		}
 	}
 	switch body := out.(type) {
 	case nil:

@@ -53,7 +53,7 @@ func takeEnvironment() (env func(string) string, environ func() []string) {
 	all := os.Environ()
 	taken := map[string]string{}
 	for _, name := range []string{
-		"ENLIST_SERVER_KEY", "ENLIST_SMTP_URL", "ENLIST_PASSPHRASE",
+		"ENLIST_SERVER_KEY", "ENLIST_ADMIN_TOKEN", "ENLIST_SMTP_URL", "ENLIST_PASSPHRASE", "ENLIST_DATABASE_URL", "ENLIST_COPY_TO",
 		"AGENT_REGISTRATION_SECRET", "LONA_AGENT_REGISTRATION_SECRET", "LONA_API_KEY",
 	} {
 		taken[name] = os.Getenv(name)

@@ -18,8 +18,10 @@ import (
 const defaultListen = "127.0.0.1:8420"
 
 func (p *program) gatewayCommand() *cobra.Command {
-	var listen, database, publicURL string
+	var listen, database, publicURL, upstream string
 	var protocols []string
+	var rehearsal rehearsalFlags
+	var page adminFlags
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
@@ -48,6 +50,9 @@ that tokens are signed with, lie encrypted in the database under a server key:
 ENLIST_SERVER_KEY, or the first line of ENLIST_SERVER_KEY_FILE (keep it 0600), or
 else a file beside the database that is made with it.
 
+What the operator sees and does is on a page of its own, by default at
+http://127.0.0.1:8421; 'enlist gateway admin-token' says where its token lies.
+
 It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 --public-url and which proxy to believe with ENLIST_TRUSTED_PROXIES.`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
@@ -58,21 +63,30 @@ It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
 			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, protocols})
+			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols, rehearsal, page})
 		}),
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
 	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH or postgres://USER@HOST/DATABASE (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
+	upstreamFlag(cmd, &upstream)
 	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
+	rehearsal.register(cmd)
 	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
+	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
+		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
+	page.register(cmd.Flags())
+	cmd.AddCommand(p.gatewayAgentsCommand(&database), p.gatewayInvitesCommand(&database))
+	cmd.AddCommand(p.gatewayAdminTokenCommand(&database))
 	return cmd
 }
 
 // gatewayFlags is the command line of `enlist gateway`.
 type gatewayFlags struct {
-	listen, database, publicURL string
-	protocols                   []string
+	listen, database, publicURL, upstream string
+	protocols                             []string
+	rehearsal                             rehearsalFlags
+	admin                                 adminFlags
 }
 
 // checkGatewayFlags finds what is wrong with the command line itself.
@@ -103,13 +117,24 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	if err != nil {
 		return err
 	}
+	if config.Front, err = p.front(flags.upstream); err != nil {
+		return err
+	}
 	config.Protocols = flags.protocols
 	config.Standalone = true
+	if err := flags.rehearsal.apply(ctx, &config); err != nil {
+		return err
+	}
 	ln, err := p.listen(ctx, flags.listen)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = ln.Close() }() // Serve closes it too
+	page, err := p.openAdmin(ctx, flags.admin, config.Database)
+	if err != nil {
+		return err
+	}
+	defer page.close()
 	config.PublicURL = first(flags.publicURL, p.env("ENLIST_PUBLIC_URL"), "http://"+reachable(ln.Addr()))
 	g, err := embeddedgateway.New(ctx, config)
 	if err != nil {
@@ -121,7 +146,7 @@ func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err err
 	if config.SMTPURL == "" {
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}
-	return g.Serve(ctx, ln)
+	return p.serveWithAdmin(ctx, g, ln, config, page)
 }
 
 // listen opens the address of the gateway: of the flag, or else of the

@@ -34,12 +34,13 @@ mail server, else what has not gone out yet. The gateway may be running. With
 
 The links and codes in the letters are shown in full: they are what this command
 is for, and whoever has them can verify an address or take an account over. It
-is a command for a person at a terminal; no tool of an agent does this.`,
+is a command for a person at a terminal; no tool of an agent does this. The
+gateway's audit trail notes it.`,
 		Example: "  enlist gateway outbox --database sqlite:gateway.db\n  enlist gateway outbox --embedded",
 		Args:    cobra.NoArgs,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
-			return p.operate(cmd, *database, func(ctx context.Context, g *embeddedgateway.Gateway) error {
-				list, err := g.Outbox(ctx)
+			return p.actOn(cmd, *database, func(ctx context.Context, g *embeddedgateway.Gateway) error {
+				list, err := g.ReadOutbox(ctx)
 				if err != nil && len(list) == 0 {
 					return err
 				}

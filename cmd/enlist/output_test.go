@@ -119,6 +119,8 @@ func (p *person) sameEverywhere(text string) string {
 	text = strings.ReplaceAll(strings.ReplaceAll(text, p.home, "HOME"), string(filepath.Separator), "/")
 	text = regexp.MustCompile(`0x[0-9a-fA-F]{40}`).ReplaceAllString(text, "0xADDRESS")
 	text = regexp.MustCompile(`(key id +|"key_id": ")[a-z0-9]+`).ReplaceAllString(text, "${1}ID")
+	text = regexp.MustCompile(`agt_[0-9a-f]{32}`).ReplaceAllString(text, "agt_ID")
+	text = regexp.MustCompile(`\b[a-z2-7]{12}(  token|  127\.0\.0\.1)`).ReplaceAllString(text, "KEY_ID_OF_12$1")
 	return regexp.MustCompile(`(ok|note|problem) +keyring: .*`).ReplaceAllString(text, "as is     keyring: AS IT IS")
 }
 
@@ -149,6 +151,8 @@ func TestPipedOutput(t *testing.T) {
 	for name, command := range map[string]string{
 		"list": "list --embedded", "show": "show --embedded lona/my-agent", "audit": "audit --embedded",
 		"wallets": "wallet list --embedded", "policy": "policy show",
+		"agents": "gateway agents list --embedded", "agent": "gateway agents show --embedded lona/my-agent",
+		"invites": "gateway invites --embedded",
 	} {
 		got := p.sameEverywhere(p.does(strings.Fields(command)...))
 		if strings.Contains(got, "\x1b") {
@@ -227,6 +231,12 @@ func TestJSONIsDocumented(t *testing.T) {
 		{"gateway", "keys", "rotate", "--embedded"},
 		{"gateway", "keys", "list", "--embedded"},
 		{"gateway", "outbox", "--embedded"},
+		{"gateway", "agents", "list", "--embedded"},
+		{"gateway", "agents", "show", "--embedded", "lona/my-agent"},
+		{"gateway", "agents", "suspend", "--embedded", "lona/my-agent"},
+		{"gateway", "agents", "resume", "--embedded", "lona/my-agent"},
+		{"gateway", "agents", "delete", "--embedded", "--yes", "lona/my-agent"},
+		{"gateway", "invites", "--embedded"},
 		{"doctor", "--offline"},
 	} {
 		command := strings.Join(args, " ")
@@ -303,6 +313,14 @@ func TestFailuresAsJSON(t *testing.T) {
 		"list --store keyring --json":                                          {exitFailure, "store_unavailable"},
 		"import no-such-file --json":                                           {exitFailure, "local_failure"},
 		"gateway outbox --database sqlite:none.db --json":                      {exitFailure, "local_failure"},
+		"gateway agents show lona/nobody --embedded --json":                    {exitFailure, "local_failure"},
+		"gateway agents show nobody --embedded --json":                         {exitUsage, "usage"},
+		"gateway agents delete lona/my-agent --embedded --json":                {exitFailure, "local_failure"},
+		"gateway agents revoke-key lona/my-agent none --embedded --json":       {exitFailure, "local_failure"},
+		"gateway agents list --limit 0 --embedded --json":                      {exitUsage, "usage"},
+		"gateway agents list --state asleep --embedded --json":                 {exitUsage, "usage"},
+		"gateway agents list --after nonsense --embedded --json":               {exitUsage, "usage"},
+		"gateway invites --after nonsense --embedded --json":                   {exitUsage, "usage"},
 		"demo --embedded --json":                                               {exitUsage, "usage"},
 	} {
 		code := p.try(strings.Fields(command)...)

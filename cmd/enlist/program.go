@@ -117,6 +117,7 @@ lines that are broken to fit: what a script reads is the same everywhere.`,
 	root.AddCommand(
 		p.auditCommand(),
 		p.callCommand(),
+		p.conformCommand(),
 		p.demoCommand(),
 		p.doctorCommand(),
 		p.execCommand(),

@@ -109,7 +109,12 @@ func TestScripts(t *testing.T) {
 
 func runScripts(t *testing.T, dir string) {
 	t.Helper()
-	testscript.Run(t, testscript.Params{
+	testscript.Run(t, scripts(dir))
+}
+
+// scripts is how the sessions in a folder are run.
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -124,7 +129,7 @@ func runScripts(t *testing.T, dir string) {
 			"token":       token,
 		},
 		UpdateScripts: os.Getenv("ENLIST_UPDATE_SCRIPTS") != "",
-	})
+	}
 }
 
 type processesKey struct{}
@@ -144,6 +149,7 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("XDG_CONFIG_HOME", "")
 	env.Setenv("ENLIST_HOME", filepath.Join(home, "enlist"))
 	env.Setenv("ENLIST_STORE", "file")
+	env.Setenv("ENLIST_ADMIN_LISTEN", "off") // its default is one port for all
 	env.Setenv("COLUMNS", "110")
 	repository, err := filepath.Abs(root)
 	if err != nil {
@@ -307,6 +313,7 @@ func environment(ts *testscript.TestScript) []string {
 		"AGENT_REGISTRATION_SECRET", "AGENT_INVITE_ENABLED", "AGENT_INVITE_REBIND", "AGENT_TOKEN_TTL_DAYS",
 		"LONA_GATEWAY_URL", "LITHTRIX_API_URL", "LUMINA_API_URL", "AGENTDOOR_URL", "FLUXRA_API_URL", "LONA_AGENT_ID", "LONA_AGENT_REGISTRATION_SECRET", "ENLIST_PASSPHRASE",
 		"ENLIST_SERVER_KEY", "ENLIST_SERVER_KEY_FILE", "ENLIST_SMTP_URL", "ENLIST_SMTP_CA_FILE", "ENLIST_PUBLIC_URL", "ENLIST_TRUSTED_PROXIES",
+		"ENLIST_DATABASE_URL",
 	} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)

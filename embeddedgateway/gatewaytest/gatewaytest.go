@@ -93,6 +93,11 @@ func PostgreSQL(url string) Option {
 	}
 }
 
+// SQLite keeps everything in a file, for a test that looks into it.
+func SQLite() Option {
+	return func(c *embeddedgateway.Config, _ *Clock) { c.Database, c.ServerKey = "", nil }
+}
+
 // databaseVariable names the database that gateways of tests run on which do not
 // choose one: "postgres", on a server of the test process; else SQLite.
 const databaseVariable = "ENLIST_TEST_DATABASE"
@@ -109,9 +114,9 @@ func New(t testing.TB, opts ...Option) *Gateway {
 		Database: filepath.Join(t.TempDir(), "gateway.db"),
 		Clock:    NewClock(time.Now()), //nolint:forbidigo // the clients under test may read the real clock
 	}
-	g.cfg = embeddedgateway.Config{Database: "sqlite:" + g.Database, Now: g.Clock.Now}
+	g.cfg = embeddedgateway.Config{Now: g.Clock.Now}
 	if os.Getenv(databaseVariable) == "postgres" { //nolint:forbidigo // a test asks, not the program
-		opts = append([]Option{PostgreSQL(pgtest.URL(t))}, opts...)
+		opts = append([]Option{PostgreSQL(pgtest.Ready(t))}, opts...)
 	}
 	for _, o := range opts {
 		o(&g.cfg, g.Clock)
@@ -168,6 +173,9 @@ func (g *Gateway) keepRecord(t testing.TB) {
 
 func (g *Gateway) start(t testing.TB) {
 	t.Helper()
+	if g.cfg.Database == "" {
+		g.cfg.Database = "sqlite:" + g.Database
+	}
 	gw, err := embeddedgateway.New(context.Background(), g.cfg)
 	if err != nil {
 		t.Fatalf("start the gateway: %v", err)

@@ -14,20 +14,22 @@ type Agent struct {
 	Attrs       map[string]string // what else the protocol knows of it
 	CreatedAt   time.Time         // given by the store
 	DisabledAt  time.Time         // zero: it is not suspended
+	TokensEnded int64             // given by the store: how often its tokens were ended, see [Tx.EndTokens]
 }
 
 const (
-	agentColumns = `id, protocol, name, display_name, attrs, created_at, disabled_at`
+	agentColumns = `id, protocol, name, display_name, attrs, created_at, disabled_at, tokens_ended`
 
 	selectAgent = `SELECT ` + agentColumns + ` FROM agents WHERE protocol = $1 AND name = $2`
 
 	// The update counts, so that 0 can only be a row that is new; and it
 	// locks the row, so that what follows in the same Tx is alone with it.
-	ensureAgent = `INSERT INTO agents (protocol, name, display_name, attrs, seq, created_at, disabled_at)
-		VALUES ($1, $2, $3, $4, 0, $5, 0)
+	// found_by comes back as it was, where the agent was there.
+	ensureAgent = `INSERT INTO agents (protocol, name, display_name, attrs, seq, created_at, disabled_at, found_by)
+		VALUES ($1, $2, $3, $4, 0, $5, 0, $6)
 		ON CONFLICT (protocol, name) DO UPDATE
 		SET display_name = excluded.display_name, attrs = excluded.attrs, seq = agents.seq + 1
-		RETURNING ` + agentColumns + `, seq`
+		RETURNING ` + agentColumns + `, seq, found_by`
 
 	disableAgent = `UPDATE agents SET disabled_at = $1, seq = seq + 1 WHERE id = $2 AND disabled_at = 0`
 
@@ -37,7 +39,7 @@ const (
 
 	deleteSubject = `DELETE FROM tickets WHERE protocol = $1 AND subject = $2`
 
-	deleteAgent = `DELETE FROM agents WHERE id = $1`
+	deleteAgent = `DELETE FROM agents WHERE id = $1 RETURNING found_by`
 
 	lockAgent = `UPDATE agents SET seq = seq + 1 WHERE id = $1 RETURNING protocol, name`
 )
@@ -48,6 +50,7 @@ func (a *Agent) dest() []any {
 		pairs{&a.Attrs},
 		stamp{&a.CreatedAt},
 		stamp{&a.DisabledAt},
+		&a.TokensEnded,
 	}
 }
 
@@ -78,12 +81,17 @@ func (t *Tx) Agent(protocol, name string) (Agent, error) {
 // the agent or its credentials.
 func (t *Tx) EnsureAgent(a Agent) (stored Agent, created bool, err error) {
 	var seq int64
-	args := []any{a.Protocol, a.Name, a.DisplayName, pairs{&a.Attrs}, micros(t.now)}
-	if err := t.get(ensureAgent, args, append(stored.dest(), &seq)...); err != nil {
+	var before string
+	terms := t.terms(a)
+	args := []any{a.Protocol, a.Name, a.DisplayName, pairs{&a.Attrs}, micros(t.now), terms.text()}
+	if err := t.get(ensureAgent, args, append(stored.dest(), &seq, &before)...); err != nil {
 		return Agent{}, false, err
 	}
 	t.locked = stored
-	return stored, seq == 0, nil
+	if seq == 0 {
+		return stored, true, t.addTerms(stored, terms)
+	}
+	return stored, false, t.changeTerms(stored, before, terms)
 }
 
 // lock locks the row of an agent until the Tx ends, and returns the agent's
@@ -125,6 +133,9 @@ func (t *Tx) DeleteAgent(id int64) error {
 		return err
 	}
 	t.locked = Agent{}
-	_, err = t.exec(deleteAgent, id)
-	return err
+	var found string
+	if err := t.get(deleteAgent, []any{id}, &found); err != nil {
+		return err
+	}
+	return t.dropTerms(Agent{ID: id, Protocol: protocol}, found)
 }

@@ -9,23 +9,24 @@ import (
 
 // Event is an entry of the audit trail. It holds no secret.
 type Event struct {
-	ID       int64     // given by the store; a later event has a larger one
-	At       time.Time // given by the store
-	Protocol string
-	Name     string // what happened: "token_issued"
-	Agent    string
-	KeyID    string
-	IP       string
-	Detail   string
-	Refusal  bool // something was asked for and refused
-	Count    int  // how many refusals it stands for; 1 for anything else
+	ID       int64     `json:"id"` // given by the store; a later event has a larger one
+	At       time.Time `json:"at"` // given by the store
+	Protocol string    `json:"protocol"`
+	Name     string    `json:"name"` // what happened: "token_issued"
+	Agent    string    `json:"agent"`
+	KeyID    string    `json:"key_id"`
+	IP       string    `json:"ip"`
+	Detail   string    `json:"detail"`
+	Refusal  bool      `json:"refusal"` // something was asked for and refused
+	Count    int       `json:"count"`   // how many refusals it stands for; 1 for anything else
 }
 
 // EventQuery chooses events. A field that is empty chooses all.
 type EventQuery struct {
 	Protocol string
 	Agent    string
-	Limit    int // at most this many; 0: 100
+	Before   int64 // only events with a smaller ID
+	Limit    int   // at most this many; 0: 100
 }
 
 const (
@@ -70,6 +71,13 @@ func (s *Store) Events(ctx context.Context, q EventQuery) ([]Event, error) {
 			args = append(args, c.value)
 			where = append(where, c.column+" = $"+strconv.Itoa(len(args)))
 		}
+	}
+	if q.Agent != "" {
+		where = append(where, "agent <> ''") // the index is of those
+	}
+	if q.Before > 0 {
+		args = append(args, q.Before)
+		where = append(where, "id < $"+strconv.Itoa(len(args)))
 	}
 	if err := s.readable(ctx, args); err != nil {
 		return nil, err

@@ -60,9 +60,8 @@ func (m migrator) up(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	if has > knows {
-		return fmt.Errorf("it was written by a newer version of Enlist (its tables are at version %d, this one knows %d); "+
-			"use that version, or another database", has, knows)
+	if err := newer(has, knows); err != nil {
+		return err
 	}
 	done, err := p.Up(ctx)
 	if err != nil {

@@ -34,12 +34,21 @@ func TestMain(m *testing.M) {
 // standard input.
 func child(job, path string) int {
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
-	s, err := store.Open(context.Background(), store.Options{Path: path, Now: time.Now})
+	if job == "copy" {
+		copyChild(path, os.Args[2])
+		return 0
+	}
+	o := store.Options{Path: path, Now: time.Now}
+	if strings.HasPrefix(path, "postgres:") {
+		o.Path, o.URL = "", path
+	}
+	s, err := store.Open(context.Background(), o)
 	if err != nil {
 		fmt.Println("open:", err)
 		return 1
 	}
 	switch job {
+	case "open":
 	case "share":
 		share(s)
 	case "fill":
@@ -56,13 +65,13 @@ func child(job, path string) int {
 }
 
 // start starts a child; it begins when go is called.
-func start(t *testing.T, job, path string) (cmd *exec.Cmd, out io.Reader, begin func()) {
+func start(t *testing.T, job string, args ...string) (cmd *exec.Cmd, out io.Reader, begin func()) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.CommandContext(t.Context(), exe, path)
+	cmd = exec.CommandContext(t.Context(), exe, args...)
 	cmd.Env = append(os.Environ(), childEnv+"="+job, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

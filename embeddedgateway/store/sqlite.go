@@ -56,7 +56,7 @@ func readerPragmas() []pragma {
 }
 
 func sqliteWords() *strings.Replacer {
-	return strings.NewReplacer("${ID}", "INTEGER PRIMARY KEY", "${BYTES}", "BLOB")
+	return strings.NewReplacer("${ID}", "INTEGER PRIMARY KEY", "${BYTES}", "BLOB", "${SORTED}", "TEXT")
 }
 
 // sqliteDB is the dialect of SQLite: a pool that reads, and one connection that
@@ -67,6 +67,7 @@ type sqliteDB struct {
 	read   *sql.DB
 	rows   *rowReader
 	writer *writer
+	use    use
 }
 
 // openSQLite opens a database file. A lock on a file beside it keeps other
@@ -92,6 +93,10 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 		return nil, fmt.Errorf("wait for other processes that open it (%s): %w", lock.Path(), err)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
+
+	if db.use, err = share(ctx, path); err != nil {
+		return nil, err
+	}
 
 	// SQLite gives its other files the mode of this one.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -160,6 +165,11 @@ func dsnOf(path string, pragmas []pragma) string {
 	for _, p := range pragmas {
 		q.Add("_pragma", p.name+"("+p.value+")")
 	}
+	return fileURL(path, q)
+}
+
+// fileURL is how SQLite is told of a file, with settings.
+func fileURL(path string, q url.Values) string {
 	slashed := filepath.ToSlash(path)
 	if !strings.HasPrefix(slashed, "/") {
 		slashed = "/" + slashed // file:///C:/…
@@ -223,7 +233,7 @@ func (db *sqliteDB) close() error {
 			errs = append(errs, pool.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, db.use.end())...)
 }
 
 // explain says which database it was, and what can be done.

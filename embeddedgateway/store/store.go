@@ -66,7 +66,7 @@ var (
 type Options struct {
 	// Path is the SQLite file. It is created, readable by its owner only, if
 	// it is not there; its folder must exist. Two more files are kept beside
-	// it while it is open, and a lock file.
+	// it while it is open, and two that are only ever locked.
 	Path string
 	// URL is a PostgreSQL database, as postgres://USER@HOST/DATABASE, with what
 	// else its driver takes (sslmode, sslrootcert, a list of hosts, and
@@ -74,9 +74,14 @@ type Options struct {
 	URL string
 	// Now is the clock.
 	Now func() time.Time
+	// Terms says what an agent is found by beside its name and its display name.
+	// It depends on nothing but the agent. Nil: nothing.
+	Terms func(Agent) []string
 	// Logger is told about migrations and about trouble that no caller can be
 	// told; nil discards that.
 	Logger *slog.Logger
+
+	copies bool // a copy goes on that was begun; nobody else may open it then
 }
 
 // Store is an open database. Its methods may be called by many goroutines, and
@@ -87,6 +92,7 @@ type Store struct {
 	rows         *rowReader           // reads rows faster than the pool; nil: the pool does
 	queries      map[*sql.Stmt]string // the text of each of the statements below
 	now          func() time.Time
+	terms        func(Agent) []string
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
 	ticket       *sql.Stmt
@@ -105,8 +111,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Terms == nil {
+		o.Terms = func(Agent) []string { return nil }
+	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	s := &Store{now: now, queries: map[*sql.Stmt]string{}}
+	s := &Store{now: now, terms: o.Terms, queries: map[*sql.Stmt]string{}}
 	name := o.Path
 	if o.URL == "" {
 		db, err := openSQLite(ctx, o.Path, now, o.Logger)
@@ -122,7 +131,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.db, s.shared, name = db, db, db.name
 	}
 	s.close = sync.OnceValue(s.db.close)
-	if err := s.prepare(ctx); err != nil {
+	err := s.admit(ctx, o)
+	if err == nil {
+		err = s.prepare(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", name, errors.Join(err, s.Close()))
 	}
 	return s, nil
@@ -160,7 +173,15 @@ func (s *Store) Close() error {
 // of it is. fn runs on the caller's goroutine. The end of ctx is noticed while
 // waiting and between the calls of fn; it never cuts a commit short.
 func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.tx(ctx, fn)
+	return s.db.tx(ctx, s.begun(fn))
+}
+
+// begun gives a callback a Tx that knows what agents are found by.
+func (s *Store) begun(fn func(*Tx) error) func(*Tx) error {
+	return func(t *Tx) error {
+		t.more = s.terms
+		return fn(t)
+	}
 }
 
 // TxEach is Tx for a callback whose statements are right one by one, whatever
@@ -168,7 +189,7 @@ func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
 // expired. Where many change the same row at once, it spares a database that
 // serves several gateways from refusing all but one of them.
 func (s *Store) TxEach(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.each(ctx, fn)
+	return s.db.each(ctx, s.begun(fn))
 }
 
 // readable reports whether the read pool may be asked something.
@@ -277,14 +298,14 @@ const prunePart = 500
 // told so, where the protocol does that.
 const pruneGrace = time.Hour
 
-// Prune deletes the rate counts and the sealed things that ended before now and
+// Prune deletes the counts and the sealed things that ended before now and
 // the tickets that did so an hour ago, a few at a time, and returns how many.
 // Credentials and events stay.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for _, p := range []struct {
 		q      string
 		before time.Time
-	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}} {
+	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}, {pruneUsages, now}} {
 		for gone := int64(prunePart); gone == prunePart; n += int(gone) {
 			err := s.TxEach(ctx, func(tx *Tx) (err error) {
 				gone, err = tx.exec(p.q, micros(p.before), prunePart)
@@ -306,8 +327,9 @@ type Tx struct {
 	q       querier
 	explain func(error) error
 	now     time.Time
-	locked  Agent // the agent whose row was locked last
-	err     error // the first failure; every later call returns it
+	locked  Agent                // the agent whose row was locked last
+	more    func(Agent) []string // Options.Terms
+	err     error                // the first failure; every later call returns it
 	over    bool
 }
 

@@ -33,6 +33,9 @@ const (
 			AND used_at = 0 AND (expires_at = 0 OR expires_at > $1)
 		RETURNING ` + ticketColumns
 
+	extendTicket = `UPDATE tickets SET expires_at = $1
+		WHERE protocol = $2 AND kind = $3 AND hash = $4 AND used_at = 0 AND (expires_at = 0 OR expires_at > $5)`
+
 	selectTicket = `SELECT ` + ticketColumns + ` FROM tickets WHERE protocol = $1 AND kind = $2 AND hash = $3`
 
 	strikeTickets = `UPDATE tickets SET tries = tries + 1
@@ -122,6 +125,16 @@ func (t *Tx) Strike(protocol, kind, subject string, max int) (struck int, err er
 	}
 	_, err = t.exec(spentTickets, protocol, kind, subject, int64(max))
 	return int(n), err
+}
+
+// ExtendTicket gives a ticket another end, unless it is used or has expired: that
+// is [ErrNotFound].
+func (t *Tx) ExtendTicket(protocol, kind string, hash [32]byte, expires time.Time) error {
+	n, err := t.exec(extendTicket, micros(expires), protocol, kind, hash[:], micros(t.now))
+	if err == nil && n == 0 {
+		return ErrNotFound
+	}
+	return err
 }
 
 // DropTicket deletes a ticket, used or not.

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/base64"
 	"fmt"
+	"strings"
 )
 
 // How AgentDoor's routes are called. It is a protocol and not one service, so
@@ -118,6 +119,11 @@ func FormatAgentDoorKey(secret string, test bool) string {
 		return agentDoorTestPrefix + secret
 	}
 	return agentDoorLivePrefix + secret
+}
+
+// IsAgentDoorKey reports whether text begins as every API key does.
+func IsAgentDoorKey(text string) bool {
+	return strings.HasPrefix(text, agentDoorLivePrefix) || strings.HasPrefix(text, agentDoorTestPrefix)
 }
 
 // CheckAgentDoorAgentID reports whether s has the form of an agent_id.

@@ -141,6 +141,9 @@ func FormatFluxraRecoveryKey(secret string) string { return fluxraRecoveryPrefix
 // FormatFluxraKey puts an API key together.
 func FormatFluxraKey(secret string) string { return fluxraKeyPrefix + secret }
 
+// IsFluxraKey reports whether text begins as every API key does.
+func IsFluxraKey(text string) bool { return strings.HasPrefix(text, fluxraKeyPrefix) }
+
 // FormatFluxraMailToken puts the token of a verification together.
 func FormatFluxraMailToken(secret string) string { return fluxraMailPrefix + secret }
 

@@ -34,7 +34,7 @@ func layers() map[string][]string {
 		"embeddedgateway/store": nil,
 		// The client half. It must never link a server.
 		"gateway":         {"credstore", "gateway/wire", "gateway/eip191"},
-		"gateway/conform": {"gateway/wire"},
+		"gateway/conform": {"gateway/wire", "gateway/eip191"}, // it registers wallets, and knows no client
 		// The server half. It must never link a client, nor the place where
 		// clients keep credentials.
 		"embeddedgateway":             {"embeddedgateway/store", "gateway/wire", "gateway/eip191"},

@@ -1,5 +1,7 @@
 package wire
 
+import "strings"
+
 // Where Lithtrix lives (seed) and what its routes are called (the first one is
 // in the seed, the others in the service's other documents).
 const (
@@ -125,3 +127,6 @@ func CheckLithtrixOwner(s string) bool {
 
 // FormatLithtrixKey puts a key together.
 func FormatLithtrixKey(secret string) string { return lithtrixPrefix + secret }
+
+// IsLithtrixKey reports whether text begins as every key does.
+func IsLithtrixKey(text string) bool { return strings.HasPrefix(text, lithtrixPrefix) }

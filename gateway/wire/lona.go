@@ -158,6 +158,9 @@ func FormatLonaToken(agentID, keyID, secret string) string {
 	return lonaTokenPrefix + agentID + "_" + keyID + "_" + secret
 }
 
+// IsLonaToken reports whether text begins as every token does.
+func IsLonaToken(text string) bool { return strings.HasPrefix(text, lonaTokenPrefix) }
+
 // FormatLonaInvite puts an invite code together.
 func FormatLonaInvite(secret string) string { return lonaInvitePrefix + secret }
 

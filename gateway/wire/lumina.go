@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // How Lumina's routes are called (seed). It has no fixed origin.
@@ -82,6 +83,9 @@ func LuminaMessage(address string, timestamp int64) string {
 
 // FormatLuminaKey puts a key together.
 func FormatLuminaKey(secret [32]byte) string { return luminaPrefix + hex.EncodeToString(secret[:]) }
+
+// IsLuminaKey reports whether text begins as every key does.
+func IsLuminaKey(text string) bool { return strings.HasPrefix(text, luminaPrefix) }
 
 // CheckLuminaLabel reports whether s can be a label: at most 50 characters of
 // valid UTF-8 without control characters. It may be empty.

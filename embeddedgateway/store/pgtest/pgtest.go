@@ -11,6 +11,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -24,13 +25,15 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store"
 )
 
 const (
 	owner = "enlist"
 	// password is not a secret: the server listens to this machine, for the time
 	// of a test. It is looked for in what is logged.
-	password = "p%s w/rd:of@a?test#"
+	password = "p%s w/rd:of@a?test#" //nolint:gosec // see above
 
 	bootTime = 60 * time.Second
 	pollTime = 20 * time.Millisecond
@@ -50,34 +53,63 @@ type Server struct {
 	made atomic.Int64
 }
 
-// common is the server that the tests of a process share.
+// common is the server that the tests of a process share. It ends with the
+// process, however that ends.
 type common struct {
 	mu     sync.Mutex
-	users  int
 	server *Server
+	ready  bool
+	alive  io.Closer // kept open: its end ends the server
 }
 
 var shared common //nolint:gochecknoglobals // one server for all tests of a process: to start one takes a second
+
+// readyName is the database that those of [Ready] are copies of.
+const readyName = "ready"
 
 // URL returns an empty database of the test's own, on a server that the tests of
 // this process share.
 func URL(t testing.TB) string {
 	t.Helper()
+	return shared.get(t).make(t, "")
+}
+
+// Ready is URL, but the database has its tables already.
+func Ready(t testing.TB) string {
+	t.Helper()
+	s := shared.get(t)
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if shared.server == nil {
-		shared.server = boot(t, "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=400")
-	}
-	shared.users++
-	t.Cleanup(func() {
-		shared.mu.Lock()
-		defer shared.mu.Unlock()
-		if shared.users--; shared.users == 0 {
-			shared.server.remove(t)
-			shared.server = nil
+	if !shared.ready {
+		s.Exec(t, "CREATE DATABASE "+readyName)
+		db, err := store.Open(t.Context(), store.Options{URL: s.url(readyName), Now: time.Now}) //nolint:forbidigo // for what nobody reads
+		if err != nil {
+			t.Fatalf("make the tables: %v", err)
 		}
-	})
-	return shared.server.URL(t)
+		if err := db.Close(); err != nil {
+			t.Fatalf("make the tables: %v", err)
+		}
+		shared.ready = true
+	}
+	return s.make(t, " TEMPLATE "+readyName)
+}
+
+// get starts the server, the first time.
+func (c *common) get(t testing.TB) *Server {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		s := boot(t, "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=400")
+		alive, err := reap(s.cmd.Process.Pid, s.dir)
+		if err != nil {
+			s.remove(t)
+			t.Fatal(err)
+		}
+		c.alive = alive
+		c.server = s
+	}
+	return c.server
 }
 
 // Start starts a server of the test's own, which may be stopped and started. It
@@ -248,8 +280,13 @@ func (s *Server) remove(t testing.TB) {
 // URL makes an empty database and returns its URL. It holds a password.
 func (s *Server) URL(t testing.TB) string {
 	t.Helper()
+	return s.make(t, "")
+}
+
+func (s *Server) make(t testing.TB, how string) string {
+	t.Helper()
 	name := "test" + strconv.FormatInt(s.made.Add(1), 10)
-	s.Exec(t, "CREATE DATABASE "+name)
+	s.Exec(t, "CREATE DATABASE "+name+how)
 	return s.url(name)
 }
 
@@ -263,7 +300,7 @@ func Exec(t testing.TB, in, q string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if _, err := db.ExecContext(t.Context(), q); err != nil {
 		t.Fatalf("%s: %v", q, err)
 	}
@@ -286,7 +323,7 @@ func freePort(t testing.TB) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	return ln.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it is one
 }
 

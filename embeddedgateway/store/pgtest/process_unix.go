@@ -3,6 +3,7 @@
 package pgtest
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -53,3 +54,16 @@ func demote(cmd *exec.Cmd) {
 
 // crashSignal is what ends a server at once, with all its processes.
 func crashSignal() os.Signal { return syscall.SIGQUIT }
+
+// reap has a server ended and its folder removed when this process has ended,
+// however it did: a shell waits for the end of a pipe that nobody else holds.
+func reap(pid int, dir string) (alive io.Closer, err error) {
+	cmd := exec.Command("/bin/sh", "-c", //nolint:gosec,noctx // a number and a folder of ours; it outlives us
+		`cat; kill -INT "$0"; for i in $(seq 100); do kill -0 "$0" || break; sleep 0.1; done; rm -rf "$1"`,
+		strconv.Itoa(pid), dir)
+	alive, err = cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	return alive, cmd.Start()
+}

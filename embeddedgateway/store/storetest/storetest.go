@@ -28,6 +28,8 @@ func Run(t *testing.T, open Open) {
 		{"limit", limitTests()},
 		{"audit", auditTests()},
 		{"sealed", sealedTests()},
+		{"usage", usageTests()},
+		{"operator", operatorTests()},
 		{"race", raceTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -1,0 +1,25 @@
+package embeddedgateway
+
+import "net/http"
+
+// Strip removes from a header what must not come from outside.
+func Strip(h http.Header) { strip(h) }
+
+// PlainPath decodes a path that every API reads alike.
+func PlainPath(escaped string) (string, bool) { return plainPath(escaped) }
+
+// Secret reports whether a header carries a credential.
+func Secret(name string) bool { return secretName(name) }
+
+// Refuse answers with an error.
+func Refuse(g *Gateway, w http.ResponseWriter, r *http.Request, err error) { g.front.refuse(w, r, err) }
+
+// Entrances lists the protocols whose credentials open the API, and where agents
+// register.
+func Entrances(g *Gateway) map[string]string {
+	list := map[string]string{}
+	for _, p := range g.front.protocols {
+		list[p.name()] = p.entrance()
+	}
+	return list
+}

@@ -1,0 +1,136 @@
+package embeddedgateway
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// enlistPrefix begins the names of all headers that the API believes, lower
+// case.
+const enlistPrefix = "x-enlist-"
+
+// The headers that the API learns by who makes a request.
+const (
+	protocolHeader = "X-Enlist-Protocol"
+	agentHeader    = "X-Enlist-Agent"
+	scopesHeader   = "X-Enlist-Scopes"
+	keyIDHeader    = "X-Enlist-Key-Id"
+	assertedHeader = "X-Enlist-Token"
+)
+
+// strip removes from a header, or a trailer, that came from outside what only
+// the gateway may say, and the agent's own credential: an API that does not get
+// it can neither leak nor use it. Some programs read X_Enlist_Agent as
+// X-Enlist-Agent, so the two are one here.
+func strip(h http.Header) {
+	for name := range h {
+		if ours(name) || secretName(name) {
+			delete(h, name)
+		}
+	}
+	// What these two name is taken out of the request on its way, or put into
+	// it at the end.
+	for _, list := range []string{"Connection", "Trailer"} {
+		if values, ok := h[list]; ok {
+			unlist(h, list, values)
+		}
+	}
+}
+
+// unlist removes names from a header that is a list of names.
+func unlist(h http.Header, list string, values []string) {
+	var kept []string
+	for _, value := range values {
+		for name := range strings.SplitSeq(value, ",") {
+			if name = strings.TrimSpace(name); name != "" && !ours(name) && !secretName(name) {
+				kept = append(kept, name)
+			}
+		}
+	}
+	delete(h, list)
+	if len(kept) > 0 {
+		h[list] = []string{strings.Join(kept, ", ")}
+	}
+}
+
+// ours reports whether only the gateway may set a header.
+func ours(name string) bool {
+	return len(name) >= len(enlistPrefix) && sameName(name[:len(enlistPrefix)], enlistPrefix)
+}
+
+// secretName reports whether a header carries a credential of a protocol: it is
+// in the Headers of a [wire.Protocol], which a test compares. They are spelled
+// here because every request needs them.
+func secretName(name string) bool {
+	return sameName(name, "authorization") || sameName(name, "x-api-key") || sameName(name, "x-user-id") ||
+		sameName(name, "x-agent-registration-secret")
+}
+
+// overrides reports whether a header makes some APIs take another method than
+// the one that the rules see.
+func overrides(name string) bool {
+	return sameName(name, "x-http-method-override") || sameName(name, "x-http-method") || sameName(name, "x-method-override")
+}
+
+// sameName reports whether a header is called by a name, which is in lower case
+// and has no underscore.
+func sameName(name, want string) bool {
+	if len(name) != len(want) {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		case c == '_':
+			c = '-'
+		}
+		if c != want[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// scopeText is scopes as one line: between spaces, each escaped.
+func scopeText(scopes []string) string {
+	if len(scopes) == 1 {
+		return visible(scopes[0])
+	}
+	list := make([]string, len(scopes))
+	for i, s := range scopes {
+		list[i] = visible(s)
+	}
+	return strings.Join(list, " ")
+}
+
+// visible is a text as it can stand in a header and between spaces: what is not
+// visible ASCII, and the percent sign, is percent-encoded.
+func visible(text string) string {
+	const hex = "0123456789ABCDEF"
+	plain := func(c byte) bool { return c > ' ' && c < 0x7f && c != '%' && c != '"' }
+	for i := range len(text) {
+		if plain(text[i]) {
+			continue
+		}
+		out := []byte(text[:i])
+		for _, c := range []byte(text[i:]) {
+			if plain(c) {
+				out = append(out, c)
+			} else {
+				out = append(out, '%', hex[c>>4], hex[c&15])
+			}
+		}
+		return string(out)
+	}
+	return text
+}
+
+// Headers of credentials as [http.Header] has them.
+const (
+	authorizationHeader = "Authorization"
+	keyHeader           = wire.LonaKeyHeader // and Lumina's
+)
