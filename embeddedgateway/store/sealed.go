@@ -100,5 +100,9 @@ func (t *Tx) Drop(id int64) error {
 // Sealed returns what is stored of a kind and has not expired, the oldest first
 // and at most limit. It does not wait for those who write.
 func (s *Store) Sealed(ctx context.Context, kind string, limit int) ([]Sealed, error) {
-	return collect(ctx, s, s.sealed.QueryContext, []any{kind, micros(s.now()), int64(limit)}, (*Sealed).dest)
+	args := []any{kind, micros(s.now()), int64(limit)}
+	if s.rows != nil {
+		return listed(ctx, s, selectSealed, args, (*Sealed).dest)
+	}
+	return collect(ctx, s, s.sealed.QueryContext, args, (*Sealed).dest)
 }

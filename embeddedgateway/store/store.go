@@ -288,6 +288,25 @@ func collect[V any](ctx context.Context, s *Store, ask asker, args []any, dest f
 	return list, nil
 }
 
+// listed is collect for a statement whose text never changes, so that it stays
+// prepared where rows are read fast.
+func listed[V any](ctx context.Context, s *Store, q string, args []any, dest func(*V) []any) (list []V, err error) {
+	if s.rows == nil {
+		return collect(ctx, s, s.asks(q), args, dest)
+	}
+	if err := s.readable(ctx, args); err != nil {
+		return nil, err
+	}
+	err = s.rows.each(context.WithoutCancel(ctx), q, args, func() ([]any, bool) {
+		list = append(list, *new(V))
+		return dest(&list[len(list)-1]), true
+	})
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	return list, nil
+}
+
 // Tx is a transaction. It is valid inside its callback only, and for one
 // goroutine at a time.
 type Tx struct {
