@@ -145,7 +145,24 @@ func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) 
 	if err != nil {
 		return "", claims, err
 	}
-	return s.issue(key, tokenType, tokenLife, jwt.Claims{Subject: subject, Audience: jwt.Audience{protocol}}, extra)
+	id, err := newTokenID()
+	if err != nil {
+		return "", claims, err
+	}
+	now := s.now().UTC().Truncate(time.Second) // as it is written
+	claims = jwt.Claims{
+		Issuer: s.issuer, Subject: subject, Audience: jwt.Audience{protocol}, ID: id,
+		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(tokenLife)),
+	}
+	by, err := key.signer(tokenType)
+	if err != nil {
+		return "", claims, err
+	}
+	token, err = jwt.Signed(by).Claims(claims).Claims(extra).Serialize()
+	if err != nil {
+		return "", claims, fmt.Errorf("sign a token: %w", err)
+	}
+	return token, claims, nil
 }
 
 // current returns the key that tokens are signed with.
@@ -162,27 +179,19 @@ func (s *signer) current(ctx context.Context) (signingKey, error) {
 	return signingKey{}, errors.New("there is no key to sign with: run enlist gateway keys rotate")
 }
 
-// issue makes a token of a type. It adds iss, iat, exp and jti to the claims.
-func (s *signer) issue(key signingKey, typ string, life time.Duration, claims jwt.Claims, extra any) (string, jwt.Claims, error) {
-	id, err := minter{rand.Reader}.text(16)
-	if err != nil {
-		return "", jwt.Claims{}, err
-	}
-	now := s.now().UTC().Truncate(time.Second) // as it is written
-	claims.Issuer, claims.ID = s.issuer, id
-	claims.IssuedAt, claims.Expiry = jwt.NewNumericDate(now), jwt.NewNumericDate(now.Add(life))
+// signer signs tokens of a type by the key.
+func (k signingKey) signer(typ jose.ContentType) (jose.Signer, error) {
 	by, err := jose.NewSigner(jose.SigningKey{
-		Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: key.private, KeyID: key.kid},
-	}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
+		Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: k.private, KeyID: k.kid},
+	}, (&jose.SignerOptions{}).WithType(typ))
 	if err != nil {
-		return "", jwt.Claims{}, fmt.Errorf("sign a token: %w", err)
+		return nil, fmt.Errorf("sign a token: %w", err)
 	}
-	token, err := jwt.Signed(by).Claims(claims).Claims(extra).Serialize()
-	if err != nil {
-		return "", jwt.Claims{}, fmt.Errorf("sign a token: %w", err)
-	}
-	return token, claims, nil
+	return by, nil
 }
+
+// newTokenID returns the jti of a token.
+func newTokenID() (string, error) { return minter{rand.Reader}.text(16) }
 
 // verify checks a token of a protocol and reads what it says beyond the claims
 // that every one has into extra, a pointer. It is errBadToken unless a key of
