@@ -15,6 +15,9 @@ func clientIP(r *http.Request, trusted []netip.Prefix) netip.Addr {
 		// A peer without an address, as on a Unix socket: all of them are one.
 		return netip.IPv6Unspecified()
 	}
+	if len(trusted) == 0 {
+		return ip
+	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && isTrusted(ip, trusted); i-- {
 		hop, ok := parseIP(strings.TrimSpace(hops[i]))
@@ -38,13 +41,12 @@ func isTrusted(ip netip.Addr, trusted []netip.Prefix) bool {
 // parseIP reads an address with or without a port. An IPv4 address in the dress
 // of an IPv6 one is taken out of it; a zone is dropped.
 func parseIP(s string) (netip.Addr, bool) {
+	if with, err := netip.ParseAddrPort(s); err == nil { // as every peer's is
+		return with.Addr().Unmap().WithZone(""), true
+	}
 	ip, err := netip.ParseAddr(s)
 	if err != nil {
-		with, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		ip = with.Addr()
+		return netip.Addr{}, false
 	}
 	return ip.Unmap().WithZone(""), true
 }

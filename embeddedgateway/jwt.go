@@ -47,6 +47,8 @@ type signer struct {
 
 	mu     sync.Mutex
 	opened map[string]ed25519.PrivateKey // by kid: to open one costs more than to sign
+
+	seen verified
 }
 
 // signingKey is a key that tokens are verified with, and signed by the newest.
@@ -201,6 +203,28 @@ func (s *signer) verify(ctx context.Context, protocol, token string, extra any) 
 	if len(token) > maxToken {
 		return claims, errBadToken
 	}
+	claims, ok := s.seen.get(token, extra)
+	if !ok {
+		if claims, err = s.read(ctx, token, extra); err != nil {
+			return jwt.Claims{}, err
+		}
+	}
+	// A replica whose clock is ahead may have signed it a moment from now. At
+	// its end it is over to the second (RFC 7519, 4.1.4).
+	now := s.now()
+	err = claims.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{protocol}, Time: now}, tokenLeeway)
+	if err != nil || claims.Expiry == nil || !now.Before(claims.Expiry.Time()) || claims.ID == "" || claims.Subject == "" {
+		return jwt.Claims{}, errBadToken
+	}
+	if !ok {
+		s.seen.put(token, claims, extra)
+	}
+	return claims, nil
+}
+
+// read checks the signature of a token and reads what it says. What that is
+// worth is not judged.
+func (s *signer) read(ctx context.Context, token string, extra any) (claims jwt.Claims, err error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil || len(parsed.Headers) != 1 || parsed.Headers[0].ExtraHeaders[jose.HeaderType] != tokenType {
 		return claims, errBadToken
@@ -214,13 +238,6 @@ func (s *signer) verify(ctx context.Context, protocol, token string, extra any) 
 			continue
 		}
 		if err := parsed.Claims(key.private.Public(), &claims, extra); err != nil {
-			return jwt.Claims{}, errBadToken
-		}
-		// A replica whose clock is ahead may have signed it a moment from now. At
-		// its end it is over to the second (RFC 7519, 4.1.4).
-		now := s.now()
-		err := claims.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{protocol}, Time: now}, tokenLeeway)
-		if err != nil || claims.Expiry == nil || !now.Before(claims.Expiry.Time()) || claims.ID == "" || claims.Subject == "" {
 			return jwt.Claims{}, errBadToken
 		}
 		return claims, nil

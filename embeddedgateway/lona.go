@@ -348,13 +348,13 @@ func (l *lona) list(ctx context.Context, c *call) (wire.LonaData[[]wire.LonaStra
 // holder returns the token that a call comes with.
 func (*lona) holder(ctx context.Context, c *call) (store.Credential, error) {
 	token := c.sent(wire.LonaKeyHeader)
-	// What the token says of itself, for the audit trail, should it be refused.
-	c.agent, c.keyID, _ = wire.ParseLonaToken(token)
 	cred, err := authenticate(ctx, c.store, wire.LonaName, token)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return cred, err
 	}
 	if err != nil || cred.Kind != lonaToken || c.sent(wire.LonaUserHeader) != cred.AgentName {
+		// What the token says of itself, for the audit trail.
+		c.agent, c.keyID, _ = wire.ParseLonaToken(token)
 		return cred, unauthorized(wire.LonaUnauthorized,
 			"X-API-Key must hold a token that is neither expired nor revoked, and X-User-Id the agent_id that it was issued to; register again for a new token")
 	}

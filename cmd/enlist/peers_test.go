@@ -26,7 +26,7 @@ const peersVariable = "ENLIST_TEST_PEERS"
 const bundled = "node_modules/.bundle/"
 
 // peerCommand returns the command of one of other people's programs.
-func peerCommand(ctx context.Context, t *testing.T, script string, args ...string) *exec.Cmd {
+func peerCommand(ctx context.Context, t testing.TB, script string, args ...string) *exec.Cmd {
 	t.Helper()
 	dir := os.Getenv(peersVariable)
 	if dir == "" {
@@ -37,7 +37,7 @@ func peerCommand(ctx context.Context, t *testing.T, script string, args ...strin
 
 // peerServer runs one of other people's servers until the test ends, and
 // returns its URL.
-func peerServer(t *testing.T, script string) string {
+func peerServer(t testing.TB, script string) string {
 	t.Helper()
 	cmd := peerCommand(context.WithoutCancel(t.Context()), t, script) // that one ends before the cleanup
 	var stderr bytes.Buffer

@@ -152,7 +152,20 @@ func (s *Store) Issued(ctx context.Context, agentID int64, kind string, after in
 	return s.credentials(ctx, selectIssued, agentID, kind, after, int64(limit))
 }
 
-func (s *Store) credentials(ctx context.Context, q string, args ...any) ([]Credential, error) {
+func (s *Store) credentials(ctx context.Context, q string, args ...any) (list []Credential, err error) {
+	if s.rows != nil {
+		if err := s.readable(ctx, args); err != nil {
+			return nil, err
+		}
+		err := s.rows.each(context.WithoutCancel(ctx), q, args, func() ([]any, bool) {
+			list = append(list, Credential{})
+			return list[len(list)-1].dest(), true
+		})
+		if err != nil {
+			return nil, s.readError(err)
+		}
+		return list, nil
+	}
 	return collect(ctx, s, s.asks(q), args, (*Credential).dest)
 }
 

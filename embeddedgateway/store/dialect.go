@@ -74,11 +74,27 @@ func (m migrator) up(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// querier is what a Tx needs of a database: *sql.Tx, or a connection with
-// prepared statements.
+// querier is what a Tx needs of a database.
 type querier interface {
-	ExecContext(ctx context.Context, q string, args ...any) (sql.Result, error)
-	QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row
+	// execute runs a statement and returns how many rows it changed.
+	execute(ctx context.Context, q string, args []any) (int64, error)
+	// row runs a statement and scans its first row. No row is [sql.ErrNoRows].
+	row(ctx context.Context, q string, args, dest []any) error
+}
+
+// sqlTx is the querier of database/sql.
+type sqlTx struct{ *sql.Tx }
+
+func (t sqlTx) execute(ctx context.Context, q string, args []any) (int64, error) {
+	r, err := t.ExecContext(ctx, q, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+func (t sqlTx) row(ctx context.Context, q string, args, dest []any) error {
+	return t.QueryRowContext(ctx, q, args...).Scan(dest...)
 }
 
 //go:embed migrations/*.sql
@@ -222,7 +238,15 @@ func (l list) Value() (driver.Value, error) {
 }
 
 // Scan implements [sql.Scanner].
-func (l list) Scan(v any) error { return scanJSON(v, l.to) }
+func (l list) Scan(v any) error {
+	// Without a backslash the words stand there as they are, and every request
+	// reads some.
+	if s, ok := v.(string); ok && len(s) > 4 && s[:2] == `["` && s[len(s)-2:] == `"]` && !strings.Contains(s, `\`) {
+		*l.to = strings.Split(s[2:len(s)-2], `","`)
+		return nil
+	}
+	return scanJSON(v, l.to)
+}
 
 func scanJSON[T any](v any, to *T) error {
 	var zero T

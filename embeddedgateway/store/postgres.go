@@ -214,7 +214,7 @@ func (db *postgresDB) run(ctx context.Context, level sql.IsolationLevel, fn func
 	if err != nil {
 		return isLost(err), db.explain(err)
 	}
-	t := &Tx{ctx: ctx, forever: forever, q: tx, explain: db.explain}
+	t := &Tx{ctx: ctx, forever: forever, q: sqlTx{tx}, explain: db.explain}
 	committed := false
 	defer func() {
 		t.over = true

@@ -65,6 +65,7 @@ type sqliteDB struct {
 	path   string
 	write  *sql.DB
 	read   *sql.DB
+	rows   *rowReader
 	writer *writer
 }
 
@@ -112,6 +113,9 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 	if db.read, err = openPool(ctx, path, max(4, 2*runtime.GOMAXPROCS(0)), readerPragmas()); err != nil {
 		return nil, err
 	}
+	if db.rows, err = newRowReader(db.read.Driver(), dsnOf(path, readerPragmas()), max(4, 2*runtime.GOMAXPROCS(0))); err != nil {
+		return nil, err
+	}
 	checkpoints, err := openPool(ctx, path, 1, writerPragmas())
 	if err != nil {
 		return nil, err
@@ -123,16 +127,7 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 // openPool opens connections with the given settings and checks that one has
 // them.
 func openPool(ctx context.Context, path string, size int, pragmas []pragma) (_ *sql.DB, err error) {
-	q := url.Values{"_txlock": {"immediate"}, "_dqs": {"0"}}
-	for _, p := range pragmas {
-		q.Add("_pragma", p.name+"("+p.value+")")
-	}
-	slashed := filepath.ToSlash(path)
-	if !strings.HasPrefix(slashed, "/") {
-		slashed = "/" + slashed // file:///C:/…
-	}
-	dsn := url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
+	db, err := sql.Open("sqlite", dsnOf(path, pragmas))
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +152,20 @@ func openPool(ctx context.Context, path string, size int, pragmas []pragma) (_ *
 		}
 	}
 	return db, nil
+}
+
+// dsnOf is what the driver opens a file with the given settings by.
+func dsnOf(path string, pragmas []pragma) string {
+	q := url.Values{"_txlock": {"immediate"}, "_dqs": {"0"}}
+	for _, p := range pragmas {
+		q.Add("_pragma", p.name+"("+p.value+")")
+	}
+	slashed := filepath.ToSlash(path)
+	if !strings.HasPrefix(slashed, "/") {
+		slashed = "/" + slashed // file:///C:/…
+	}
+	dsn := url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}
+	return dsn.String()
 }
 
 // claim marks a database that is empty as ours and refuses one that is
@@ -205,6 +214,9 @@ func (db *sqliteDB) close() error {
 	var errs []error
 	if db.writer != nil {
 		errs = append(errs, db.writer.stop())
+	}
+	if db.rows != nil {
+		errs = append(errs, db.rows.close())
 	}
 	for _, pool := range []*sql.DB{db.read, db.write} {
 		if pool != nil {

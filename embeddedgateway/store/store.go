@@ -83,7 +83,9 @@ type Options struct {
 // several processes may have the same database open.
 type Store struct {
 	db           dialect
-	shared       *postgresDB // whose reads requests share; nil: they read on their own
+	shared       *postgresDB          // whose reads requests share; nil: they read on their own
+	rows         *rowReader           // reads rows faster than the pool; nil: the pool does
+	queries      map[*sql.Stmt]string // the text of each of the statements below
 	now          func() time.Time
 	authenticate *sql.Stmt
 	agent        *sql.Stmt
@@ -104,14 +106,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	s := &Store{now: now}
+	s := &Store{now: now, queries: map[*sql.Stmt]string{}}
 	name := o.Path
 	if o.URL == "" {
 		db, err := openSQLite(ctx, o.Path, now, o.Logger)
 		if err != nil {
 			return nil, fmt.Errorf("open database %s: %w", name, err)
 		}
-		s.db = db
+		s.db, s.rows = db, db.rows
 	} else {
 		db, err := openPostgres(ctx, o.URL, now, o.Logger)
 		if err != nil {
@@ -140,6 +142,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		if *p.to, err = s.db.reader().PrepareContext(ctx, p.q); err != nil {
 			return s.db.explain(err)
 		}
+		s.queries[*p.to] = p.q
 	}
 	return nil
 }
@@ -199,6 +202,9 @@ func (s *Store) readError(err error) error {
 func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...any) error {
 	if err := s.readable(ctx, args); err != nil {
 		return err
+	}
+	if s.rows != nil {
+		return s.readError(s.rows.get(context.WithoutCancel(ctx), s.queries[stmt], args, dest))
 	}
 	return s.readError(s.db.persist(ctx, func() (bool, error) {
 		err := stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...)
@@ -319,12 +325,8 @@ func (t *Tx) exec(q string, args ...any) (n int64, err error) {
 	if err := t.ok(args); err != nil {
 		return 0, err
 	}
-	r, err := t.q.ExecContext(t.forever, q, args...)
-	if err != nil {
+	if n, err = t.q.execute(t.forever, q, args); err != nil {
 		return 0, t.fail(t.explain(err))
-	}
-	if n, err = r.RowsAffected(); err != nil {
-		return 0, t.fail(err)
 	}
 	return n, nil
 }
@@ -334,7 +336,7 @@ func (t *Tx) get(q string, args []any, dest ...any) error {
 	if err := t.ok(args); err != nil {
 		return err
 	}
-	err := t.q.QueryRowContext(t.forever, q, args...).Scan(dest...)
+	err := t.q.row(t.forever, q, args, dest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}

@@ -48,7 +48,7 @@ var errUnfinished = errors.New("store: the callback did not return")
 // an INSERT would roll back the whole batch.
 type writer struct {
 	conn    *sql.Conn
-	stmts   map[string]*sql.Stmt
+	stmts   map[string]*rowStmt // of the connection under conn; used inside conn.Raw only
 	explain func(error) error
 	now     func() time.Time
 	patient time.Duration // how long to wait for other processes
@@ -83,7 +83,7 @@ func startWriter(ctx context.Context, write, checkpoints *sql.DB, explain func(e
 		return nil, errors.Join(err, checkpoints.Close())
 	}
 	w := &writer{
-		conn: conn, stmts: make(map[string]*sql.Stmt), explain: explain, now: now, patient: patience,
+		conn: conn, stmts: make(map[string]*rowStmt), explain: explain, now: now, patient: patience,
 		queue: make(chan *part, 2*maxParts), back: make(chan struct{}),
 		quit: make(chan struct{}), stopped: make(chan struct{}),
 		checkpoints: newCheckpointer(checkpoints, log),
@@ -296,37 +296,35 @@ func (w *writer) one(ctx context.Context, p *part) error {
 }
 
 func (w *writer) exec(ctx context.Context, q string) error {
-	_, err := w.ExecContext(ctx, q)
+	_, err := w.execute(ctx, q, nil)
 	return w.explain(err)
 }
 
-// prepared returns the statement for q. Every q is a constant of this package,
-// so there are few.
-func (w *writer) prepared(ctx context.Context, q string) (*sql.Stmt, error) {
-	if s := w.stmts[q]; s != nil {
-		return s, nil
-	}
-	s, err := w.conn.PrepareContext(ctx, q)
-	if err == nil {
-		w.stmts[q] = s
-	}
-	return s, err
+// prepared calls f with the statement for q. Every q is a constant of this package,
+// so there are few. They run past database/sql, see [rowReader].
+func (w *writer) prepared(ctx context.Context, q string, f func(*rowStmt) error) error {
+	return w.conn.Raw(func(conn any) (err error) {
+		s := w.stmts[q]
+		if s == nil {
+			if s, err = prepareRow(ctx, conn, q); err != nil {
+				return err
+			}
+			w.stmts[q] = s
+		}
+		return f(s)
+	})
 }
 
-// ExecContext implements querier.
-func (w *writer) ExecContext(ctx context.Context, q string, args ...any) (sql.Result, error) {
-	s, err := w.prepared(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	return s.ExecContext(ctx, args...)
+// execute implements querier.
+func (w *writer) execute(ctx context.Context, q string, args []any) (n int64, err error) {
+	err = w.prepared(ctx, q, func(s *rowStmt) (err error) {
+		n, err = s.exec(ctx, args)
+		return err
+	})
+	return n, err
 }
 
-// QueryRowContext implements querier.
-func (w *writer) QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row {
-	s, err := w.prepared(ctx, q)
-	if err != nil {
-		return w.conn.QueryRowContext(ctx, q, args...) // it carries the error
-	}
-	return s.QueryRowContext(ctx, args...)
+// row implements querier.
+func (w *writer) row(ctx context.Context, q string, args, dest []any) error {
+	return w.prepared(ctx, q, func(s *rowStmt) error { return s.get(ctx, args, dest) })
 }
