@@ -265,4 +265,10 @@ func HoldSweep(ctx context.Context, g *Gateway) (release func(), err error) {
 }
 
 // Recheck has a gateway look at the credentials of what goes on.
-func Recheck(g *Gateway) { g.proxy.recheck(context.Background()) }
+func Recheck(g *Gateway) { RecheckFor(context.Background(), g) }
+
+// RecheckFor is Recheck while a context lasts.
+func RecheckFor(ctx context.Context, g *Gateway) { g.proxy.recheck(ctx) }
+
+// MaxUnknown is how often in succession that may fail.
+const MaxUnknown = maxUnknown

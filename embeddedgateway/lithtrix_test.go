@@ -347,7 +347,7 @@ func TestLithtrixRefusesAlikeWhateverIsWrongWithTheKey(t *testing.T) {
 }
 
 func TestLithtrixKeyIsGoodForSixtyRequestsAMinute(t *testing.T) {
-	gw := gatewaytest.New(t)
+	gw := gatewaytest.New(t, gatewaytest.At(docTime.Truncate(time.Second)))
 	key, other := ltxKey(t, gw, "my-agent"), ltxKey(t, gw, "other-agent")
 	use := func(i int) answer {
 		t.Helper()

@@ -132,7 +132,7 @@ func (x *exchange) answered(res *http.Response) error {
 		}
 	}
 	x.say(res.Header)
-	if x.body != nil && !x.body.whole.Load() {
+	if x.body != nil && !x.body.whole.Load() && x.in.ProtoMajor == 1 {
 		// The API does not wait for the rest of the body, so nobody does.
 		res.Header["Connection"] = []string{"close"}
 	}
