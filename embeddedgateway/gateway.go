@@ -130,6 +130,7 @@ type Gateway struct {
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
 
+	life    context.Context    // has no end: what requests begin with
 	stop    context.CancelFunc // ends the sweeper
 	sweeper sync.WaitGroup
 	closing sync.Once
@@ -175,7 +176,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, store: db, uses: d.uses, usage: d.usage, limits: limits, signer: d.signer, mail: d.mail, front: front,
-		id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics,
+		life: context.WithoutCancel(ctx), id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics,
 	}
 	front.Gateway = g
 	front.usage = limits.count

@@ -70,7 +70,7 @@ type server struct {
 }
 
 func newServer(g *Gateway) *server {
-	base, cut := context.WithCancel(context.Background())
+	base, cut := context.WithCancel(g.life)
 	s := &server{
 		Server: http.Server{
 			Handler:           g.handler,
