@@ -130,7 +130,6 @@ type Gateway struct {
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
 
-	life    context.Context    // has no end: what requests begin with
 	stop    context.CancelFunc // ends the sweeper
 	sweeper sync.WaitGroup
 	closing sync.Once
@@ -176,7 +175,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, store: db, uses: d.uses, usage: d.usage, limits: limits, signer: d.signer, mail: d.mail, front: front,
-		life: context.WithoutCancel(ctx), id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics,
+		id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics,
 	}
 	front.Gateway = g
 	front.usage = limits.count
@@ -186,7 +185,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
-	g.inner = newInProcess(g)
+	g.inner = newInProcess(ctx, g)
 	g.sweep(ctx)
 	return g, nil
 }
