@@ -195,7 +195,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
-	g.inner = newInProcess(g)
+	g.inner = newInProcess(ctx, g)
 	g.sweep(ctx)
 	return g, nil
 }

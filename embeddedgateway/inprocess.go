@@ -32,9 +32,9 @@ type inProcess struct {
 	once   sync.Once
 }
 
-func newInProcess(g *Gateway) *inProcess {
+func newInProcess(ctx context.Context, g *Gateway) *inProcess {
 	return &inProcess{
-		server: newServer(g),
+		server: newServer(context.WithoutCancel(ctx), g),
 		ended:  make(chan struct{}),
 		conns:  make(chan net.Conn),
 		closed: make(chan struct{}),

@@ -29,7 +29,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (g *Gateway) serve(ctx context.Context, ln net.Listener, patience time.Duration) error {
-	s := newServer(g)
+	s := newServer(context.WithoutCancel(ctx), g)
 	failed := make(chan error, 1)
 	go func() { failed <- s.listen(ln) }()
 	select {
@@ -69,8 +69,8 @@ type server struct {
 	cut    context.CancelFunc // ends the contexts of all requests
 }
 
-func newServer(g *Gateway) *server {
-	base, cut := context.WithCancel(context.Background())
+func newServer(ctx context.Context, g *Gateway) *server {
+	base, cut := context.WithCancel(ctx)
 	s := &server{
 		Server: http.Server{
 			Handler:           g.handler,

@@ -98,7 +98,7 @@ func (c *checked) wrong(err error) {
 // unjoined takes what was joined apart.
 func unjoined(err error) []error {
 	var many interface{ Unwrap() []error }
-	if _, is := err.(interface{ Unwrap() []error }); !is || !errors.As(err, &many) { //nolint:errorlint // what it is itself
+	if _, is := err.(interface{ Unwrap() []error }); !is || !errors.As(err, &many) {
 		return []error{err}
 	}
 	var list []error

@@ -15,8 +15,8 @@ import (
 // The protocols' own variable that holds a secret, and the one that names a file
 // with it.
 const (
-	partnerSecret     = "AGENT_REGISTRATION_SECRET"
-	partnerSecretFile = "AGENT_REGISTRATION_SECRET_FILE"
+	partnerSecret     = "AGENT_REGISTRATION_SECRET"      //nolint:gosec // the name of a variable
+	partnerSecretFile = "AGENT_REGISTRATION_SECRET_FILE" //nolint:gosec // the name of a variable
 )
 
 // settingsReader puts the settings together, and collects what is wrong with

@@ -41,7 +41,7 @@ func TestWrongSettingsNameThemselves(t *testing.T) {
 		`max_body = "1MiB"`:                           `F:1: max_body: there is no such setting; did you mean upstream.max_body?`,
 		`xyzzy = 1`:                                   `F:1: xyzzy: there is no such setting`,
 		"[upstrem]\nurl = 1\ntimeout = 2":             `F:1: upstrem: there is no such setting; did you mean upstream?`,
-		"[log]\n\n\nlevle = \"info\"":                 `F:4: log.levle: there is no such setting; did you mean log.level?`,
+		"[log]\n\n\nlevxl = \"info\"":                 `F:4: log.levxl: there is no such setting; did you mean log.level?`,
 		`log.level = "loud"`:                          `F:1: log.level: want debug, info, warn or error, got "loud"`,
 		`log = { level = "loud" }`:                    `F:1: log.level: want debug, info, warn or error, got "loud"`,
 		`log = "info"`:                                `F:1: log: there is no such setting; did you mean *`,

@@ -80,7 +80,7 @@ func (i *Inspection) look(ctx context.Context, f *os.File, path string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // it only reads
 	if db.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&i.Version) == nil && i.Version > i.Knows {
 		return i.newer()
 	}

@@ -21,7 +21,7 @@ func InspectPostgres(ctx context.Context, url string) (Inspection, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*connectTime)
 	defer cancel()
 	pool := stdlib.OpenDB(*cfg)
-	defer pool.Close()
+	defer func() { _ = pool.Close() }() // it only reads
 	var mayCreate bool
 	err = pool.QueryRowContext(ctx, `SELECT to_regclass('goose_db_version') IS NOT NULL,
 		coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)`).Scan(&seen.Exists, &mayCreate)

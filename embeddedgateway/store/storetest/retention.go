@@ -72,9 +72,13 @@ func prunesBetween(t *testing.T, s *suite) {
 	})
 	s.clock.advance(time.Hour)
 	times, enough := 0, errors.New("enough")
-	p := store.Pruning{Now: s.clock.Now(), Events: time.Minute, Between: func(context.Context) error {
+	p := store.Pruning{Now: s.clock.Now(), Events: time.Minute, Between: func(ctx context.Context) error {
 		times++
-		s.audit(store.Event{Protocol: "lona", Name: "young"}) // nobody holds anything
+		// Nobody holds anything.
+		err := s.Tx(ctx, func(tx *store.Tx) error { return tx.Audit(store.Event{Protocol: "lona", Name: "young"}) })
+		if err != nil {
+			return err
+		}
 		if times == 2 {
 			return enough
 		}
