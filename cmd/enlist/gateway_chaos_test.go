@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 )
@@ -30,17 +30,20 @@ func TestRehearsalFlags(t *testing.T) {
 		"--clock-offset -5m":                {now: -5 * time.Minute, log: "the gateway's clock is wrong on purpose"},
 		"--clock-offset=36h --chaos=drop=0": {chaos: "reject=0%,delay=0%:2s,limit=0%,drop=0%,seed=0", now: 36 * time.Hour, log: "clock_offset=36h"},
 	} {
-		var flags rehearsalFlags
-		cmd := &cobra.Command{}
-		flags.register(cmd)
-		if err := cmd.ParseFlags(strings.Fields(line)); err != nil {
+		flags := pflag.NewFlagSet("gateway", pflag.ContinueOnError)
+		settingFlags(flags)
+		if err := flags.Parse(strings.Fields(line)); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
+		settings, problems := newPerson(t).program().readSettings(givenFlags(flags))
 		var log bytes.Buffer
 		config := embeddedgateway.Config{
 			Now: func() time.Time { return begin }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		}
-		err := flags.apply(t.Context(), &config)
+		err := failedSettings(problems)
+		if err == nil {
+			err = settings.rehearse(&config)
+		}
 		if want.err != "" {
 			var usage *usageError
 			if !errors.As(err, &usage) || !strings.Contains(err.Error(), want.err) {
