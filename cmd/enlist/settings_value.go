@@ -210,7 +210,7 @@ func adminAddress(addr string) (string, error) {
 			full = net.JoinHostPort("127.0.0.1", port)
 		}
 	}
-	if checkAddress(full) != nil {
+	if strings.HasPrefix(full, ":") || checkAddress(full) != nil {
 		return addr, fmt.Errorf("%q is not an address to listen on: want HOST:PORT or a port, such as %s, or %s", addr, defaultAdminListen, adminOff)
 	}
 	return full, nil
