@@ -62,7 +62,7 @@ func TestWrongSettingsNameThemselves(t *testing.T) {
 		`upstream.max_body = "10 apples"`:             `F:1: upstream.max_body: want a size such as 512KiB or 10MiB, got "10 apples"`,
 		`limits.agent = "1000"`:                       `F:1: limits.agent: want how often in how long, such as 1000/1h or 100/1m, got "1000"`,
 		`limits.key = "0/1h"`:                         `F:1: limits.key: want how often in how long, such as 1000/1h or 100/1m, got "0/1h"`,
-		`chaos = "true"`:                              `F:1: chaos: want true or false, without quotation marks, got a text`,
+		`chaos = "drop=20%,seed=7"`:                   "",
 		`clock_offset = "-5m"`:                        "",
 		`retention.tickets = "1m"`:                    `F:1: retention.tickets: want at least 10m, got 1m`,
 		`tls.cert = "a"`:                              `F:1: tls.cert: it goes with tls.key, which is not set`,
