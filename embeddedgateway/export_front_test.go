@@ -1,6 +1,10 @@
 package embeddedgateway
 
-import "net/http"
+import (
+	"context"
+	"net/http"
+	"time"
+)
 
 // Strip removes from a header what must not come from outside.
 func Strip(h http.Header) { strip(h) }
@@ -9,7 +13,7 @@ func Strip(h http.Header) { strip(h) }
 func PlainPath(escaped string) (string, bool) { return plainPath(escaped) }
 
 // Secret reports whether a header carries a credential.
-func Secret(name string) bool { return secretName(name) }
+func Secret(name string) bool { return secretHeaders().has(name) }
 
 // Refuse answers with an error.
 func Refuse(g *Gateway, w http.ResponseWriter, r *http.Request, err error) { g.front.refuse(w, r, err) }
@@ -22,4 +26,16 @@ func Entrances(g *Gateway) map[string]string {
 		list[p.name()] = p.entrance()
 	}
 	return list
+}
+
+// Meter has the requests to the API counted: left is what the client is told. A
+// retryAfter that is not 0 refuses the request.
+func Meter(g *Gateway, count func(Caller) (left http.Header, retryAfter time.Duration)) {
+	g.front.usage = func(_ context.Context, c Caller) (http.Header, error) {
+		left, wait := count(c)
+		if wait > 0 {
+			return nil, &problem{kind: kindLimited, message: "too many requests", header: left, retryAfter: wait}
+		}
+		return left, nil
+	}
 }

@@ -245,5 +245,30 @@ func Requires(granted []string, scope string) (status int, code string) {
 	return status, body.(wire.AgentDoorError).Error
 }
 
+// Prober returns what asks a database whether it is there.
+func Prober(now func() time.Time, ask func(context.Context) error) func(context.Context) error {
+	return (&prober{now: now, ask: ask}).probe
+}
+
+// SweepNow deletes what has outlived its time, without pauses.
+func (g *Gateway) SweepNow(ctx context.Context) (int, error) { return g.sweepOnce(ctx, 0) }
+
+// HoldSweep makes a gateway the one that sweeps, until release is called.
+func HoldSweep(ctx context.Context, g *Gateway) (release func(), err error) {
+	held, err := g.holdSweep(ctx)
+	if err == nil && !held {
+		err = errors.New("another holds it")
+	}
+	return func() {
+		_ = g.store.Tx(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.EndLease(sweepName, g.id) })
+	}, err
+}
+
 // Recheck has a gateway look at the credentials of what goes on.
-func Recheck(g *Gateway) { g.proxy.recheck(context.Background()) }
+func Recheck(g *Gateway) { RecheckFor(context.Background(), g) }
+
+// RecheckFor is Recheck while a context lasts.
+func RecheckFor(ctx context.Context, g *Gateway) { g.proxy.recheck(ctx) }
+
+// MaxUnknown is how often in succession that may fail.
+const MaxUnknown = maxUnknown

@@ -78,9 +78,11 @@ type admission struct {
 // proxy and /.enlist/verify are two ways to the same decision.
 type front struct {
 	*Gateway
-	protocols  []identifier
-	guards     guards
-	assertions *assertions
+	protocols   []identifier
+	secrets     headerNames // the headers that credentials come in, or beside
+	presentedIn []string
+	guards      guards
+	assertions  *assertions
 
 	// usage counts a request against the limits of its caller and says in the
 	// answer's headers what is left. It is called once for every request whose
@@ -91,7 +93,7 @@ type front struct {
 
 // newFront reads the rules. The gateway is not open yet.
 func newFront(d deps, served []protocol) (*front, error) {
-	f := &front{assertions: newAssertions(d.signer, d.Now)}
+	f := &front{secrets: secretHeaders(), presentedIn: presentedIn(), assertions: newAssertions(d.signer, d.Now)}
 	for _, p := range served {
 		if i, ok := p.(identifier); ok {
 			f.protocols = append(f.protocols, i)

@@ -2,6 +2,7 @@ package embeddedgateway
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -25,47 +26,66 @@ const (
 // it can neither leak nor use it. Some programs read X_Enlist_Agent as
 // X-Enlist-Agent, so the two are one here.
 func strip(h http.Header) {
+	if len(h) == 0 {
+		return
+	}
+	secrets := secretHeaders()
 	for name := range h {
-		if ours(name) || secretName(name) {
+		if ours(name) || secrets.has(name) {
 			delete(h, name)
 		}
 	}
 	// What these two name is taken out of the request on its way, or put into
 	// it at the end.
 	for _, list := range []string{"Connection", "Trailer"} {
-		if values, ok := h[list]; ok {
-			unlist(h, list, values)
+		values, ok := h[list]
+		if !ok {
+			continue
+		}
+		delete(h, list)
+		if kept := secrets.unlist(values); kept != "" {
+			h[list] = []string{kept}
 		}
 	}
 }
 
-// unlist removes names from a header that is a list of names.
-func unlist(h http.Header, list string, values []string) {
+// headerNames are names of headers in lower case, with dashes.
+type headerNames []string
+
+// secretHeaders lists the headers that credentials come in, or beside.
+func secretHeaders() headerNames {
+	var names headerNames
+	for _, p := range wire.Protocols() {
+		for _, name := range p.Headers {
+			if !names.has(name) {
+				names = append(names, strings.ToLower(name))
+			}
+		}
+	}
+	return names
+}
+
+// has reports whether a header is one of them.
+func (n headerNames) has(name string) bool {
+	return slices.ContainsFunc(n, func(one string) bool { return sameName(name, one) })
+}
+
+// unlist returns what a header that is a list of names has beside those.
+func (n headerNames) unlist(values []string) string {
 	var kept []string
 	for _, value := range values {
 		for name := range strings.SplitSeq(value, ",") {
-			if name = strings.TrimSpace(name); name != "" && !ours(name) && !secretName(name) {
+			if name = strings.TrimSpace(name); name != "" && !ours(name) && !n.has(name) {
 				kept = append(kept, name)
 			}
 		}
 	}
-	delete(h, list)
-	if len(kept) > 0 {
-		h[list] = []string{strings.Join(kept, ", ")}
-	}
+	return strings.Join(kept, ", ")
 }
 
 // ours reports whether only the gateway may set a header.
 func ours(name string) bool {
 	return len(name) >= len(enlistPrefix) && sameName(name[:len(enlistPrefix)], enlistPrefix)
-}
-
-// secretName reports whether a header carries a credential of a protocol: it is
-// in the Headers of a [wire.Protocol], which a test compares. They are spelled
-// here because every request needs them.
-func secretName(name string) bool {
-	return sameName(name, "authorization") || sameName(name, "x-api-key") || sameName(name, "x-user-id") ||
-		sameName(name, "x-agent-registration-secret")
 }
 
 // overrides reports whether a header makes some APIs take another method than
@@ -128,9 +148,3 @@ func visible(text string) string {
 	}
 	return text
 }
-
-// Headers of credentials as [http.Header] has them.
-const (
-	authorizationHeader = "Authorization"
-	keyHeader           = wire.LonaKeyHeader // and Lumina's
-)

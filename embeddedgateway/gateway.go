@@ -94,6 +94,17 @@ type Config struct {
 	Front *Front
 	// Chaos is what goes wrong on purpose. Nil: nothing does.
 	Chaos *Chaos
+	// TLS is what [Gateway.Serve] speaks TLS with. Nil: it does not.
+	TLS *tls.Config
+	// Drain says how [Gateway.Serve] ends.
+	Drain Drain
+	// Retention says how long is kept what nobody needs any more.
+	Retention Retention
+	// AccessLog says which requests get a line in the log: [AccessAll],
+	// [AccessErrors] or [AccessOff]. "": AccessOff.
+	AccessLog string
+	// Version is the program's, for [Gateway.Metrics].
+	Version string
 	// Wrap stands around the handler, however a request comes. Nil: nothing does.
 	Wrap func(http.Handler) http.Handler
 }
@@ -116,6 +127,12 @@ type Gateway struct {
 	traffic traffic
 	census  census
 
+	metrics  *metrics
+	prober   *prober
+	draining atomic.Bool // Serve is about to end
+	taken    taken
+
+	id     string        // tells this process from others over the same database
 	boot   int64         // tells the fault ids of two runs apart
 	faults atomic.Uint64 // how many faults there were
 
@@ -124,9 +141,6 @@ type Gateway struct {
 	closing sync.Once
 	closed  error
 }
-
-// sweepEvery is how often what has expired is removed from the database.
-const sweepEvery = 10 * time.Minute
 
 // New opens the database, applies what migrations it lacks, and reads the
 // environment of every protocol. An error names what is to be set right.
@@ -160,7 +174,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	if served, err = rehearse(ctx, cfg, served); err != nil {
 		return nil, err
 	}
-	place.Now, place.Terms, place.Logger = cfg.Now, findBy, cfg.Logger
+	place.Now, place.Terms, place.Logger, place.Audited = cfg.Now, findBy, cfg.Logger, d.metrics.audited
 	db, err := store.Open(ctx, place)
 	if err != nil {
 		return nil, fmt.Errorf("open the database of the gateway: %w", err)
@@ -170,17 +184,18 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, store: db, uses: d.uses, usage: d.usage, limits: limits, signer: d.signer, mail: d.mail, front: front,
-		boot: cfg.Now().UnixMilli(),
+		id: rand.Text(), boot: cfg.Now().UnixMilli(), metrics: d.metrics,
 	}
 	front.Gateway = g
 	front.usage = limits.count
 	g.proxy = newProxy(g)
-	g.handler = counted{newRouter(g, append(served, keyring{d.signer})), &g.traffic, cfg.Now}
 	g.served = served
+	g.prober = &prober{ask: db.Ping, now: cfg.Now}
+	g.handler = &observer{g, counted{newRouter(g, append(served, keyring{d.signer})), &g.traffic, cfg.Now}}
 	if cfg.Wrap != nil {
 		g.handler = cfg.Wrap(g.handler)
 	}
-	g.inner = newInProcess(g)
+	g.inner = newInProcess(ctx, g)
 	g.sweep(ctx)
 	return g, nil
 }
@@ -241,12 +256,12 @@ func checkPublicURL(text string) error {
 // newDeps returns what protocols are made from. What stands on the database
 // works when unlock has returned.
 func newDeps(cfg Config, relay *relay) deps {
-	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), usage: newUsage(cfg.Now), vault: &vault{}}
+	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), usage: newUsage(cfg.Now), vault: &vault{}, metrics: newMetrics()}
 	d.signer = &signer{
-		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{},
+		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{}, metrics: d.metrics,
 	}
 	d.mail = &mailer{
-		vault: d.vault, mint: d.mint, now: cfg.Now, log: cfg.Logger, relay: relay, due: make(chan struct{}, 1),
+		vault: d.vault, mint: d.mint, now: cfg.Now, log: cfg.Logger, relay: relay, due: make(chan struct{}, 1), metrics: d.metrics,
 	}
 	return d
 }
@@ -281,21 +296,7 @@ func build(d deps, makers []maker) ([]protocol, error) {
 // sweep removes what has expired, now and then.
 func (g *Gateway) sweep(ctx context.Context) {
 	ctx, g.stop = context.WithCancel(context.WithoutCancel(ctx))
-	g.sweeper.Go(func() {
-		tick := time.NewTicker(sweepEvery)
-		defer tick.Stop()
-		for {
-			if _, err := g.store.Prune(ctx, g.cfg.Now()); err != nil && ctx.Err() == nil {
-				g.cfg.Logger.WarnContext(ctx, "removing what has expired failed; it is tried again", "error", err)
-			}
-			g.makeUp(ctx)
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	})
+	g.sweeper.Go(func() { g.retain(ctx) })
 	g.sweeper.Go(func() { g.uses.keep(ctx, g.store, g.cfg.Logger) })
 	g.sweeper.Go(func() { g.usage.keep(ctx, g.cfg.Logger) })
 	g.sweeper.Go(func() { g.proxy.keep(ctx) })

@@ -11,6 +11,10 @@ import (
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
+// authorizationHeader is the one header of credentials that also says of what kind
+// they are.
+const authorizationHeader = "Authorization"
+
 const (
 	codeNoCredential      = "no_credential" //nolint:gosec // a code, not a credential
 	codeUnknownCredential = "unknown_credential"
@@ -44,7 +48,7 @@ type presented struct {
 // identify returns who makes a request. Which protocol is asked goes by the
 // credential, never by the path.
 func (f *front) identify(ctx context.Context, c *call) (Caller, error) {
-	p, err := present(c.Request)
+	p, err := f.present(c.Request)
 	if err != nil {
 		return Caller{}, err
 	}
@@ -59,26 +63,28 @@ func (f *front) identify(ctx context.Context, c *call) (Caller, error) {
 
 // present returns the one credential of a request. Of two it cannot be said which
 // one counts, here and at the API; so that is refused, whatever they are.
-func present(r *http.Request) (p presented, err error) {
-	authorization, key, user := r.Header[authorizationHeader], r.Header[keyHeader], r.Header[wire.LonaUserHeader]
+func (f *front) present(r *http.Request) (p presented, err error) {
+	n, value, user := 0, "", r.Header[wire.LonaUserHeader]
+	for _, name := range f.presentedIn {
+		if values := r.Header[name]; len(values) > 0 {
+			n += len(values)
+			p.header, value = name, values[0]
+		}
+	}
 	two := refusal(kindInvalid, codeTwoCredentials, "the request has more than one credential: send one")
-	if len(authorization)+len(key)+len(r.Header[wire.LonaSecretHeader]) > 1 || len(user) > 1 {
+	if n > 1 || len(user) > 1 {
 		return p, two
 	}
 	switch {
-	case len(key) == 1:
-		p.header, p.secret = keyHeader, key[0]
+	case p.header != authorizationHeader:
+		p.secret = value
 		if len(user) == 1 {
 			p.user = user[0]
 		}
-	case len(authorization) == 1:
-		p.header = authorizationHeader
-		scheme, token, _ := strings.Cut(authorization[0], " ")
-		if strings.EqualFold(scheme, "Bearer") {
-			p.secret = strings.TrimLeft(token, " ")
-		} else if name, password, ok := r.BasicAuth(); ok {
-			p.user, p.secret, p.basic = name, password, true
-		}
+	case len(value) > len("Bearer ") && strings.EqualFold(value[:len("Bearer ")], "Bearer "):
+		p.secret = strings.TrimLeft(value[len("Bearer "):], " ")
+	default:
+		p.user, p.secret, p.basic = r.BasicAuth()
 	}
 	switch {
 	case p.secret == "":
@@ -88,6 +94,18 @@ func present(r *http.Request) (p presented, err error) {
 	}
 	p.audience = audienceOf(p.secret)
 	return p, nil
+}
+
+// presentedIn lists the headers that credentials come in, as [http.Header] has
+// them. X-User-Id is none: it says whose the one in X-API-Key is.
+func presentedIn() []string {
+	var names []string
+	for _, name := range secretHeaders() {
+		if name = http.CanonicalHeaderKey(name); name != wire.LonaUserHeader {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // secretLike reports whether a name is none but a secret.

@@ -22,7 +22,9 @@ func (p presented) bearer() bool { return p.header == authorizationHeader && !p.
 
 func (*lona) entrance() string { return wire.LonaInvitePath }
 
-func (*lona) issues(p presented) bool { return p.header == keyHeader && wire.IsLonaToken(p.secret) }
+func (*lona) issues(p presented) bool {
+	return p.header == wire.LonaKeyHeader && wire.IsLonaToken(p.secret)
+}
 
 // identify implements identifier. What an agent may do is in its permissions.
 func (l *lona) identify(ctx context.Context, c *call, _ presented) (Caller, error) {
@@ -104,7 +106,9 @@ func (f *fluxra) keyHolder(ctx context.Context, c *call, p presented) (store.Cre
 
 func (*lumina) entrance() string { return wire.LuminaOnboardPath }
 
-func (*lumina) issues(p presented) bool { return p.header == keyHeader && wire.IsLuminaKey(p.secret) }
+func (*lumina) issues(p presented) bool {
+	return p.header == wire.LuminaKeyHeader && wire.IsLuminaKey(p.secret)
+}
 
 // identify implements identifier. The protocol knows no scopes.
 func (l *lumina) identify(ctx context.Context, c *call, _ presented) (Caller, error) {

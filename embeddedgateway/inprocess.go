@@ -32,9 +32,9 @@ type inProcess struct {
 	once   sync.Once
 }
 
-func newInProcess(g *Gateway) *inProcess {
+func newInProcess(ctx context.Context, g *Gateway) *inProcess {
 	return &inProcess{
-		server: newServer(g),
+		server: newServer(context.WithoutCancel(ctx), g),
 		ended:  make(chan struct{}),
 		conns:  make(chan net.Conn),
 		closed: make(chan struct{}),
@@ -61,7 +61,7 @@ func (p *inProcess) dial(ctx context.Context) (net.Conn, error) {
 
 // close ends the server when the requests under way are answered.
 func (p *inProcess) close() error {
-	err := p.server.stop(context.Background(), shutdownTime)
+	err := p.server.stop(context.Background(), DefaultDrainTimeout)
 	_ = p.Close()
 	p.start.Do(func() { close(p.ended) }) // it never started
 	<-p.ended

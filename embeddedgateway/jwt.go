@@ -48,7 +48,8 @@ type signer struct {
 	mu     sync.Mutex
 	opened map[string]ed25519.PrivateKey // by kid: to open one costs more than to sign
 
-	seen verified
+	seen    verified
+	metrics *metrics
 }
 
 // signingKey is a key that tokens are verified with, and signed by the newest.
@@ -200,6 +201,7 @@ func newTokenID() (string, error) { return minter{rand.Reader}.text(16) }
 // this gateway has signed it with EdDSA, for this protocol and not as a token of
 // another type, and it has not expired. Whether its subject may still use it is the protocol's to say.
 func (s *signer) verify(ctx context.Context, protocol, token string, extra any) (claims jwt.Claims, err error) {
+	defer func() { s.metrics.token(protocol, err) }()
 	if len(token) > maxToken {
 		return claims, errBadToken
 	}

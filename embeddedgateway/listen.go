@@ -12,30 +12,40 @@ import (
 )
 
 const (
-	headerTime   = 5 * time.Second  // a request's headers
-	readTime     = 15 * time.Second // a whole request
-	writeTime    = 30 * time.Second // a request and its answer
-	idleTime     = 2 * time.Minute  // a connection between two requests
-	maxHeader    = 32 << 10
-	shutdownTime = 8 * time.Second // requests that are under way at the end; who started us may wait 10
+	headerTime = 5 * time.Second  // a request's headers
+	readTime   = 15 * time.Second // a whole request
+	writeTime  = 30 * time.Second // a request and its answer
+	idleTime   = 2 * time.Minute  // a connection between two requests
+	maxHeader  = 32 << 10
 )
 
-// Serve answers requests on a listener until ctx ends. It then takes no more,
-// answers those that are under way, and returns nil; it closes the listener in
-// any case. A request that hangs even then is cut off, and the log says so:
-// nothing is lost by it that was answered.
+// Serve answers requests on a listener until ctx ends, over TLS if Config.TLS is
+// set. Then /readyz says no at once; when Config.Drain.Delay is over, Serve takes
+// no more, answers those that are under way, and returns nil; it closes the
+// listener in any case. A request that hangs even then is cut off, and the log
+// says so: nothing is lost by it that was answered.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
-	return g.serve(ctx, ln, shutdownTime)
+	return g.serve(ctx, ln, g.cfg.Drain.timeout())
 }
 
 func (g *Gateway) serve(ctx context.Context, ln net.Listener, patience time.Duration) error {
-	s := newServer(g)
+	s := newServer(context.WithoutCancel(ctx), g)
 	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(ln) }()
+	go func() { failed <- s.listen(ln) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
+	}
+	g.draining.Store(true)
+	if g.cfg.Drain.Delay > 0 { // a load balancer is to see it
+		over := time.NewTimer(g.cfg.Drain.Delay)
+		defer over.Stop()
+		select {
+		case err := <-failed:
+			return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
+		case <-over.C:
+		}
 	}
 	ctx = context.WithoutCancel(ctx)
 	err := s.stop(ctx, patience)
@@ -55,9 +65,12 @@ type server struct {
 	http.Server
 	mu     sync.Mutex
 	unused map[net.Conn]bool // nil: stopping
+	taken  *taken
+	cut    context.CancelFunc // ends the contexts of all requests
 }
 
-func newServer(g *Gateway) *server {
+func newServer(ctx context.Context, g *Gateway) *server {
+	base, cut := context.WithCancel(ctx)
 	s := &server{
 		Server: http.Server{
 			Handler:           g.handler,
@@ -67,12 +80,22 @@ func newServer(g *Gateway) *server {
 			IdleTimeout:       idleTime,
 			MaxHeaderBytes:    maxHeader,
 			ErrorLog:          slog.NewLogLogger(g.cfg.Logger.Handler(), slog.LevelDebug),
+			TLSConfig:         g.cfg.TLS,
+			BaseContext:       func(net.Listener) context.Context { return base },
 		},
-		unused: map[net.Conn]bool{},
+		unused: map[net.Conn]bool{}, taken: &g.taken, cut: cut,
 	}
 	s.ConnState = s.track
 	s.RegisterOnShutdown(g.proxy.drain)
 	return s
+}
+
+// listen serves a listener, over TLS if there is a certificate.
+func (s *server) listen(ln net.Listener) error {
+	if s.TLSConfig != nil {
+		return s.ServeTLS(ln, "", "")
+	}
+	return s.Serve(ln)
 }
 
 func (s *server) track(conn net.Conn, state http.ConnState) {
@@ -99,7 +122,12 @@ func (s *server) stop(ctx context.Context, patience time.Duration) error {
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
+	defer s.cut() // a WebSocket ends with it
+	err := s.Shutdown(ctx)
+	if err == nil {
+		err = s.taken.wait(ctx)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("requests still under way after %s were cut off: %w", patience, err), s.Close())
 	}
 	return nil

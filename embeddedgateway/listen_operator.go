@@ -12,7 +12,7 @@ import (
 // operator's, on a listener of its own, with the same patience and the same end
 // as [Gateway.Serve].
 func (g *Gateway) ServeOperator(ctx context.Context, ln net.Listener, h http.Handler) error {
-	s := newServer(g)
+	s := newServer(ctx, g)
 	s.Handler = h
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(ln) }()
@@ -21,7 +21,7 @@ func (g *Gateway) ServeOperator(ctx context.Context, ln net.Listener, h http.Han
 		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
-	err := s.stop(context.WithoutCancel(ctx), shutdownTime)
+	err := s.stop(context.WithoutCancel(ctx), g.cfg.Drain.timeout())
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil // a page that hung: nothing of it is lost
 	}

@@ -347,7 +347,7 @@ func TestLithtrixRefusesAlikeWhateverIsWrongWithTheKey(t *testing.T) {
 }
 
 func TestLithtrixKeyIsGoodForSixtyRequestsAMinute(t *testing.T) {
-	gw := gatewaytest.New(t)
+	gw := gatewaytest.New(t, gatewaytest.At(docTime.Truncate(time.Second)))
 	key, other := ltxKey(t, gw, "my-agent"), ltxKey(t, gw, "other-agent")
 	use := func(i int) answer {
 		t.Helper()
@@ -375,7 +375,7 @@ func TestLithtrixKeyIsGoodForSixtyRequestsAMinute(t *testing.T) {
 	ltxWant(t, use(0), http.StatusOK, "") // the first of the sixty has left the window
 	limited(1)
 	gw.Restart(t) // the count is kept; a use counts until its second is over
-	limited(1)
+	ltxWant(t, use(0), http.StatusTooManyRequests, "RATE_LIMIT_EXCEEDED")
 	gw.Clock.Advance(time.Minute + time.Second)
 	ltxWant(t, use(0), http.StatusOK, "")
 }

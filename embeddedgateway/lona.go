@@ -358,5 +358,6 @@ func (*lona) holder(ctx context.Context, c *call) (store.Credential, error) {
 		return cred, unauthorized(wire.LonaUnauthorized,
 			"X-API-Key must hold a token that is neither expired nor revoked, and X-User-Id the agent_id that it was issued to; register again for a new token")
 	}
+	c.agent, c.keyID = cred.AgentName, cred.KeyID
 	return cred, nil
 }

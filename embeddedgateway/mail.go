@@ -49,6 +49,8 @@ type mailer struct {
 	store *store.Store  // set when the gateway has opened it
 	due   chan struct{} // holds something when there may be a letter to send
 
+	metrics *metrics
+
 	sending sync.Mutex // one letter after the other: a mail server counts connections
 }
 
@@ -154,10 +156,13 @@ func (m *mailer) try(ctx context.Context, s store.Sealed) (usable bool, err erro
 	forever := context.WithoutCancel(ctx)
 	switch {
 	case why.delivered:
+		m.metrics.mail.WithLabelValues("sent").Inc()
 		log.DebugContext(ctx, "mail sent")
 	case why.refused:
+		m.metrics.mail.WithLabelValues("refused").Inc()
 		log.WarnContext(ctx, "mail was refused for good and is dropped", "reason", why.why)
 	default:
+		m.metrics.mail.WithLabelValues("failed").Inc()
 		pause := pauseAfter(s.Tries)
 		log.WarnContext(ctx, "mail was not sent; it is tried again until it expires", "reason", why.why, "pause", pause)
 		return !why.unusable, m.store.Tx(forever, func(tx *store.Tx) error {

@@ -54,6 +54,8 @@ type deps struct {
 	vault  *vault
 	signer *signer
 	mail   *mailer
+
+	metrics *metrics
 }
 
 // choose returns the makers of the named protocols; none named: all.

@@ -130,6 +130,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.admission = admitted
+	noteCaller(w, admitted.caller.Protocol, admitted.caller.Agent, admitted.caller.KeyID)
 	x.serve(r.Context())
 }
 

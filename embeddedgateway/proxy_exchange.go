@@ -132,7 +132,7 @@ func (x *exchange) answered(res *http.Response) error {
 		}
 	}
 	x.say(res.Header)
-	if x.body != nil && !x.body.whole.Load() {
+	if x.body != nil && !x.body.whole.Load() && x.in.ProtoMajor == 1 {
 		// The API does not wait for the rest of the body, so nobody does.
 		res.Header["Connection"] = []string{"close"}
 	}
@@ -175,6 +175,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case x.in.Context().Err() != nil: // the client has left: nobody hears what is said
 		status, code, level = http.StatusBadGateway, "client_gone", slog.LevelDebug
 	}
+	x.metrics.upstream.WithLabelValues(code).Inc()
 	if x.cfg.Logger.Enabled(ctx, level) {
 		x.cfg.Logger.Log(ctx, level, "a request got no answer of the API", "request_id", x.id,
 			"status", status, "code", code, "error", wire.Mask(err.Error()))

@@ -126,6 +126,26 @@ func TestAWebSocketEndsWithItsCredential(t *testing.T) {
 	}
 }
 
+func TestAWebSocketOutlivesADatabaseThatIsAwayForAWhile(t *testing.T) {
+	gw, key := inFront(t, echo(make(chan error, 1)), embeddedgateway.Front{})
+	c := talk(t, gw.URL, key)
+	away, leave := context.WithCancel(t.Context())
+	leave()
+	for range 3 {
+		for range embeddedgateway.MaxUnknown - 1 {
+			embeddedgateway.RecheckFor(away, gw.Embedded())
+		}
+		say(t, c, "still here")
+		embeddedgateway.Recheck(gw.Embedded())
+	}
+	for range embeddedgateway.MaxUnknown {
+		embeddedgateway.RecheckFor(away, gw.Embedded())
+	}
+	if _, _, err := c.Read(t.Context()); err == nil {
+		t.Error("the client hears more, and nobody can say whether it may")
+	}
+}
+
 func TestOnlyWebSocketsAreUpgraded(t *testing.T) {
 	got := make(chan string, 1)
 	gw, key := inFront(t, func(w http.ResponseWriter, r *http.Request) {

@@ -430,6 +430,34 @@ func TestRefusalsOfTheProxy(t *testing.T) {
 	wantNone(t, "the log", []byte(log.String()), key)
 }
 
+func TestNewRefusesAnAPIThatIsNoURLOfOne(t *testing.T) {
+	for name, tt := range map[string]struct {
+		front embeddedgateway.Front
+		want  string
+	}{
+		"another scheme":   {embeddedgateway.Front{Upstream: &url.URL{Scheme: "ftp", Host: "hunter2"}}, "upstream.url"},
+		"no host":          {embeddedgateway.Front{Upstream: &url.URL{Scheme: "http", Path: "/hunter2"}}, "upstream.url"},
+		"a password":       {embeddedgateway.Front{Upstream: &url.URL{Scheme: "http", Host: "h", User: url.UserPassword("u", "hunter2")}}, "upstream.url"},
+		"a query":          {embeddedgateway.Front{Upstream: &url.URL{Scheme: "http", Host: "h", RawQuery: "key=hunter2"}}, "upstream.url"},
+		"a negative body":  {embeddedgateway.Front{MaxBody: -1}, "upstream.max_body"},
+		"a negative time":  {embeddedgateway.Front{Timeout: -1}, "upstream.timeout"},
+		"several mistakes": {embeddedgateway.Front{MaxBody: -1, KeyLimit: embeddedgateway.Rate{N: -1}}, "limits.key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config(t)
+			cfg.Front = &tt.front
+			g, err := embeddedgateway.New(t.Context(), cfg)
+			if err == nil {
+				g.Close()
+				t.Fatal("got no error")
+			}
+			if !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("got %q, want %q in it, and not the value", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestAnAPIThatIsDownIsA502(t *testing.T) {
 	gw, key := inFront(t, hello, embeddedgateway.Front{})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -42,12 +42,19 @@ type router struct {
 func newRouter(g *Gateway, served []protocol) *router {
 	mux := http.NewServeMux()
 	mux.Handle("/", g.proxy)
+	mux.HandleFunc(healthPath, health)
+	mux.HandleFunc(readyPath, g.readiness)
+	g.metrics.route(keyring{}.name(), verifyPath)
+	if g.proxy.to != nil {
+		g.metrics.route("upstream", "/")
+	}
 	for _, p := range served {
 		at := map[string]*endpoint{}
 		claim := func(path string) *endpoint {
 			if at[path] == nil {
 				at[path] = &endpoint{Gateway: g, protocol: p}
 				mux.Handle(path, at[path])
+				g.metrics.route(p.name(), path)
 			}
 			return at[path]
 		}
@@ -75,6 +82,7 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodConnect:
 		unclaimed(w, r)
 	case rt.verify.claims(given):
+		r.Pattern = verifyPath
 		rt.verify.ServeHTTP(w, r)
 	case given == clean:
 		rt.mux.ServeHTTP(w, r)
@@ -121,6 +129,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	c := &call{Request: r, protocol: e.protocol.name(), store: e.store, ip: clientIP(r, e.cfg.TrustedProxies)}
 	a, err := e.try(ctx, w, c)
+	noteCaller(w, c.protocol, c.agent, c.keyID)
 	if err == nil {
 		copyHeader(w.Header(), a.header)
 		reply(w, a.status, a.body)
@@ -302,6 +311,7 @@ func (e *endpoint) judge(ctx context.Context, c *call, err error) *problem {
 func (e *endpoint) refused(ctx context.Context, c *call, p *problem) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTime)
 	defer cancel()
+	e.metrics.refusals.WithLabelValues(c.protocol, p.event()).Inc()
 	event := c.event("refused:" + p.event())
 	event.Refusal = true
 	// A network, because refusals are counted together by their IP: one

@@ -130,14 +130,17 @@ func (u *usage) tell(ctx context.Context) error {
 func (u *usage) keep(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(exchangeEvery)
 	defer tick.Stop()
+	failed := false // said once, not once a second
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := u.exchange(ctx); err != nil && ctx.Err() == nil {
-				log.WarnContext(ctx, "exchanging counts with other replicas failed; it is tried again", "error", err)
+			err := u.exchange(ctx)
+			if err != nil && !failed && ctx.Err() == nil {
+				log.WarnContext(ctx, "exchanging counts with other replicas fails; until it does not, this one counts for itself", "error", err)
 			}
+			failed = err != nil
 		}
 	}
 }

@@ -39,6 +39,7 @@ func (v verifier) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	a, err := v.verify(ctx, r)
 	if err == nil {
+		noteCaller(w, a.caller.Protocol, a.caller.Agent, a.caller.KeyID)
 		copyHeader(w.Header(), a.limits)
 		copyHeader(w.Header(), a.header)
 		reply(w, http.StatusOK, nil)
@@ -68,7 +69,7 @@ func (v verifier) asked(r *http.Request) (target, error) {
 			"only a trusted proxy may ask here: name the address of this one in the gateway's trusted_proxies (ENLIST_TRUSTED_PROXIES)")
 	}
 	for name := range r.Header {
-		if hidden(name) {
+		if v.hidden(name) {
 			return target{}, refusal(kindInvalid, "spoofed_header", "a header has a name that only the gateway may set, or is read as one that it must not: "+
 				"the proxy is to remove what begins with X-Enlist-, also with underscores")
 		}
@@ -102,10 +103,10 @@ func badOriginal() *problem {
 // hidden reports whether a header passes by proxies that remove or replace others
 // of its meaning: with an underscore for a dash, or of a name that the gateway
 // may have one day. Those that it has, proxies replace.
-func hidden(name string) bool {
+func (v verifier) hidden(name string) bool {
 	switch name {
 	case protocolHeader, agentHeader, scopesHeader, keyIDHeader, assertedHeader:
 		return false
 	}
-	return ours(name) || secretName(name) && strings.Contains(name, "_")
+	return ours(name) || strings.Contains(name, "_") && v.secrets.has(name)
 }

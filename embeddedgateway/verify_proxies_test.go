@@ -216,7 +216,21 @@ func TestRealProxiesAskTheGateway(t *testing.T) {
 				t.Run(m.name, func(t *testing.T) { wantThrough(t, gw, addr, m) })
 			}
 			t.Run("refusals", func(t *testing.T) { wantRefusedThrough(t, gw, addr, all) })
+			t.Run("limits", func(t *testing.T) { wantLimitsThrough(t, gw, addr, p, all[1], all[0]) })
 			t.Run("spoofing", func(t *testing.T) { wantNoSpoofing(t, addr, all[1]) })
+		})
+	}
+}
+
+func TestRealProxiesLetNothingPassWithoutTheGateway(t *testing.T) {
+	for _, p := range realProxies() {
+		t.Run(p.program, func(t *testing.T) {
+			t.Parallel()
+			addr := p.start(t, freeAddr(t), serveAPI(t))
+			a, got := through(t, addr, http.MethodGet, "/", "", http.Header{"X-Enlist-Agent": {"lona/root"}})
+			if a.status/100 != 5 || got.Method != "" {
+				t.Errorf("got %d %s", a.status, a.body)
+			}
 		})
 	}
 }
@@ -290,7 +304,7 @@ func wantRefusedThrough(t *testing.T, gw *gatewaytest.Gateway, addr string, all 
 		t.Run(tc.name, func(t *testing.T) {
 			a, _ := through(t, addr, tc.method, tc.uri, "", tc.header)
 			wantStatus(t, a, tc.status, tc.code)
-			if got := a.header.Values("WWW-Authenticate"); (len(got) == 1) != (tc.status == 401 || tc.status == 403) {
+			if got := a.header.Values("WWW-Authenticate"); (len(got) == 1) != (tc.status == 401) && tc.status != 403 {
 				t.Errorf("got WWW-Authenticate %q with %d", got, a.status)
 			}
 			if got := a.header.Get("Content-Type"); got != "application/json" {
@@ -311,6 +325,41 @@ func wantRefusedThrough(t *testing.T, gw *gatewaytest.Gateway, addr string, all 
 			t.Errorf("got %d %s on the very next request", a.status, a.body)
 		}
 	})
+}
+
+// wantLimitsThrough checks that clients learn of their limits, also of those that
+// they have used up.
+func wantLimitsThrough(t *testing.T, gw *gatewaytest.Gateway, addr string, p realProxy, few, none member) {
+	t.Helper()
+	embeddedgateway.Meter(gw.Embedded(), func(c embeddedgateway.Caller) (http.Header, time.Duration) {
+		if c.Protocol == none.protocol {
+			return http.Header{"Ratelimit": {`"agent";r=0;t=7`}, "Ratelimit-Policy": {`"agent";q=9;w=60`}}, 7 * time.Second
+		}
+		return http.Header{"Ratelimit": {`"agent";r=8;t=7`}, "Ratelimit-Policy": {`"agent";q=9;w=60`}}, 0
+	})
+	t.Cleanup(func() {
+		embeddedgateway.Meter(gw.Embedded(), func(embeddedgateway.Caller) (http.Header, time.Duration) { return nil, 0 })
+	})
+	a, _ := through(t, addr, http.MethodGet, "/", "", headersOf(none, nil))
+	wantStatus(t, a, http.StatusTooManyRequests, "rate_limited")
+	got := fmt.Sprint(a.header["Retry-After"], a.header["Ratelimit"], a.header["Ratelimit-Policy"])
+	if want := `[7] ["agent";r=0;t=7] ["agent";q=9;w=60]`; got != want {
+		t.Errorf("a refusal says %s, want %s", got, want)
+	}
+	a, _ = through(t, addr, http.MethodGet, "/", "", headersOf(few, nil))
+	wantStatus(t, a, http.StatusOK, "")
+	if p.program == "caddy" {
+		return // has no way for them
+	}
+	got = fmt.Sprint(a.header["Ratelimit"], a.header["Ratelimit-Policy"])
+	if want := `["agent";r=8;t=7] ["agent";q=9;w=60]`; got != want {
+		t.Errorf("an answer says %s, want %s", got, want)
+	}
+	a, _ = through(t, addr, http.MethodPost, "/reports", "", headersOf(few, nil))
+	wantStatus(t, a, http.StatusForbidden, "insufficient_scope")
+	if got := fmt.Sprint(a.header["Ratelimit"]); got != `["agent";r=8;t=7]` {
+		t.Errorf("a refusal for want of a scope says %s", got)
+	}
 }
 
 // wantNoSpoofing checks that nothing of what a client says of itself gets to the

@@ -243,7 +243,7 @@ func TestVerifyTakesOneCredential(t *testing.T) {
 		"the token for the API":           {http.Header{"Authorization": {"Bearer " + assertion}}, http.StatusUnauthorized, "unknown_credential"},
 		"a JWT for no protocol with JWTs": {http.Header{"Authorization": {"Bearer " + otherTyp}}, http.StatusUnauthorized, "unknown_credential"},
 		"a JWT that is changed":           {http.Header{"Authorization": {"Bearer " + changed(door.secret)}}, http.StatusUnauthorized, "unauthorized"},
-		"the registration secret":         {http.Header{"X-Agent-Registration-Secret": {partnerSecret}}, http.StatusUnauthorized, "no_credential"},
+		"the registration secret":         {http.Header{"X-Agent-Registration-Secret": {partnerSecret}}, http.StatusUnauthorized, "unknown_credential"},
 
 		"two in two headers":            {http.Header{"Authorization": {"Bearer " + ltx.secret}, "X-Api-Key": {lumina.secret}}, http.StatusBadRequest, "two_credentials"},
 		"a JWT and a key":               {http.Header{"Authorization": {"Bearer " + door.secret}, "X-Api-Key": {lona.secret}, "X-User-Id": {"trader"}}, http.StatusBadRequest, "two_credentials"},

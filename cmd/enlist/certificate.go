@@ -12,12 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // certificate is a certificate in two files, which is read again when they
 // change, as they do when it is renewed: connections that are open stay so.
 type certificate struct {
 	certFile, keyFile string
+	settings          [2]string // that name them, for messages
 	log               *slog.Logger
 
 	mu     sync.Mutex
@@ -27,7 +29,11 @@ type certificate struct {
 
 // newCertificate reads the files, which must be in order now.
 func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
+	return newCertificateOf(certFile, keyFile, [2]string{"--tls-cert", "--tls-key"}, log)
+}
+
+func newCertificateOf(certFile, keyFile string, settings [2]string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, settings: settings, log: log}
 	files, err := c.stat()
 	if err != nil {
 		return nil, err
@@ -40,7 +46,7 @@ func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, e
 func (c *certificate) stat() (files [2]fs.FileInfo, err error) {
 	for i, path := range []string{c.certFile, c.keyFile} {
 		if files[i], err = os.Stat(path); err != nil {
-			return files, fmt.Errorf("--tls-cert and --tls-key: %w", err)
+			return files, fmt.Errorf("%s: %w", c.settings[i], err)
 		}
 	}
 	return files, nil
@@ -48,13 +54,24 @@ func (c *certificate) stat() (files [2]fs.FileInfo, err error) {
 
 func (c *certificate) load(files [2]fs.FileInfo) (*tls.Certificate, error) {
 	if mode := files[1].Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
-		return nil, fmt.Errorf("--tls-key: %s can be read by others (mode %04o): chmod 600 it, and if others have read it, have another certificate issued", c.keyFile, mode)
+		return nil, fmt.Errorf("%s: %s can be read by others (mode %04o): chmod 600 it, and if others have read it, have another certificate issued", c.settings[1], c.keyFile, mode)
 	}
 	loaded, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("--tls-cert %s and --tls-key %s are no certificate chain and its key, in PEM: %w", c.certFile, c.keyFile, err)
+		return nil, fmt.Errorf("%s %s and %s %s are no certificate chain and its key, in PEM: %w", c.settings[0], c.certFile, c.settings[1], c.keyFile, err)
 	}
 	return &loaded, nil
+}
+
+// good reports why no client would accept the certificate at a time.
+func (c *certificate) good(now time.Time) error {
+	switch leaf := c.current().Leaf; {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("%s: the certificate in %s expired on %s: have it renewed", c.settings[0], c.certFile, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("%s: the certificate in %s is not valid before %s: look at the clock of this machine", c.settings[0], c.certFile, leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // current returns the certificate. What cannot be read when the files change,

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -53,7 +52,7 @@ func takeEnvironment() (env func(string) string, environ func() []string) {
 	all := os.Environ()
 	taken := map[string]string{}
 	for _, name := range []string{
-		"ENLIST_SERVER_KEY", "ENLIST_ADMIN_TOKEN", "ENLIST_SMTP_URL", "ENLIST_PASSPHRASE", "ENLIST_DATABASE_URL", "ENLIST_COPY_TO",
+		"ENLIST_SERVER_KEY", "ENLIST_SMTP_URL", "ENLIST_DATABASE_URL", "ENLIST_ADMIN_TOKEN", "ENLIST_PASSPHRASE", "ENLIST_COPY_TO",
 		"AGENT_REGISTRATION_SECRET", "LONA_AGENT_REGISTRATION_SECRET", "LONA_API_KEY",
 	} {
 		taken[name] = os.Getenv(name)
@@ -149,28 +148,6 @@ func firstLine(variable, path string) (string, error) {
 		return "", fmt.Errorf("%s: the first line of %s is empty", variable, path)
 	}
 	return line, nil
-}
-
-// trustedProxies reads ENLIST_TRUSTED_PROXIES: addresses and networks,
-// separated by commas.
-func (p *program) trustedProxies() ([]netip.Prefix, error) {
-	var prefixes []netip.Prefix
-	for field := range strings.SplitSeq(p.env("ENLIST_TRUSTED_PROXIES"), ",") {
-		field = strings.TrimSpace(field)
-		if field == "" {
-			continue
-		}
-		if addr, err := netip.ParseAddr(field); err == nil {
-			prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()))
-			continue
-		}
-		prefix, err := netip.ParsePrefix(field)
-		if err != nil {
-			return nil, fmt.Errorf("ENLIST_TRUSTED_PROXIES: %q is neither an address nor a network such as 10.0.0.0/8", field)
-		}
-		prefixes = append(prefixes, prefix)
-	}
-	return prefixes, nil
 }
 
 // logger logs to standard error: standard output belongs to the answer, and

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -17,150 +16,152 @@ import (
 // defaultListen is where `enlist gateway` listens unless told otherwise.
 const defaultListen = "127.0.0.1:8420"
 
+// defaultAdminListen is where the operator's page is unless told otherwise.
+const defaultAdminListen = "127.0.0.1:8421"
+
 func (p *program) gatewayCommand() *cobra.Command {
-	var listen, database, publicURL, upstream string
-	var protocols []string
-	var rehearsal rehearsalFlags
-	var page adminFlags
+	var database string
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run the registration gateway",
 		Long: `Run the registration gateway: the whole server side of the protocols, over one
 SQLite database or, for several gateways side by side, one of PostgreSQL.
 
-Lona's part is set in the environment: AGENT_REGISTRATION_SECRET (several,
-separated by commas, while one is replaced), AGENT_INVITE_ENABLED=false (stops
-registering by invite), AGENT_TOKEN_TTL_DAYS, AGENT_TOKEN_MAX_TTL_DAYS,
-AGENT_DEFAULT_PERMISSIONS, and AGENT_INVITE_REBIND: "proof" (the default here)
-wants the last token of an agent_id that is taken, "open" does not.
+Everything can be set in one file of TOML, which --config names; a flag goes
+before a variable of the environment, that before the file. A file with every
+setting and what it is:
 
-Lithtrix's part: LITHTRIX_REQUIRE_TERMS=true wants agree_to_terms. Lumina's:
-LUMINA_PAID_WALLETS, addresses whose keys may make more requests.
+  enlist gateway check --sample > gateway.toml
 
-AgentDoor's part: AGENTDOOR_SERVICE_NAME, AGENTDOOR_SERVICE_DESCRIPTION,
-AGENTDOOR_SCOPES and AGENTDOOR_X402 (JSON), AGENTDOOR_RATE_LIMIT (1000/1h),
-AGENTDOOR_TEST_KEYS=true (keys that begin with agk_test_).
+Which settings hold and where each comes from, and everything that is wrong with
+them, without starting anything:
 
-Mail goes out by the server that ENLIST_SMTP_URL says, such as
-smtp://user:password@mail.example.com:587?from=Enlist%20%3Cnoreply%40example.com%3E
-(STARTTLS) or smtps://...:465 (TLS from the start); ENLIST_SMTP_CA_FILE names
-certificates of an authority of your own. Without it mail waits until its links
-expire, and you read it with: enlist gateway outbox. What waits, and the keys
-that tokens are signed with, lie encrypted in the database under a server key:
-ENLIST_SERVER_KEY, or the first line of ENLIST_SERVER_KEY_FILE (keep it 0600), or
-else a file beside the database that is made with it.
+  enlist gateway check --config gateway.toml
 
-What the operator sees and does is on a page of its own, by default at
-http://127.0.0.1:8421; 'enlist gateway admin-token' says where its token lies.
+Secrets have no flag and no place in the file: they are in the environment, or in
+files of their own (0600) that the settings name. Mail waits in the outbox where
+no mail server is set, and is read with: enlist gateway outbox. What waits, and
+the keys that tokens are signed with, lie encrypted in the database under the
+server key, which is made beside a SQLite database unless it is set.
 
-It speaks plain HTTP: behind a proxy with TLS, say where people reach it with
---public-url and which proxy to believe with ENLIST_TRUSTED_PROXIES.`,
+Without a certificate it speaks plain HTTP: behind a proxy with TLS, say where
+people reach it (public_url) and which proxy to believe (trusted_proxies).`,
 		Example: `  enlist gateway --listen 127.0.0.1:8420 --database sqlite:gateway.db
+  enlist gateway --config gateway.toml
   LONA_GATEWAY_URL=http://127.0.0.1:8420 enlist call lona_register_agent '{"agent_id":"my-agent","agent_name":"My Agent"}'
   enlist gateway outbox --database sqlite:gateway.db`,
 		Args: cobra.NoArgs,
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
-			if err := p.checkGatewayFlags(cmd, database, protocols); err != nil {
+			if err := p.flags.refuseClient(); err != nil {
 				return &usageError{err}
 			}
-			return p.serveGateway(cmd.Context(), gatewayFlags{listen, database, publicURL, upstream, protocols, rehearsal, page})
+			settings, problems := p.readSettings(givenFlags(cmd.Flags()))
+			if err := failedSettings(problems); err != nil {
+				return err
+			}
+			return p.serveGateway(cmd.Context(), settings)
 		}),
 	}
-	cmd.Flags().StringVar(&listen, "listen", "", "the `address` to listen on (ENLIST_LISTEN; default "+defaultListen+")")
 	cmd.PersistentFlags().StringVar(&database, "database", "", "the `database`, as sqlite:PATH or postgres://USER@HOST/DATABASE (ENLIST_DATABASE_URL; default: gateway.db in the data folder)")
-	cmd.Flags().StringVar(&publicURL, "public-url", "", "the base `URL` that links in mail begin with (ENLIST_PUBLIC_URL; default: the address it listens on)")
-	upstreamFlag(cmd, &upstream)
-	cmd.Flags().StringSliceVar(&protocols, "protocols", nil, "the protocols to serve, separated by commas (default: all)")
-	rehearsal.register(cmd)
-	cmd.AddCommand(p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
-	cmd.AddCommand(p.databaseCommands(&database)...)
-	page.register(cmd.Flags())
+	cmd.PersistentFlags().StringVar(&p.gatewayFile, "config", "", "read settings from this `file` of TOML (ENLIST_GATEWAY_CONFIG)")
+	settingFlags(cmd.Flags())
+	cmd.AddCommand(p.gatewayCheckCommand(), p.gatewayOutboxCommand(&database), p.gatewayKeysCommand(&database))
+	cmd.AddCommand(p.gatewayMigrateCommand(&database), p.gatewayBackupCommand(&database),
+		p.gatewayRestoreCommand(&database), p.gatewayCopyCommand(&database))
 	cmd.AddCommand(p.gatewayAgentsCommand(&database), p.gatewayInvitesCommand(&database))
 	cmd.AddCommand(p.gatewayAdminTokenCommand(&database))
 	return cmd
 }
 
-// gatewayFlags is the command line of `enlist gateway`.
-type gatewayFlags struct {
-	listen, database, publicURL, upstream string
-	protocols                             []string
-	rehearsal                             rehearsalFlags
-	admin                                 adminFlags
-}
-
-// checkGatewayFlags finds what is wrong with the command line itself.
-func (p *program) checkGatewayFlags(cmd *cobra.Command, database string, protocols []string) error {
-	var known []string
-	for _, protocol := range wire.Protocols() {
-		known = append(known, protocol.Name)
-	}
-	for _, name := range protocols {
-		if !slices.Contains(known, name) {
-			return fmt.Errorf("--protocols: unknown protocol %q: known are %s", name, strings.Join(known, ", "))
+// settingFlags registers the flags of all settings but --database, which the
+// commands below have too.
+func settingFlags(set *pflag.FlagSet) {
+	defaults := gatewayDefaults()
+	for _, s := range gatewaySettingList() {
+		if s.flag == "" || s.flag == "database" {
+			continue
+		}
+		says := s.says + " (" + s.name
+		if s.env != "" {
+			says += ", " + s.env
+		}
+		to := s.to(defaults)
+		if value := show(to); value != "" && value != "false" {
+			says += "; default: " + value
+		}
+		says += ")"
+		switch to.(type) {
+		case *[]string:
+			set.StringSlice(s.flag, nil, says)
+		case *bool:
+			set.Bool(s.flag, false, says)
+		default:
+			set.String(s.flag, "", says)
+			set.Lookup(s.flag).NoOptDefVal = s.bare
 		}
 	}
-	switch {
-	case cmd.Flags().Changed("protocols") && len(protocols) == 0:
-		return errors.New("--protocols: name at least one, or leave the flag out for all: " + strings.Join(known, ", "))
-	}
-	if err := checkDatabase(database); err != nil {
-		return err
-	}
-	return p.flags.refuseClient()
+}
+
+// givenFlags are the values of those flags that were given.
+func givenFlags(set *pflag.FlagSet) flagValues {
+	given := flagValues{}
+	set.Visit(func(f *pflag.Flag) {
+		switch list, ok := f.Value.(pflag.SliceValue); {
+		case ok:
+			given[f.Name] = list.GetSlice()
+		case f.Value.String() != "": // an empty one is as good as none
+			given[f.Name] = []string{f.Value.String()}
+		}
+	})
+	return given
 }
 
 // serveGateway listens before it opens the gateway, which must know its address.
-func (p *program) serveGateway(ctx context.Context, flags gatewayFlags) (err error) {
+func (p *program) serveGateway(ctx context.Context, s *gatewaySettings) (err error) {
 	p.serves = true
-	config, err := p.gatewayConfig(flags.database)
+	config, err := p.gatewayConfig(s)
 	if err != nil {
 		return err
 	}
-	if config.Front, err = p.front(flags.upstream); err != nil {
+	cert, err := p.gatewayCertificate(s, config.Logger)
+	if err != nil {
 		return err
 	}
-	config.Protocols = flags.protocols
-	config.Standalone = true
-	if err := flags.rehearsal.apply(ctx, &config); err != nil {
-		return err
-	}
-	ln, err := p.listen(ctx, flags.listen)
+	ln, err := p.listen(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = ln.Close() }() // Serve closes it too
-	page, err := p.openAdmin(ctx, flags.admin, config.Database)
+	scheme, at := "http", reachable(ln.Addr())
+	if cert != nil {
+		scheme, at, config.TLS = "https", cert.at(ln.Addr()), cert.config()
+	}
+	page, err := p.openAdmin(ctx, s, config)
 	if err != nil {
 		return err
 	}
 	defer page.close()
-	config.PublicURL = first(flags.publicURL, p.env("ENLIST_PUBLIC_URL"), "http://"+reachable(ln.Addr()))
+	config.PublicURL = first(s.PublicURL, scheme+"://"+at)
 	g, err := embeddedgateway.New(ctx, config)
 	if err != nil {
-		return err
+		return s.respell(err)
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 
-	fmt.Fprintf(p.stderr, "enlist gateway: listening on http://%s, database %s\n", ln.Addr(), shownDatabase(config.Database))
+	fmt.Fprintf(p.stderr, "enlist gateway: listening on %s://%s, database %s\n", scheme, ln.Addr(), shownDatabase(config.Database))
 	if config.SMTPURL == "" {
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}
 	return p.serveWithAdmin(ctx, g, ln, config, page)
 }
 
-// listen opens the address of the gateway: of the flag, or else of the
-// environment.
-func (p *program) listen(ctx context.Context, flag string) (net.Listener, error) {
-	variable := p.env("ENLIST_LISTEN")
-	if flag == "" && variable != "" {
-		ln, err := listenOn(ctx, "ENLIST_LISTEN", variable)
-		var wrong *usageError
-		if errors.As(err, &wrong) {
-			err = wrong.error // the command line is in order
-		}
-		return ln, err
+// listen opens the address of the gateway.
+func (p *program) listen(ctx context.Context, s *gatewaySettings) (net.Listener, error) {
+	setting := "--listen"
+	if at, ok := s.from["listen"]; ok {
+		setting = at.says()
 	}
-	return listenOn(ctx, "--listen", first(flag, defaultListen))
+	return listenOn(ctx, setting, s.Listen)
 }
 
 // listenOn opens an address that a setting names. It is a mistake in the

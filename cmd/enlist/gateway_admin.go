@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -15,25 +16,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/admin"
 )
-
-// defaultAdminListen is where the operator's page is unless told otherwise.
-const defaultAdminListen = "127.0.0.1:8421"
-
-// adminFlags is what the command line says of the operator's page.
-type adminFlags struct {
-	listen string
-	hosts  []string
-}
-
-func (f *adminFlags) register(set *pflag.FlagSet) {
-	set.StringVar(&f.listen, "admin-listen", "", "the `address` of the operator's page, or off; a port alone is on loopback (ENLIST_ADMIN_LISTEN; default "+defaultAdminListen+")")
-	set.StringSliceVar(&f.hosts, "admin-host", nil, "a `name` that the operator's page is reached by, beside its address (ENLIST_ADMIN_HOSTS)")
-}
 
 // adminPage is the operator's page, listening but not served yet.
 type adminPage struct {
@@ -44,26 +30,14 @@ type adminPage struct {
 
 // openAdmin listens for the operator's page and sees to it that there is a token.
 // Nil: there is to be no page.
-func (p *program) openAdmin(ctx context.Context, f adminFlags, database string) (*adminPage, error) {
-	setting, addr := "--admin-listen", f.listen
-	if addr == "" {
-		setting, addr = "ENLIST_ADMIN_LISTEN", p.env("ENLIST_ADMIN_LISTEN")
-	}
-	asked := addr != ""
-	if !asked {
-		setting, addr = "--admin-listen", defaultAdminListen
-	}
-	ln, err := p.listenAdmin(ctx, setting, addr, asked)
+func (p *program) openAdmin(ctx context.Context, s *gatewaySettings, config embeddedgateway.Config) (*adminPage, error) {
+	_, asked := s.from["admin_listen"]
+	ln, err := listenAdmin(ctx, config.Logger, s.spelledAs("admin_listen"), s.AdminListen, asked)
 	if err != nil || ln == nil {
 		return nil, err
 	}
-	page := &adminPage{ln: ln, hosts: f.hosts}
-	for name := range strings.SplitSeq(p.env("ENLIST_ADMIN_HOSTS"), ",") {
-		if name = strings.TrimSpace(name); name != "" && len(f.hosts) == 0 {
-			page.hosts = append(page.hosts, name)
-		}
-	}
-	if page.token, err = p.adminToken(database); err == nil {
+	page := &adminPage{ln: ln, hosts: s.AdminHosts}
+	if page.token, err = s.adminToken(config.Database); err == nil {
 		err = page.token.prepare()
 	}
 	if err != nil {
@@ -74,13 +48,13 @@ func (p *program) openAdmin(ctx context.Context, f adminFlags, database string) 
 
 // listenAdmin opens the address of the page. Nil: there is to be none. An address
 // that nobody asked for is done without where it cannot be used.
-func (p *program) listenAdmin(ctx context.Context, setting, addr string, asked bool) (net.Listener, error) {
-	if addr == "off" {
+func listenAdmin(ctx context.Context, log *slog.Logger, setting, addr string, asked bool) (net.Listener, error) {
+	if addr == adminOff {
 		return nil, nil
 	}
-	ln, err := listenOn(ctx, setting, adminAddress(addr))
+	ln, err := listenOn(ctx, setting, addr)
 	if err != nil && !asked {
-		p.logger().WarnContext(ctx, "there is no page for the operator: its address cannot be used; choose another with --admin-listen, or none with --admin-listen off", "error", err)
+		log.WarnContext(ctx, "there is no page for the operator: its address cannot be used; choose another with --admin-listen, or none with --admin-listen off", "error", err)
 		return nil, nil
 	}
 	return ln, err
@@ -93,17 +67,6 @@ func (a *adminPage) close() {
 	}
 }
 
-// adminAddress is the address that is meant: who names no host means this
-// machine, never all of its networks.
-func adminAddress(text string) string {
-	if port := strings.TrimPrefix(text, ":"); !strings.Contains(port, ":") {
-		if _, err := strconv.ParseUint(port, 10, 16); err == nil {
-			return net.JoinHostPort("127.0.0.1", port)
-		}
-	}
-	return text
-}
-
 // serveWithAdmin serves the gateway and, where there is one, the operator's page.
 // When one of them ends, so does the other.
 func (p *program) serveWithAdmin(ctx context.Context, g *embeddedgateway.Gateway, ln net.Listener, c embeddedgateway.Config, page *adminPage) error {
@@ -112,7 +75,7 @@ func (p *program) serveWithAdmin(ctx context.Context, g *embeddedgateway.Gateway
 	}
 	handler, err := admin.New(admin.Config{
 		Gateway: g, Tokens: page.token.hashes, Now: c.Now, Rand: c.Rand, Logger: c.Logger,
-		Hosts: page.hosts, PublicURL: c.PublicURL,
+		Hosts: page.hosts, PublicURL: c.PublicURL, Metrics: g.Metrics(),
 	})
 	if err != nil {
 		return err
@@ -142,16 +105,13 @@ type adminToken struct {
 }
 
 // adminToken finds out where the token is. It reads nothing of it.
-func (p *program) adminToken(database string) (adminToken, error) {
-	value, file := p.env("ENLIST_ADMIN_TOKEN"), p.env("ENLIST_ADMIN_TOKEN_FILE")
+func (s *gatewaySettings) adminToken(database string) (adminToken, error) {
 	path, sqlite := strings.CutPrefix(database, "sqlite:")
 	switch {
-	case value != "" && file != "":
-		return adminToken{}, errors.New("both ENLIST_ADMIN_TOKEN and ENLIST_ADMIN_TOKEN_FILE are set: unset one")
-	case value != "":
-		return adminToken{setting: "ENLIST_ADMIN_TOKEN", value: value}, nil
-	case file != "":
-		return adminToken{setting: "ENLIST_ADMIN_TOKEN_FILE", path: file}, nil
+	case s.AdminToken != "":
+		return adminToken{setting: s.spelledAs("admin_token"), value: s.AdminToken}, nil
+	case s.AdminTokenFile != "":
+		return adminToken{setting: s.spelledAs("admin_token_file"), path: s.AdminTokenFile}, nil
 	case !sqlite:
 		return adminToken{}, errors.New("the operator's page has no token: set ENLIST_ADMIN_TOKEN or ENLIST_ADMIN_TOKEN_FILE to " +
 			"one of 32 characters or more, such as `openssl rand -hex 32` prints, or leave the page out with --admin-listen off")
@@ -184,15 +144,15 @@ func (t adminToken) hashes() ([][32]byte, error) {
 func (t adminToken) read() (string, error) {
 	name, text := t.setting, t.value
 	var err error
-	switch t.setting {
-	case "":
+	switch {
+	case t.setting == "":
 		var file []byte
 		name = t.path
 		if file, err = readPrivate(t.path, "the next start of the gateway makes a new one"); err == nil {
 			text = string(file)
 		}
-	case "ENLIST_ADMIN_TOKEN_FILE":
-		text, err = firstLine(t.setting, t.path)
+	case t.path != "":
+		text, err = readSecret(t.setting, t.path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("there is no admin token in %s: 'enlist gateway' makes one when it starts: %w", t.path, err)
@@ -283,7 +243,15 @@ func (p *program) operatedToken(database string) (adminToken, error) {
 	if err != nil {
 		return adminToken{}, err
 	}
-	return p.adminToken(config.Database)
+	given := flagValues{}
+	if database != "" {
+		given["database"] = []string{database}
+	}
+	s, problems := p.readSettings(given)
+	if err := failedSettings(problems); err != nil {
+		return adminToken{}, err
+	}
+	return s.adminToken(config.Database)
 }
 
 func (p *program) revealAdminToken(t adminToken) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,10 +19,15 @@ import (
 func TestAddressOfTheOperatorsPage(t *testing.T) {
 	for text, want := range map[string]string{
 		"8421": "127.0.0.1:8421", ":8421": "127.0.0.1:8421", "127.0.0.1:1": "127.0.0.1:1", "0.0.0.0:8421": "0.0.0.0:8421",
-		"[::1]:8421": "[::1]:8421", "host:1": "host:1", "": "", ":": ":", ":70000": ":70000", "nonsense": "nonsense",
+		"[::1]:8421": "[::1]:8421", "host:1": "host:1", "off": "off",
 	} {
-		if got := adminAddress(text); got != want {
-			t.Errorf("%q: got %q, want %q", text, got, want)
+		if got, err := adminAddress(text); got != want || err != nil {
+			t.Errorf("%q: got %q, %v, want %q", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", ":", ":70000", "nonsense"} {
+		if _, err := adminAddress(text); err == nil {
+			t.Errorf("%q: got no error", text)
 		}
 	}
 }
@@ -33,19 +39,18 @@ func TestTheOperatorsPageDoesWithoutAnAddressThatIsTaken(t *testing.T) {
 	}
 	defer taken.Close()
 	var said bytes.Buffer
-	p := &program{stderr: &said, env: func(string) string { return "" }, now: time.Now}
-	ln, err := p.listenAdmin(t.Context(), "--admin-listen", taken.Addr().String(), false)
+	log := slog.New(slog.NewTextHandler(&said, nil))
+	ln, err := listenAdmin(t.Context(), log, "--admin-listen", taken.Addr().String(), false)
 	if ln != nil || err != nil || !strings.Contains(said.String(), "--admin-listen off") {
 		t.Errorf("one that nobody asked for: %v, %v, %s", ln, err, &said)
 	}
-	if _, err = p.listenAdmin(t.Context(), "ENLIST_ADMIN_LISTEN", taken.Addr().String(), true); err == nil || !strings.Contains(err.Error(), "ENLIST_ADMIN_LISTEN") {
+	if _, err = listenAdmin(t.Context(), log, "ENLIST_ADMIN_LISTEN", taken.Addr().String(), true); err == nil || !strings.Contains(err.Error(), "ENLIST_ADMIN_LISTEN") {
 		t.Errorf("one that was asked for: %v", err)
 	}
 }
 
 func TestTheOperatorsPageNeedsATokenWithPostgreSQL(t *testing.T) {
-	p := &program{env: func(string) string { return "" }}
-	_, err := p.adminToken("postgres://user:password@host/gateway")
+	_, err := (&gatewaySettings{}).adminToken("postgres://user:password@host/gateway")
 	if err == nil || !strings.Contains(err.Error(), "ENLIST_ADMIN_TOKEN_FILE") || !strings.Contains(err.Error(), "--admin-listen off") || strings.Contains(err.Error(), "password") {
 		t.Errorf("got %v", err)
 	}

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,90 +22,199 @@ import (
 // folder.
 const embeddedDatabase = "embedded.db"
 
-// gatewayConfig is what the gateway of `enlist gateway` takes from outside.
-func (p *program) gatewayConfig(database string) (embeddedgateway.Config, error) {
-	proxies, err := p.trustedProxies()
-	if err != nil {
-		return embeddedgateway.Config{}, err
-	}
-	config, err := p.databaseConfig(database)
+// gatewayConfig is what the gateway of `enlist gateway` takes from its settings.
+func (p *program) gatewayConfig(s *gatewaySettings) (embeddedgateway.Config, error) {
+	config, err := p.databaseConfigOf(s)
 	if err != nil {
 		return embeddedgateway.Config{}, err
 	}
 	if path, ok := strings.CutPrefix(config.Database, "sqlite:"); ok {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return embeddedgateway.Config{}, fmt.Errorf("the folder of the database: %w", err)
+			return embeddedgateway.Config{}, fmt.Errorf("%s: the folder of the database: %w", s.spelledAs("database"), err)
 		}
 	}
-	if config.SMTPURL = p.env("ENLIST_SMTP_URL"); config.SMTPURL != "" {
-		if config.SMTPTLS, err = p.smtpTLS(); err != nil {
+	if config.SMTPURL, err = s.secretOf(s.SMTPURL, s.SMTPURLFile, "smtp.url_file"); err != nil {
+		return embeddedgateway.Config{}, err
+	}
+	if config.SMTPURL != "" {
+		if config.SMTPTLS, err = s.smtpTLS(); err != nil {
 			return embeddedgateway.Config{}, err
 		}
 	}
-	config.Env = p.env
-	config.TrustedProxies = proxies
+	if config.Env, err = p.protocolEnv(s); err != nil {
+		return embeddedgateway.Config{}, err
+	}
+	config.Protocols = s.Protocols
+	config.Standalone = true
+	config.TrustedProxies = s.TrustedProxies
 	config.Wrap = p.wrapGateway
-	return config, nil
+	config.Drain = embeddedgateway.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout}
+	config.Retention = embeddedgateway.Retention{
+		Audit: orEver(s.RetainAudit), Tickets: s.RetainTickets,
+	}
+	config.AccessLog = s.LogAccess
+	config.Front = s.front()
+	config.Version = version()
+	return config, s.rehearse(&config)
+}
+
+// front is what stands behind the gateway; nil where nothing is set of it.
+func (s *gatewaySettings) front() *embeddedgateway.Front {
+	f := &embeddedgateway.Front{
+		Upstream: s.Upstream, Rules: s.Rules, AgentLimit: s.AgentLimit, KeyLimit: s.KeyLimit,
+		MaxBody: int64(s.UpstreamMaxBody), Timeout: s.UpstreamTimeout,
+	}
+	if f.Upstream == nil && len(f.Rules) == 0 && f.AgentLimit.N == 0 && f.KeyLimit.N == 0 {
+		return nil
+	}
+	return f
+}
+
+// orEver is a retention as the gateway takes it: 0 keeps things for ever.
+func orEver(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// protocolEnv is the environment that the protocols read: what is not in the
+// program's own is taken from the file.
+func (p *program) protocolEnv(s *gatewaySettings) (func(string) string, error) {
+	secret, file, setting := p.env(partnerSecret), p.env(partnerSecretFile), partnerSecretFile
+	if secret != "" && file != "" {
+		return nil, fmt.Errorf("both %s and %s are set: unset one", partnerSecret, partnerSecretFile)
+	}
+	if secret == "" {
+		if file == "" {
+			file, setting = s.Env[partnerSecretFile], s.spelledAs(envTable+"."+partnerSecretFile)
+		}
+		var err error
+		if secret, err = readSecret(setting, file); err != nil {
+			return nil, err
+		}
+	}
+	return func(name string) string {
+		if name == partnerSecret {
+			return secret
+		}
+		return first(p.env(name), s.Env[name])
+	}, nil
+}
+
+// respell has an error name a variable as the file does, if it was set there.
+func (s *gatewaySettings) respell(err error) error {
+	text := err.Error()
+	if strings.HasPrefix(text, "open the database") {
+		text = s.databaseSetting() + ": " + text
+	}
+	for name := range s.Env {
+		text = strings.ReplaceAll(text, "environment variable "+name+":", s.spelledAs(envTable+"."+name)+":")
+	}
+	if s.SMTPURL == "" && s.SMTPURLFile != "" {
+		text = strings.ReplaceAll(text, "ENLIST_SMTP_URL:", s.spelledAs("smtp.url_file")+":")
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
+// databaseSetting is how the setting was called that names the database.
+func (s *gatewaySettings) databaseSetting() string {
+	if s.Database == "" && s.DatabaseURLFile != "" {
+		return s.spelledAs("database_url_file")
+	}
+	return s.spelledAs("database")
+}
+
+// gatewayCertificate returns the certificate that the settings name; nil for
+// none. One that has expired is refused.
+func (p *program) gatewayCertificate(s *gatewaySettings, log *slog.Logger) (*certificate, error) {
+	if s.TLSCert == "" {
+		return nil, nil
+	}
+	c, err := newCertificateOf(s.TLSCert, s.TLSKey, [2]string{s.spelledAs("tls.cert"), s.spelledAs("tls.key")}, log)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.good(p.now())
 }
 
 // databaseConfig is what it takes to open the database of `enlist gateway`.
 func (p *program) databaseConfig(database string) (embeddedgateway.Config, error) {
-	database = first(database, p.env("ENLIST_DATABASE_URL"))
-	if database == "" {
-		home, err := p.home()
-		if err != nil {
-			return embeddedgateway.Config{}, err
-		}
-		database = "sqlite:" + filepath.Join(home, "gateway.db")
+	given := flagValues{}
+	if database != "" {
+		given["database"] = []string{database}
 	}
-	key, err := p.serverKey()
+	s, problems := p.readSettings(given)
+	if err := failedSettings(problems); err != nil {
+		return embeddedgateway.Config{}, err
+	}
+	return p.databaseConfigOf(s)
+}
+
+func (p *program) databaseConfigOf(s *gatewaySettings) (embeddedgateway.Config, error) {
+	database, err := p.databaseURL(s)
 	if err != nil {
 		return embeddedgateway.Config{}, err
 	}
-	return embeddedgateway.Config{Database: database, ServerKey: key, Now: p.now, Logger: p.logger()}, nil
+	key, err := p.serverKey(s)
+	if err != nil {
+		return embeddedgateway.Config{}, err
+	}
+	return embeddedgateway.Config{Database: database, ServerKey: key, Now: p.now, Logger: p.gatewayLogger(s)}, nil
+}
+
+// databaseURL returns the database that the settings name; else the one in the
+// data folder.
+func (p *program) databaseURL(s *gatewaySettings) (string, error) {
+	database, err := s.secretOf(s.Database, s.DatabaseURLFile, "database_url_file")
+	if err != nil || database != "" {
+		return database, err
+	}
+	home, err := p.home()
+	if err != nil {
+		return "", err
+	}
+	return "sqlite:" + filepath.Join(home, "gateway.db"), nil
 }
 
 // serverKey reads the server key, or returns nil for the one beside the
 // database.
-func (p *program) serverKey() ([]byte, error) {
-	variable := "ENLIST_SERVER_KEY"
-	text, file := p.env(variable), p.env("ENLIST_SERVER_KEY_FILE")
-	switch {
-	case text != "" && file != "":
-		return nil, errors.New("both ENLIST_SERVER_KEY and ENLIST_SERVER_KEY_FILE are set: unset one")
-	case text == "" && file == "":
-		return nil, nil
-	case file != "":
-		variable = "ENLIST_SERVER_KEY_FILE"
-		var err error
-		if text, err = firstLine(variable, file); err != nil {
-			return nil, err
-		}
+func (p *program) serverKey(s *gatewaySettings) ([]byte, error) {
+	text, err := s.secretOf(s.ServerKey, s.ServerKeyFile, "server_key_file")
+	if err != nil || text == "" {
+		return nil, err
 	}
 	key, err := embeddedgateway.ParseServerKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", variable, err)
+		setting := s.spelledAs("server_key_file")
+		if s.ServerKey != "" {
+			setting = s.spelledAs("server_key")
+		}
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	return key, nil
 }
 
-// smtpTLS trusts what the system does and the certificates of
-// ENLIST_SMTP_CA_FILE, if that is set.
-func (p *program) smtpTLS() (*tls.Config, error) {
-	path := p.env("ENLIST_SMTP_CA_FILE")
-	if path == "" {
+// smtpTLS trusts what the system does and the certificates of smtp.ca_file, if
+// that is set.
+func (s *gatewaySettings) smtpTLS() (*tls.Config, error) {
+	if s.SMTPCAFile == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(path)
+	setting := s.spelledAs("smtp.ca_file")
+	text, err := os.ReadFile(s.SMTPCAFile)
 	if err != nil {
-		return nil, fmt.Errorf("read ENLIST_SMTP_CA_FILE: %w", err)
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool() // a system without any
 	}
 	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ENLIST_SMTP_CA_FILE: there is no certificate in %s; want them in PEM", path)
+		return nil, fmt.Errorf("%s: there is no certificate in %s; want them in PEM", setting, s.SMTPCAFile)
 	}
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }
@@ -137,9 +248,6 @@ func (p *program) operatedConfig(database string) (embeddedgateway.Config, error
 	case p.flags.embedded && database != "":
 		return embeddedgateway.Config{}, &usageError{errors.New("--embedded and --database name two databases: leave one out")}
 	case !p.flags.embedded:
-		if err := checkDatabase(database); err != nil {
-			return embeddedgateway.Config{}, &usageError{err}
-		}
 		return p.databaseConfig(database)
 	}
 	home, err := p.home()

@@ -84,7 +84,7 @@ func (p *program) copyConfig(database string, args []string) (from string, confi
 			continue
 		}
 		e.value = args[i]
-		err := checkDatabase(e.value)
+		err := checkDatabase(e.value, fromFlag)
 		switch {
 		case errors.Is(err, errPassword):
 			return "", config, &usageError{fmt.Errorf("%s holds a password, which every user of this machine could read in the list of processes: "+
@@ -93,7 +93,8 @@ func (p *program) copyConfig(database string, args []string) (from string, confi
 			return "", config, &usageError{fmt.Errorf("%s: want sqlite:PATH, or postgres://USER@HOST/DATABASE without a password", e.name)}
 		}
 	}
-	config, err = p.databaseConfig(ends[1].value)
+	config, err = p.databaseConfig("")
+	config.Database = ends[1].value
 	return ends[0].value, config, err
 }
 

@@ -17,14 +17,6 @@ type migration struct {
 	State   string `json:"state"`
 }
 
-// databaseCommands are the commands on a gateway's database as a whole.
-func (p *program) databaseCommands(database *string) []*cobra.Command {
-	return []*cobra.Command{
-		p.gatewayMigrateCommand(database), p.gatewayBackupCommand(database),
-		p.gatewayRestoreCommand(database), p.gatewayCopyCommand(database),
-	}
-}
-
 func (p *program) gatewayMigrateCommand(database *string) *cobra.Command {
 	var status, asJSON bool
 	cmd := &cobra.Command{

@@ -47,7 +47,11 @@ func TestCertificatesOfTheMailServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &program{env: func(name string) string { return map[string]string{"ENLIST_SMTP_CA_FILE": path}[name] }}
-	config, err := p.smtpTLS()
+	settings, problems := p.readSettings(nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	config, err := settings.smtpTLS()
 	if err != nil {
 		t.Fatal(err)
 	}

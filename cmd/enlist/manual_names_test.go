@@ -241,7 +241,7 @@ func sources(t *testing.T, folder string, pattern *regexp.Regexp) map[string]boo
 // an argument, of a code, of a field.
 func TestNamesInTheManualExist(t *testing.T) {
 	known := map[string]bool{}
-	for _, folder := range []string{"tools", "gateway", "gateway/wire", "embeddedgateway", "server", "cmd/enlist", "credstore"} {
+	for _, folder := range []string{"tools", "gateway", "gateway/wire", "embeddedgateway", "embeddedgateway/store", "server", "cmd/enlist", "credstore"} {
 		maps.Copy(known, sources(t, folder, regexp.MustCompile("[\"` ,\n\t]([a-z0-9]+(?:_[a-z0-9]+)+)\\b")))
 	}
 	names := map[string]bool{}

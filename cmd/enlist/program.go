@@ -31,7 +31,9 @@ type program struct {
 	// runs. Tests use it to learn which secrets were issued; otherwise nil.
 	wrapGateway func(http.Handler) http.Handler
 
-	flags  globalFlags
+	flags       globalFlags
+	gatewayFile string // --config of `enlist gateway`
+
 	spins  *spinner // see waits
 	serves bool     // the command is a server; its log says what it does
 }

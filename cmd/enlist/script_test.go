@@ -121,7 +121,9 @@ func scripts(dir string) testscript.Params {
 		Setup:               setUp,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ask":         askCommand,
 			"certificate": certificateCommand,
+			"expired":     expiredCommand,
 			"greet":       greet,
 			"readdress":   readdress,
 			"start":       start,

@@ -25,7 +25,7 @@ type replica struct {
 // startReplica starts a gateway with an environment. It ends with the test.
 func startReplica(t *testing.T, env []string) *replica {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func startReplica(t *testing.T, env []string) *replica {
 
 func (r *replica) start(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command("enlist", "gateway", "--listen", r.at.Host) //nolint:noctx // it is killed when it is to end
+	cmd := exec.Command("enlist", "gateway", "--listen", r.at.Host)
 	cmd.Env = append(os.Environ(), r.env...)
 	cmd.Stderr = logOf{r}
 	if err := cmd.Start(); err != nil {
@@ -82,7 +82,7 @@ func (r *replica) wait(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := net.Dial("tcp", r.at.Host) //nolint:noctx // at once
+		conn, err := net.Dial("tcp", r.at.Host)
 		if err == nil {
 			_ = conn.Close()
 			return

@@ -36,7 +36,7 @@ func sqliteWith(b testing.TB, agents int) speedDatabase {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return speedDatabase{"sqlite:" + path, fill(b, db, agents)}
+	return speedDatabase{"sqlite:" + path, fill(b, db, agents, false)}
 }
 
 // postgresWith makes a PostgreSQL database with so many agents, on a server that
@@ -49,7 +49,7 @@ func postgresWith(b testing.TB, agents int) speedDatabase {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return speedDatabase{url, fill(b, db, agents)}
+	return speedDatabase{url, fill(b, db, agents, true)}
 }
 
 // migrated makes the tables of a database.
@@ -67,7 +67,7 @@ func migrated(b testing.TB, o store.Options) {
 
 // fill puts agents of Lona into a database, a token of each, as if they had
 // registered, and returns some of them. It is for an empty database, and closes it.
-func fill(b testing.TB, db *sql.DB, n int) (used []speedAgent) {
+func fill(b testing.TB, db *sql.DB, n int, numbered bool) (used []speedAgent) {
 	b.Helper()
 	const part = 100
 	db.SetMaxOpenConns(1)
@@ -100,7 +100,7 @@ func fill(b testing.TB, db *sql.DB, n int) (used []speedAgent) {
 		} {
 			stmt := prepared[len(insert.args)]
 			if stmt == nil {
-				if stmt, err = tx.Prepare("INSERT INTO " + insert.into + " VALUES " + rows(insert.into, len(insert.args))); err != nil {
+				if stmt, err = tx.Prepare("INSERT INTO " + insert.into + " VALUES " + rows(insert.into, len(insert.args), numbered)); err != nil {
 					b.Fatal(err)
 				}
 				prepared[len(insert.args)] = stmt
@@ -121,8 +121,8 @@ func fill(b testing.TB, db *sql.DB, n int) (used []speedAgent) {
 	return used
 }
 
-// rows is ($1, …), (…), … for so many arguments in the columns of an INSERT.
-func rows(into string, args int) string {
+// rows is (?, …), (…), … for so many arguments in the columns of an INSERT.
+func rows(into string, args int, numbered bool) string {
 	columns := strings.Count(into, ",") + 1
 	var b strings.Builder
 	for i := range args {
@@ -134,7 +134,11 @@ func rows(into string, args int) string {
 		default:
 			b.WriteString("(")
 		}
-		fmt.Fprintf(&b, "$%d", i+1)
+		if numbered {
+			fmt.Fprintf(&b, "$%d", i+1)
+		} else {
+			b.WriteString("?")
+		}
 	}
 	b.WriteString(")")
 	return b.String()

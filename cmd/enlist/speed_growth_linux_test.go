@@ -27,7 +27,7 @@ func BenchmarkGrowth(b *testing.B) {
 			newContender(b, "many", large.at, sending(large.lonaRequests())))
 	})
 	b.Run("registrations", func(b *testing.B) {
-		grow(b, 20*speedClients, newContender(b, "few", small.at, makingAccounts(small.benchLoad, "lona")),
+		grow(b, 10*speedClients, newContender(b, "few", small.at, makingAccounts(small.benchLoad, "lona")),
 			newContender(b, "many", large.at, makingAccounts(large.benchLoad, "lona")))
 	})
 }

@@ -186,8 +186,8 @@ func (c *contender) report(b *testing.B, bare *contender) {
 	b.ReportMetric(c.median(), "req/s")
 	b.ReportMetric(c.median()/bare.median(), "of-bare")
 	b.ReportMetric(median(slices.Clone(bare.cpu))/median(slices.Clone(c.cpu)), "of-bare-by-cpu")
-	b.ReportMetric(float64(c.took[len(c.took)/2].Microseconds()), "p50-µs")
-	b.ReportMetric(float64(c.took[len(c.took)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64(c.took[len(c.took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(c.took[len(c.took)*99/100].Microseconds())/1000, "p99-ms")
 }
 
 // BenchmarkAuthenticated makes requests with a credential of each kind, by turns
@@ -237,6 +237,7 @@ func (g *speedGateway) compare(b *testing.B, ours *contender) {
 		g.clock.Add(int64(20 * time.Second)) // or the limits of the keys would be used up
 	}
 	ours.report(b, plain)
+	b.ReportMetric(float64(speedAgents(b)), "agents")
 }
 
 // lonaRequests is a request of each of the agents that were there before.

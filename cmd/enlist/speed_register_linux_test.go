@@ -58,7 +58,7 @@ func BenchmarkRegistered(b *testing.B) {
 		ours := newContender(b, "ours", g.at, makingAccounts(g.benchLoad, wire.AgentDoorName))
 		for b.Loop() {
 			theirs.turn(b, 2*speedClients)
-			ours.turn(b, 20*speedClients)
+			ours.turn(b, 10*speedClients)
 		}
 		ours.reportRegistrations(b)
 		b.ReportMetric(theirs.median(), "express-accounts/s")
@@ -66,7 +66,7 @@ func BenchmarkRegistered(b *testing.B) {
 	})
 	b.Run("lumina", func(b *testing.B) {
 		g := newSpeedGateway(b, db.url, db.agents)
-		wallets := make(chan eip191.Wallet, 20*speedClients)
+		wallets := make(chan eip191.Wallet, 10*speedClients)
 		g.wallet = func() (eip191.Wallet, error) { return <-wallets, nil }
 		ours := newContender(b, "ours", g.at, makingAccounts(g.benchLoad, wire.LuminaName))
 		for b.Loop() {
@@ -87,8 +87,8 @@ func BenchmarkRegistered(b *testing.B) {
 		ours := newContender(b, "ours", g.at, makingAccounts(g.benchLoad, wire.LonaName))
 		plain := newContender(b, "bare insert", g.at, inserting(b))
 		for b.Loop() {
-			plain.turn(b, 20*speedClients)
-			ours.turn(b, 20*speedClients)
+			plain.turn(b, 10*speedClients)
+			ours.turn(b, 10*speedClients)
 		}
 		ours.reportRegistrations(b)
 		b.ReportMetric(plain.median(), "inserts/s")
@@ -99,7 +99,7 @@ func BenchmarkRegistered(b *testing.B) {
 			g := newSpeedGateway(b, db.url, db.agents)
 			ours := newContender(b, "ours", g.at, makingAccounts(g.benchLoad, protocol))
 			for b.Loop() {
-				ours.turn(b, 20*speedClients)
+				ours.turn(b, 10*speedClients)
 			}
 			ours.reportRegistrations(b)
 		})

@@ -58,6 +58,9 @@ func (t *Tx) Audit(e Event) error {
 		args = append(args, t.now.Unix()/60)
 	}
 	_, err := t.exec(q, args...)
+	if err == nil {
+		t.events = append(t.events, e)
+	}
 	return err
 }
 

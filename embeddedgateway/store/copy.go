@@ -13,7 +13,7 @@ import (
 // copiedTables are the tables that [Copy] copies, those before that others refer
 // to. Each has a key named id.
 func copiedTables() []string {
-	return []string{"agents", "agent_terms", "credentials", "tickets", "counters", "usages", "events", "sealed"}
+	return []string{"agents", "agent_terms", "credentials", "tickets", "counters", "events", "sealed", "usages", "leases"}
 }
 
 // progressTable says in a database how far a copy into it has come. While it is

@@ -97,6 +97,14 @@ func (s *Store) Authenticate(ctx context.Context, protocol string, hash [32]byte
 // Credential returns the credential with that hash in whatever state it is, or
 // [ErrNotFound]. It does not wait for those who write.
 func (s *Store) Credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
+	c, err := s.credential(ctx, protocol, hash)
+	if err == nil || errors.Is(err, ErrNotFound) {
+		s.stats.looked(protocol, err == nil && c.ActiveAt(s.now()))
+	}
+	return c, err
+}
+
+func (s *Store) credential(ctx context.Context, protocol string, hash [32]byte) (Credential, error) {
 	if s.shared != nil {
 		return s.sharedCredential(ctx, protocol, hash)
 	}
@@ -152,21 +160,8 @@ func (s *Store) Issued(ctx context.Context, agentID int64, kind string, after in
 	return s.credentials(ctx, selectIssued, agentID, kind, after, int64(limit))
 }
 
-func (s *Store) credentials(ctx context.Context, q string, args ...any) (list []Credential, err error) {
-	if s.rows != nil {
-		if err := s.readable(ctx, args); err != nil {
-			return nil, err
-		}
-		err := s.rows.each(context.WithoutCancel(ctx), q, args, func() ([]any, bool) {
-			list = append(list, Credential{})
-			return list[len(list)-1].dest(), true
-		})
-		if err != nil {
-			return nil, s.readError(err)
-		}
-		return list, nil
-	}
-	return collect(ctx, s, s.asks(q), args, (*Credential).dest)
+func (s *Store) credentials(ctx context.Context, q string, args ...any) ([]Credential, error) {
+	return listed(ctx, s, q, args, (*Credential).dest)
 }
 
 // Touch notes that a credential was used, unless a later use is noted already.

@@ -17,9 +17,6 @@ const (
 	updateCounter = `UPDATE counters SET hits = $1, expires_at = $2 WHERE name = $3`
 
 	selectCounter = `SELECT hits FROM counters WHERE name = $1`
-
-	pruneCounters = `DELETE FROM counters WHERE id IN (
-		SELECT id FROM counters WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`
 )
 
 // Hit counts one more under key, unless limit were counted in the last per

@@ -64,9 +64,9 @@ const (
 	selectFound = `SELECT a.id, a.protocol, a.name, a.display_name, a.attrs, a.created_at, a.disabled_at, a.tokens_ended,
 			a.found_by, t.term
 		FROM agent_terms t CROSS JOIN agents a
-		WHERE t.protocol = $1 AND t.term >= $2 AND t.term < $3 AND (t.term, t.agent_id) > ($4, $5)
-			AND a.id = t.agent_id AND (a.disabled_at = 0 OR CAST($6 AS BIGINT) = 0)
-		ORDER BY t.term, t.agent_id LIMIT $7`
+		WHERE t.protocol = $1 AND (t.term, t.agent_id) > ($2, $3) AND t.term < $4
+			AND a.id = t.agent_id AND (a.disabled_at = 0 OR CAST($5 AS BIGINT) = 0)
+		ORDER BY t.term, t.agent_id LIMIT $6`
 
 	nextProtocol = `SELECT protocol FROM agents WHERE protocol > $1 ORDER BY protocol LIMIT 1`
 
@@ -219,7 +219,7 @@ func (s *Store) search(ctx context.Context, q AgentQuery) (page AgentPage, err e
 // found returns what is found in one protocol behind a cursor.
 func (s *Store) found(ctx context.Context, q AgentQuery, protocol string, after cursor) ([]match, error) {
 	term, id := q.Prefix, int64(0)
-	if after.Term != "" {
+	if after.Term > term {
 		term = after.Term
 		switch cmp.Compare(protocol, after.Protocol) {
 		case 0:
@@ -229,7 +229,7 @@ func (s *Store) found(ctx context.Context, q AgentQuery, protocol string, after 
 		}
 	}
 	args := []any{
-		protocol, q.Prefix, q.Prefix + "\U0010FFFF", term, id, int64(q.Suspension), int64(q.Limit + 1),
+		protocol, term, id, q.Prefix + "\U0010FFFF", int64(q.Suspension), int64(q.Limit + 1),
 	}
 	return collect(ctx, s, s.asks(selectFound), args, (*match).searched)
 }

@@ -50,7 +50,7 @@ const (
 )
 
 // CountAgents counts all agents. It reads each of them, so what it says is for
-// keeping: a million take some tenths of a second.
+// keeping: a million take a second or more.
 func (s *Store) CountAgents(ctx context.Context) (list []AgentCount, err error) {
 	at := map[string]int{}
 	err = s.inParts(ctx, lastAgent, func(from, to int64) error {

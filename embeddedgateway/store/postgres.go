@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -61,6 +62,7 @@ type postgresDB struct {
 	mu      sync.Mutex
 	closed  bool
 	running sync.WaitGroup
+	retries atomic.Uint64 // transactions that were run again
 }
 
 // postgresWords spells the migrations.
@@ -155,7 +157,12 @@ func (db *postgresDB) transact(ctx context.Context, level sql.IsolationLevel, fn
 		return err
 	}
 	defer db.running.Done()
-	return db.persist(ctx, func() (again bool, err error) { return db.run(ctx, level, fn) })
+	return db.persist(ctx, func() (again bool, err error) {
+		if again, err = db.run(ctx, level, fn); again {
+			db.retries.Add(1)
+		}
+		return again, err
+	})
 }
 
 // enter holds off close, unless that was called.

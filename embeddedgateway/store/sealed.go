@@ -46,9 +46,6 @@ const (
 		WHERE kind = $2 AND name <> $3 AND (expires_at = 0 OR expires_at > $1)`
 
 	dropSealed = `DELETE FROM sealed WHERE id = $1`
-
-	pruneSealed = `DELETE FROM sealed WHERE id IN (
-		SELECT id FROM sealed WHERE expires_at > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2)`
 )
 
 func (s *Sealed) dest() []any {
@@ -103,5 +100,9 @@ func (t *Tx) Drop(id int64) error {
 // Sealed returns what is stored of a kind and has not expired, the oldest first
 // and at most limit. It does not wait for those who write.
 func (s *Store) Sealed(ctx context.Context, kind string, limit int) ([]Sealed, error) {
-	return collect(ctx, s, s.sealed.QueryContext, []any{kind, micros(s.now()), int64(limit)}, (*Sealed).dest)
+	args := []any{kind, micros(s.now()), int64(limit)}
+	if s.rows != nil {
+		return listed(ctx, s, selectSealed, args, (*Sealed).dest)
+	}
+	return collect(ctx, s, s.sealed.QueryContext, args, (*Sealed).dest)
 }

@@ -80,6 +80,9 @@ type Options struct {
 	// Logger is told about migrations and about trouble that no caller can be
 	// told; nil discards that.
 	Logger *slog.Logger
+	// Audited is told of every event of the audit trail when it is on the disk;
+	// nil: nobody is.
+	Audited func(Event)
 
 	copies bool // a copy goes on that was begun; nobody else may open it then
 }
@@ -98,6 +101,8 @@ type Store struct {
 	ticket       *sql.Stmt
 	keyID        *sql.Stmt
 	sealed       *sql.Stmt
+	audited      func(Event)
+	stats        stats
 	closed       atomic.Bool
 	close        func() error
 }
@@ -130,6 +135,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		}
 		s.db, s.shared, name = db, db, db.name
 	}
+	s.audited = o.Audited
 	s.close = sync.OnceValue(s.db.close)
 	err := s.admit(ctx, o)
 	if err == nil {
@@ -173,15 +179,26 @@ func (s *Store) Close() error {
 // of it is. fn runs on the caller's goroutine. The end of ctx is noticed while
 // waiting and between the calls of fn; it never cuts a commit short.
 func (s *Store) Tx(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.tx(ctx, s.begun(fn))
+	return s.counted(ctx, fn, s.db.tx)
 }
 
-// begun gives a callback a Tx that knows what agents are found by.
-func (s *Store) begun(fn func(*Tx) error) func(*Tx) error {
-	return func(t *Tx) error {
+// counted runs fn by run, with a Tx that knows what agents are found by, and
+// counts that and the events of the audit trail.
+func (s *Store) counted(ctx context.Context, fn func(*Tx) error, run func(context.Context, func(*Tx) error) error) error {
+	var events []Event
+	err := run(ctx, func(t *Tx) error {
 		t.more = s.terms
-		return fn(t)
+		err := fn(t)
+		events = t.events
+		return err
+	})
+	s.stats.ended(err)
+	if err == nil && s.audited != nil {
+		for _, e := range events {
+			s.audited(e)
+		}
 	}
+	return err
 }
 
 // TxEach is Tx for a callback whose statements are right one by one, whatever
@@ -189,7 +206,7 @@ func (s *Store) begun(fn func(*Tx) error) func(*Tx) error {
 // expired. Where many change the same row at once, it spares a database that
 // serves several gateways from refusing all but one of them.
 func (s *Store) TxEach(ctx context.Context, fn func(*Tx) error) error {
-	return s.db.each(ctx, s.begun(fn))
+	return s.counted(ctx, fn, s.db.each)
 }
 
 // readable reports whether the read pool may be asked something.
@@ -271,33 +288,23 @@ func collect[V any](ctx context.Context, s *Store, ask asker, args []any, dest f
 	return list, nil
 }
 
-// prunePart is how many rows Prune deletes in a transaction: few enough that
-// nobody notices waiting for it.
-const prunePart = 500
-
-// pruneGrace is how long a ticket stays that has expired: who brings it then is
-// told so, where the protocol does that.
-const pruneGrace = time.Hour
-
-// Prune deletes the counts and the sealed things that ended before now and
-// the tickets that did so an hour ago, a few at a time, and returns how many.
-// Credentials and events stay.
-func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
-	for _, p := range []struct {
-		q      string
-		before time.Time
-	}{{pruneTickets, now.Add(-pruneGrace)}, {pruneCounters, now}, {pruneSealed, now}, {pruneUsages, now}} {
-		for gone := int64(prunePart); gone == prunePart; n += int(gone) {
-			err := s.TxEach(ctx, func(tx *Tx) (err error) {
-				gone, err = tx.exec(p.q, micros(p.before), prunePart)
-				return err
-			})
-			if err != nil {
-				return n, err
-			}
-		}
+// listed is collect for a statement whose text never changes, so that it stays
+// prepared where rows are read fast.
+func listed[V any](ctx context.Context, s *Store, q string, args []any, dest func(*V) []any) (list []V, err error) {
+	if s.rows == nil {
+		return collect(ctx, s, s.asks(q), args, dest)
 	}
-	return n, nil
+	if err := s.readable(ctx, args); err != nil {
+		return nil, err
+	}
+	err = s.rows.each(context.WithoutCancel(ctx), q, args, func() ([]any, bool) {
+		list = append(list, *new(V))
+		return dest(&list[len(list)-1]), true
+	})
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	return list, nil
 }
 
 // Tx is a transaction. It is valid inside its callback only, and for one
@@ -310,6 +317,7 @@ type Tx struct {
 	now     time.Time
 	locked  Agent                // the agent whose row was locked last
 	more    func(Agent) []string // Options.Terms
+	events  []Event              // what was added to the trail
 	err     error                // the first failure; every later call returns it
 	over    bool
 }

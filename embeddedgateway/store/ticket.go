@@ -45,9 +45,6 @@ const (
 		WHERE protocol = $1 AND kind = $2 AND subject = $3 AND used_at = 0 AND tries >= $4`
 
 	dropTicket = `DELETE FROM tickets WHERE protocol = $1 AND kind = $2 AND hash = $3`
-
-	pruneTickets = `DELETE FROM tickets WHERE id IN (
-		SELECT id FROM tickets WHERE expires_at > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2)`
 )
 
 func (k *Ticket) dest() []any {

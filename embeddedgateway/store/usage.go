@@ -24,9 +24,6 @@ const (
 
 	selectUsages = `SELECT replica, name, ends_at, counts, changed_at, expires_at FROM usages
 		WHERE changed_at > $1 AND replica <> $2 AND expires_at > $3 ORDER BY changed_at`
-
-	pruneUsages = `DELETE FROM usages WHERE id IN (
-		SELECT id FROM usages WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`
 )
 
 // PutUsage stores what a replica has counted so far in a stretch of time, in the

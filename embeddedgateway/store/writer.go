@@ -59,6 +59,7 @@ type writer struct {
 	stopped chan struct{}
 
 	checkpoints *checkpointer
+	batches     batchStats
 }
 
 // part is the Tx of one caller on its way through a batch.
@@ -234,6 +235,9 @@ func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 	if err != nil {
 		_ = w.exec(ctx, "ROLLBACK") // an error means that SQLite has done so itself
 		err = fmt.Errorf("store: nothing was written: %w", err)
+	}
+	if err == nil {
+		w.batches.add(len(parts))
 	}
 	for _, p := range parts {
 		if p.err == nil {

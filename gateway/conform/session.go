@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	maxAnswer   = 1 << 20 // bytes of an answer that are read
-	maxShown    = 200     // characters of it in the evidence
-	maxEvidence = 20      // exchanges of a check in the evidence
-	maxRace     = 16      // requests at the same moment
+	maxAnswer   = 256 << 10 // bytes of an answer that are read
+	maxShown    = 200       // characters of it in the evidence
+	maxEvidence = 20        // exchanges of a check in the evidence
+	maxRace     = 16        // requests at the same moment
 )
 
 // session is one run: it makes the requests, and remembers what was asked and
@@ -208,7 +208,7 @@ func (s *session) ask(ctx context.Context, c call) answer {
 	case err != nil:
 		a.err = fmt.Errorf("the answer breaks off: %w", unwrapped(err))
 	case len(a.body) > maxAnswer:
-		a.err = fmt.Errorf("the answer has more than %d bytes", maxAnswer)
+		a.err, a.body = fmt.Errorf("the answer has more than %d bytes", maxAnswer), nil
 	}
 	return a
 }

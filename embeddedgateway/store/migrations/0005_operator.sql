@@ -27,11 +27,9 @@ CREATE INDEX agents_protocol ON agents (protocol, id);
 CREATE INDEX agents_suspended ON agents (id) WHERE disabled_at > 0;
 CREATE INDEX agents_unfound ON agents (id) WHERE found_by = '';
 CREATE INDEX tickets_invites ON tickets (id) WHERE kind = 'invite';
-CREATE INDEX IF NOT EXISTS events_at ON events (at);
 
 -- +goose Down
 
-DROP INDEX events_at;
 DROP INDEX tickets_invites;
 DROP INDEX agents_unfound;
 DROP INDEX agents_suspended;

@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 		{"limit", limitTests()},
 		{"audit", auditTests()},
 		{"sealed", sealedTests()},
+		{"retention", retentionTests()},
 		{"usage", usageTests()},
 		{"operator", operatorTests()},
 		{"race", raceTests()},
