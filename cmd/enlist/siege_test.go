@@ -92,6 +92,7 @@ func TestAGatewayOnSQLiteSurvivesKills(t *testing.T) {
 	for range *siegeRounds {
 		<-time.After(rand.N(600 * time.Millisecond))
 		s.replicas[0].again(t)
+		s.replicas[0].wait(t) // it is killed when it works, not while it starts
 		s.count("gateway killed")
 	}
 	stop()
