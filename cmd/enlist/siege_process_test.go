@@ -82,9 +82,11 @@ func (r *replica) wait(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := net.Dial("tcp", r.at.Host)
-		if err == nil {
-			_ = conn.Close()
+		// It listens before it has opened its database: only an answer tells.
+		conn := r.conn()
+		a, err := conn.do(t.Context(), benchRequest(r.at, "GET", "/readyz", nil, nil), false)
+		conn.close()
+		if err == nil && a.ok() {
 			return
 		}
 		select {
