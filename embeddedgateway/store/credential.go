@@ -171,8 +171,14 @@ func (s *Store) credentials(ctx context.Context, q string, args ...any) ([]Crede
 
 // Touch notes that a credential was used, unless a later use is noted already.
 func (t *Tx) Touch(id int64, at time.Time) error {
-	_, err := t.exec(touchKey, micros(at), id)
-	return err
+	run := func() error {
+		_, err := t.exec(touchKey, micros(at), id)
+		return err
+	}
+	if w, ok := t.q.(*writer); ok {
+		return w.changes.touching(fromMicros(micros(at)), run)
+	}
+	return run()
 }
 
 // HasCredential reports whether the agent was ever issued a credential of that

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -74,6 +75,16 @@ func (r *rows[K, V]) put(max int, key K, id int64, v V) {
 		r.newer, r.older = half[K, V]{map[K]V{}, map[int64]K{}}, r.newer
 	}
 	r.newer.of[key], r.newer.keys[id] = v, key
+}
+
+func (r *rows[K, V]) change(id int64, how func(*V)) {
+	for _, h := range []half[K, V]{r.newer, r.older} {
+		if key, ok := h.keys[id]; ok {
+			v := h.of[key]
+			how(&v)
+			h.of[key] = v
+		}
+	}
 }
 
 func (r *rows[K, V]) drop(id int64) {
@@ -165,6 +176,11 @@ func (r *recent) ended(c *changes, alone func() bool) {
 		return
 	}
 	r.state = now
+	for id, at := range c.touched {
+		used := func(k *Credential) { k.LastUsedAt = at }
+		r.byHash.change(id, used)
+		r.byKeyID.change(id, used)
+	}
 	for _, id := range c.credentials {
 		r.byHash.drop(id)
 		r.byKeyID.drop(id)
@@ -176,7 +192,30 @@ func (r *recent) ended(c *changes, alone func() bool) {
 
 // changes are the rows of credentials and agents that a transaction has changed
 // or deleted, also if it was undone.
-type changes struct{ credentials, agents []int64 }
+type changes struct {
+	credentials, agents []int64
+
+	// Credentials of which nothing changed but when they were used last, which it
+	// does once a second.
+	touched map[int64]time.Time
+	touches time.Time // what the statement that runs now writes there; zero: it is another one
+}
+
+// touching runs a statement that changes nothing but when a credential was used
+// last.
+func (c *changes) touching(at time.Time, run func() error) error {
+	c.touches = at
+	defer func() { c.touches = time.Time{} }()
+	return run()
+}
+
+// undone says that some of what was done was undone.
+func (c *changes) undone() {
+	for id := range c.touched {
+		c.credentials = append(c.credentials, id)
+	}
+	clear(c.touched)
+}
 
 // watch makes a connection tell c of what it changes.
 func (c *changes) watch(conn any) error {
@@ -193,12 +232,17 @@ func (c *changes) note(d sqlite.SQLitePreUpdateData) {
 	if d.Op == sqlite3.SQLITE_INSERT {
 		return
 	}
-	switch d.TableName {
-	case "credentials":
+	switch {
+	case d.TableName == "credentials" && !c.touches.IsZero():
+		c.touched[d.OldRowID] = c.touches
+	case d.TableName == "credentials":
 		c.credentials = append(c.credentials, d.OldRowID)
-	case "agents":
+	case d.TableName == "agents":
 		c.agents = append(c.agents, d.OldRowID)
 	}
 }
 
-func (c *changes) reset() { c.credentials, c.agents = c.credentials[:0], c.agents[:0] }
+func (c *changes) reset() {
+	c.credentials, c.agents = c.credentials[:0], c.agents[:0]
+	clear(c.touched)
+}

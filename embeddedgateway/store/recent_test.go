@@ -179,6 +179,18 @@ func (k *kept) note() error {
 func TestWhatIsKeptStays(t *testing.T) {
 	k := newKept(t)
 	undone := errors.New("undone")
+	used := time.UnixMicro(1_800_000_000_123_456).UTC()
+	touch := func(s *store.Store, at time.Time, end error) {
+		t.Helper()
+		err := s.Tx(t.Context(), func(tx *store.Tx) error { return errors.Join(tx.Touch(k.key.ID, at), end) })
+		if !errors.Is(err, end) {
+			t.Fatal(err)
+		}
+	}
+	touch(k.store, used, nil)
+	if c, err := k.store.Credential(t.Context(), "p", k.key.Hash); err != nil || !c.LastUsedAt.Equal(used) {
+		t.Errorf("the credential was used last at %v (%v), want %v", c.LastUsedAt, err, used)
+	}
 	if err := k.note(); err != nil {
 		t.Fatal(err)
 	}
@@ -197,6 +209,13 @@ func TestWhatIsKeptStays(t *testing.T) {
 	}
 	if got := k.state(k.store); got != stateActive {
 		t.Errorf("after a revocation that was undone: %s, want %s", got, stateActive)
+	}
+	touch(k.store, used.Add(time.Hour), undone)
+	touch(k.store, used.Add(-time.Hour), nil)
+	for range 2 {
+		if c, err := k.store.Credential(t.Context(), "p", k.key.Hash); err != nil || !c.LastUsedAt.Equal(used) {
+			t.Errorf("after uses that were undone, or earlier, the credential was used last at %v (%v), want %v", c.LastUsedAt, err, used)
+		}
 	}
 	if err := k.other.Tx(t.Context(), func(tx *store.Tx) error { return note(tx, "of another process") }); err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func startWriter(ctx context.Context, write, checkpoints *sql.DB, kept *recent, 
 		queue: make(chan *part, 2*maxParts), back: make(chan struct{}),
 		quit: make(chan struct{}), stopped: make(chan struct{}),
 		checkpoints: newCheckpointer(checkpoints, log),
-		recent:      kept, changes: &changes{},
+		recent:      kept, changes: &changes{touched: map[int64]time.Time{}},
 	}
 	if kept.index != nil {
 		if err := conn.Raw(w.changes.watch); err != nil {
@@ -330,6 +330,7 @@ func (w *writer) one(ctx context.Context, p *part) error {
 	p.turn <- struct{}{}
 	<-w.back
 	if p.err != nil {
+		w.changes.undone()
 		// SQLite ends a transaction itself when the disk is full or fails.
 		// Then the savepoint is gone, and so is what the others did.
 		if err := w.exec(ctx, "ROLLBACK TO part"); err != nil {
