@@ -38,11 +38,19 @@ const (
 	// count inside the locking one is exact on every database.
 	insertKey = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
 			created_at, expires_at, revoked_at, last_used_at, label)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $11
-		WHERE CAST($10 AS BIGINT) = 0 OR (
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10
+		WHERE (
 			SELECT count(*) FROM credentials
 			WHERE agent_id = $1 AND kind = $4 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $8)
-		) < CAST($10 AS BIGINT)
+		) < CAST($11 AS BIGINT)
+		ON CONFLICT (protocol, hash) DO NOTHING
+		RETURNING id`
+
+	// One that no cap counts. (For a SELECT that may fail on its way SQLite would
+	// keep a journal.)
+	insertFreeKey = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
+			created_at, expires_at, revoked_at, last_used_at, label)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10)
 		ON CONFLICT (protocol, hash) DO NOTHING
 		RETURNING id`
 
@@ -200,9 +208,13 @@ func (t *Tx) Issue(c Credential, max int) (_ Credential, err error) {
 	args := []any{
 		c.AgentID, c.Protocol, c.AgentName, c.Kind, c.KeyID, c.Hash[:],
 		list{&c.Scopes},
-		micros(c.CreatedAt), micros(c.ExpiresAt), int64(max), c.Label,
+		micros(c.CreatedAt), micros(c.ExpiresAt), c.Label,
 	}
-	err = t.get(insertKey, args, &c.ID)
+	q := insertFreeKey
+	if max != 0 {
+		q, args = insertKey, append(args, int64(max))
+	}
+	err = t.get(q, args, &c.ID)
 	if errors.Is(err, ErrNotFound) {
 		if _, err := t.Credential(c.Protocol, c.Hash); err == nil {
 			return Credential{}, ErrExists
