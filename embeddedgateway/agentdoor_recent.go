@@ -15,11 +15,11 @@ const (
 // never changes, for whoever comes back with one at once. Whether a ticket can still
 // be used is not in it: the database says that, when it is used.
 type recent struct {
-	mu       sync.Mutex
-	new, old map[[32]byte]store.Ticket
+	mu         sync.Mutex
+	young, old map[[32]byte]store.Ticket
 }
 
-func newRecent() *recent { return &recent{new: map[[32]byte]store.Ticket{}} }
+func newRecent() *recent { return &recent{young: map[[32]byte]store.Ticket{}} }
 
 // put remembers a ticket that is in the database.
 func (r *recent) put(t store.Ticket) {
@@ -32,17 +32,17 @@ func (r *recent) put(t store.Ticket) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.new) >= recentTickets {
-		r.new, r.old = map[[32]byte]store.Ticket{}, r.new
+	if len(r.young) >= recentTickets {
+		r.young, r.old = map[[32]byte]store.Ticket{}, r.young
 	}
-	r.new[t.Hash] = t
+	r.young[t.Hash] = t
 }
 
 // take returns a ticket and forgets it: whoever comes back again is not in a hurry.
 func (r *recent) take(hash [32]byte) (store.Ticket, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, generation := range []map[[32]byte]store.Ticket{r.new, r.old} {
+	for _, generation := range []map[[32]byte]store.Ticket{r.young, r.old} {
 		if t, ok := generation[hash]; ok {
 			delete(generation, hash)
 			return t, true
