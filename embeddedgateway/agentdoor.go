@@ -24,7 +24,7 @@ const (
 	agentDoorIdentity  = "public-key" // the kind of credential that claims a public key for one agent
 	agentDoorChallenge = "challenge"  // the kind of ticket, found by its agent_id
 	agentDoorSeen      = "signature"  // the kind of ticket: a signature that was accepted
-	agentDoorIssued    = "issued-key" // the kind of ticket that stays when its API key's agent is deleted
+	agentDoorIssued    = "issued-key" // the kind of ticket that an API key leaves when its agent is deleted
 
 	// What a challenge carries to the agent that comes of it.
 	agentDoorPublicKey = "public_key"
@@ -47,11 +47,13 @@ type agentDoor struct {
 	signer *signer
 	rate   *keyLimit // of requests, by agent
 	auths  *keyLimit // of JWTs, by agent: each leaves a ticket
+	opened *recent   // challenges
 }
 
 func newAgentDoor(d deps) protocol {
 	a := &agentDoor{
 		agentDoorConfig: readAgentDoorConfig(d), mint: d.mint, now: d.Now, uses: d.uses, signer: d.signer,
+		opened: newRecent(),
 	}
 	a.rate = d.usage.limit("agentdoor/requests", a.limit.Requests, a.window, d.Now)
 	a.auths = d.usage.limit("agentdoor/tokens", a.limit.Requests, a.window, d.Now)
@@ -174,9 +176,6 @@ func (a *agentDoor) register(ctx context.Context, c *call, in agentDoorRegisterB
 	if a.x402 != nil && in.X402Wallet == "" {
 		return none, invalid("x402_wallet is required here: this service is paid by x402")
 	}
-	if err := c.spend(ctx, limit{"register", agentDoorRegistrations, time.Hour}); err != nil {
-		return none, err
-	}
 	metadata, err := in.metadata()
 	if err != nil {
 		return none, err
@@ -195,7 +194,7 @@ func (a *agentDoor) register(ctx context.Context, c *call, in agentDoorRegisterB
 			agentDoorWallet: in.X402Wallet, agentDoorMetadata: metadata,
 		},
 	}
-	err = c.store.Tx(ctx, func(tx *store.Tx) error {
+	err = c.within(ctx, limit{"register", agentDoorRegistrations, time.Hour}, func(tx *store.Tx) error {
 		if err := unclaimedKey(tx, c, in.PublicKey); err != nil {
 			return err
 		}
@@ -208,6 +207,7 @@ func (a *agentDoor) register(ctx context.Context, c *call, in agentDoorRegisterB
 	if err != nil {
 		return none, err
 	}
+	a.opened.put(ticket)
 	return wire.AgentDoorPending{AgentID: agentID, Challenge: wire.AgentDoorChallenge{
 		Nonce: nonce, Message: message, ExpiresAt: wire.MilliTime(ticket.ExpiresAt),
 	}}, nil
@@ -288,7 +288,12 @@ func signed(publicKey, message, signature string) (bool, error) {
 func (a *agentDoor) verify(ctx context.Context, c *call, in agentDoorVerifyBody) (wire.AgentDoorRegistered, error) {
 	var none wire.AgentDoorRegistered
 	c.agent = in.AgentID
-	ticket, err := c.store.Ticket(ctx, wire.AgentDoorName, agentDoorChallenge, digest(in.AgentID))
+	hash := digest(in.AgentID)
+	ticket, known := a.opened.take(hash)
+	var err error
+	if !known {
+		ticket, err = c.store.Ticket(ctx, wire.AgentDoorName, agentDoorChallenge, hash)
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound) || err == nil && !ticket.UsedAt.IsZero():
 		return none, noChallenge()
@@ -369,14 +374,11 @@ func (a *agentDoor) admit(ctx context.Context, c *call, ticket store.Ticket) (wi
 	}
 	err = c.store.Tx(ctx, func(tx *store.Tx) error {
 		c.agent = ticket.Subject
-		_, err := tx.Redeem(wire.AgentDoorName, agentDoorChallenge, ticket.Hash, ticket.Subject)
+		err := tx.Spend(wire.AgentDoorName, agentDoorChallenge, ticket.Hash, ticket.Subject)
 		if errors.Is(err, store.ErrNotFound) {
 			return noChallenge()
 		}
 		if err != nil {
-			return err
-		}
-		if err := unclaimedKey(tx, c, publicKey); err != nil {
 			return err
 		}
 		return enroll(tx, c, ticket, cred, token)
@@ -413,26 +415,18 @@ func enroll(tx *store.Tx, c *call, ticket store.Ticket, cred store.Credential, t
 			attrs[name] = value
 		}
 	}
-	agent, _, err := tx.EnsureAgent(store.Agent{
+	agent, err := tx.AddAgent(store.Agent{
 		Protocol: wire.AgentDoorName, Name: ticket.Subject, DisplayName: ticket.Subject, Attrs: attrs,
 	})
 	if err != nil {
 		return err
 	}
 	publicKey := ticket.Data[agentDoorPublicKey]
-	_, err = tx.Issue(store.Credential{
-		AgentID: agent.ID, Kind: agentDoorIdentity, KeyID: publicKey, Hash: identity(publicKey),
-	}, 0)
-	if err != nil {
-		return err
-	}
-	cred.AgentID = agent.ID
-	if cred, err = tx.Issue(cred, 0); err != nil {
-		return err
-	}
-	// It is nobody's: it must stay when the agent is deleted.
-	issued := store.Ticket{Protocol: wire.AgentDoorName, Kind: agentDoorIssued, Hash: cred.Hash}
-	if err := tx.OpenTicket(issued, false); err != nil {
+	claim := store.Credential{Kind: agentDoorIdentity, KeyID: publicKey, Hash: identity(publicKey)}
+	if err := tx.IssueBoth(agent.ID, claim, cred); errors.Is(err, store.ErrExists) {
+		// What was stored of it is undone.
+		return cmp.Or(unclaimedKey(tx, c, publicKey), err)
+	} else if err != nil {
 		return err
 	}
 	event := c.event("key_issued")
@@ -441,6 +435,15 @@ func enroll(tx *store.Tx, c *call, ticket store.Ticket, cred store.Credential, t
 		return err
 	}
 	return token.audit(tx, c, "at registration")
+}
+
+// outlastAgentDoor keeps what tells a key of an agent that is deleted next from one
+// that was never issued.
+func outlastAgentDoor(tx *store.Tx, agent store.Agent) error {
+	if agent.Protocol != wire.AgentDoorName {
+		return nil
+	}
+	return tx.KeepHashes(agent.ID, agentDoorKey, agentDoorIssued)
 }
 
 // limitsOf implements limiter.

@@ -37,6 +37,9 @@ func (g *Gateway) Delete(ctx context.Context, protocol, agent string) error {
 		if err != nil {
 			return err
 		}
+		if err := outlastAgentDoor(tx, found); err != nil {
+			return err
+		}
 		if err := tx.DeleteAgent(found.ID); err != nil {
 			return err
 		}

@@ -186,7 +186,7 @@ func (l *lona) register(ctx context.Context, c *call, in lonaRegisterBody) (wire
 	proof := digest(key)
 	var issued store.Credential
 	err = c.store.Tx(ctx, func(tx *store.Tx) error {
-		agent, err := l.enter(tx, in, invited, invite)
+		agent, isNew, err := l.enter(tx, in, invited, invite)
 		if err != nil {
 			return err
 		}
@@ -199,7 +199,8 @@ func (l *lona) register(ctx context.Context, c *call, in lonaRegisterBody) (wire
 				return err
 			}
 		}
-		issued, err = l.replace(tx, agent, cred, in.ExpiresInDays, lonaEvent(c, invited, repeated))
+		cred.AgentID = agent.ID
+		issued, err = l.replace(tx, cred, isNew, in.ExpiresInDays, lonaEvent(c, invited, repeated))
 		if err != nil {
 			return err
 		}
@@ -261,27 +262,27 @@ func (l *lona) newToken(in lonaRegisterBody) (token string, c store.Credential, 
 }
 
 // enter spends the invite, where there is one, and locks the agent's row.
-func (l *lona) enter(tx *store.Tx, in lonaRegisterBody, invited bool, invite [32]byte) (store.Agent, error) {
+func (l *lona) enter(tx *store.Tx, in lonaRegisterBody, invited bool, invite [32]byte) (agent store.Agent, isNew bool, err error) {
 	if invited {
 		_, err := tx.Redeem(wire.LonaName, lonaInvite, invite, in.AgentID)
 		if errors.Is(err, store.ErrNotFound) {
-			return store.Agent{}, unauthorized(wire.LonaInvalidInvite,
+			return agent, false, unauthorized(wire.LonaInvalidInvite,
 				"the invite_code is not good for this agent_id: unknown, expired or used; request a new one")
 		}
 		if err != nil {
-			return store.Agent{}, err
+			return agent, false, err
 		}
 	}
-	agent, _, err := tx.EnsureAgent(store.Agent{
+	agent, isNew, err = tx.EnsureAgent(store.Agent{
 		Protocol:    wire.LonaName,
 		Name:        in.AgentID,
 		DisplayName: in.AgentName,
 		Attrs:       map[string]string{"source": in.Source},
 	})
 	if err != nil {
-		return agent, err
+		return agent, false, err
 	}
-	return agent, suspended(agent)
+	return agent, isNew, suspended(agent)
 }
 
 // mayRebind refuses an invite for an agent that ever had a token, unless the
@@ -318,15 +319,19 @@ func lonaEvent(c *call, invited, repeated bool) store.Event {
 	return event
 }
 
-// replace ends the agent's token and issues the new one.
-func (l *lona) replace(tx *store.Tx, agent store.Agent, cred store.Credential, days *int, event store.Event) (store.Credential, error) {
+// replace ends the agent's token, which one that is new has not, and issues cred.
+func (l *lona) replace(tx *store.Tx, cred store.Credential, isNew bool, days *int, event store.Event) (issued store.Credential, err error) {
 	life := l.days
 	if days != nil {
 		life = *days
 	}
-	cred.AgentID = agent.ID
 	cred.ExpiresAt = tx.Now().Truncate(time.Millisecond).AddDate(0, 0, min(life, l.most))
-	issued, ended, err := rotate(tx, cred)
+	ended := 0
+	if isNew {
+		issued, err = tx.Issue(cred, 0)
+	} else {
+		issued, ended, err = rotate(tx, cred)
+	}
 	if err != nil {
 		return issued, err
 	}

@@ -340,12 +340,8 @@ func (c *call) spend(ctx context.Context, ls ...limit) error {
 	}
 	return c.store.TxEach(ctx, func(tx *store.Tx) error {
 		for _, l := range ls {
-			wait, err := tx.Hit(c.protocol+"/"+l.name+"/"+network(c.ip), l.n, l.per)
-			if err != nil {
+			if err := c.count(tx, l); err != nil {
 				return err
-			}
-			if wait > 0 {
-				return limited(l, wait)
 			}
 		}
 		return nil

@@ -37,13 +37,14 @@ func (e *refusedError) Error() string { return fmt.Sprintf("%s: status %d", e.st
 type benchLoad struct {
 	at      *url.URL
 	now     func() time.Time
-	secret  string                        // Lona's registration secret; "": by invite
-	jwt     bool                          // AgentDoor's requests carry the JWT, not the API key
-	spread  bool                          // every account is registered from an address of its own
-	wallet  func() (eip191.Wallet, error) // nil: a new one each time
-	run     string                        // tells the accounts of two runs apart
-	offered atomic.Pointer[[]string]      // AgentDoor's scopes to ask for
-	first   uint32                        // where the addresses of this run begin
+	secret  string                             // Lona's registration secret; "": by invite
+	jwt     bool                               // AgentDoor's requests carry the JWT, not the API key
+	spread  bool                               // every account is registered from an address of its own
+	wallet  func() (eip191.Wallet, error)      // nil: a new one each time
+	key     func() (ed25519.PrivateKey, error) // AgentDoor's; nil: a new one each time
+	run     string                             // tells the accounts of two runs apart
+	offered atomic.Pointer[[]string]           // AgentDoor's scopes to ask for
+	first   uint32                             // where the addresses of this run begin
 	n       atomic.Uint32
 }
 
@@ -188,10 +189,15 @@ func (s *benchSignUp) lithtrix() (*benchAccount, error) {
 }
 
 func (s *benchSignUp) agentDoor() (*benchAccount, error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	make := benchKey
+	if s.key != nil {
+		make = s.key
+	}
+	private, err := make()
 	if err != nil {
 		return nil, err
 	}
+	public, _ := private.Public().(ed25519.PublicKey)
 	scopes, err := s.scopes()
 	if err != nil {
 		return nil, err
@@ -216,6 +222,11 @@ func (s *benchSignUp) agentDoor() (*benchAccount, error) {
 		credential = out.Token
 	}
 	return s.account(wire.AgentDoorName, out.AgentID, wire.AgentDoorWhoAmIPath, benchBearer(credential)), nil
+}
+
+func benchKey() (ed25519.PrivateKey, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	return private, err
 }
 
 // scopes returns a scope of the service that costs nothing, asked for once.

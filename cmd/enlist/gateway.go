@@ -119,6 +119,7 @@ func givenFlags(set *pflag.FlagSet) flagValues {
 // serveGateway listens before it opens the gateway, which must know its address.
 func (p *program) serveGateway(ctx context.Context, s *gatewaySettings) (err error) {
 	p.serves = true
+	collectLess(p.env)
 	config, err := p.gatewayConfig(s)
 	if err != nil {
 		return err

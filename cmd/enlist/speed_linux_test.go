@@ -93,6 +93,7 @@ func newSpeedGateway(b testing.TB, database string, agents []speedAgent) *speedG
 // serveGateway serves a gateway until the benchmark ends.
 func serveGateway(b testing.TB, config embeddedgateway.Config) *url.URL {
 	b.Helper()
+	collectLess(os.Getenv) // as the command does
 	g, err := embeddedgateway.New(b.Context(), config)
 	if err != nil {
 		b.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
@@ -54,11 +55,18 @@ func BenchmarkRegistered(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		theirs := newContender(b, "AgentDoor on Express", at, makingAccounts(newBenchLoad(at, time.Now), wire.AgentDoorName))
+		load := newBenchLoad(at, time.Now)
+		const fewer, more = 2 * speedClients, 10 * speedClients
+		keys := make(chan ed25519.PrivateKey, more)
+		g.key = func() (ed25519.PrivateKey, error) { return <-keys, nil }
+		load.key = g.key
+		theirs := newContender(b, "AgentDoor on Express", at, makingAccounts(load, wire.AgentDoorName))
 		ours := newContender(b, "ours", g.at, makingAccounts(g.benchLoad, wire.AgentDoorName))
 		for b.Loop() {
-			theirs.turn(b, 2*speedClients)
-			ours.turn(b, 10*speedClients)
+			made(b, keys, fewer, benchKey)
+			theirs.turn(b, fewer)
+			made(b, keys, more, benchKey)
+			ours.turn(b, more)
 		}
 		ours.reportRegistrations(b)
 		b.ReportMetric(theirs.median(), "express-accounts/s")
@@ -70,13 +78,7 @@ func BenchmarkRegistered(b *testing.B) {
 		g.wallet = func() (eip191.Wallet, error) { return <-wallets, nil }
 		ours := newContender(b, "ours", g.at, makingAccounts(g.benchLoad, wire.LuminaName))
 		for b.Loop() {
-			for range cap(wallets) { // a client has its wallet already
-				w, err := eip191.New(rand.Reader)
-				if err != nil {
-					b.Fatal(err)
-				}
-				wallets <- w
-			}
+			made(b, wallets, cap(wallets), func() (eip191.Wallet, error) { return eip191.New(rand.Reader) })
 			ours.turn(b, cap(wallets))
 		}
 		ours.reportRegistrations(b)
@@ -103,6 +105,18 @@ func BenchmarkRegistered(b *testing.B) {
 			}
 			ours.reportRegistrations(b)
 		})
+	}
+}
+
+// made puts what clients have before they come, such as a key, where they take it.
+func made[V any](b *testing.B, to chan<- V, n int, make func() (V, error)) {
+	b.Helper()
+	for range n {
+		v, err := make()
+		if err != nil {
+			b.Fatal(err)
+		}
+		to <- v
 	}
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 )
@@ -31,6 +32,11 @@ const (
 		ON CONFLICT (protocol, name) DO UPDATE
 		SET display_name = excluded.display_name, attrs = excluded.attrs, seq = agents.seq + 1
 		RETURNING ` + agentColumns + `, seq, found_by`
+
+	insertAgent = `INSERT INTO agents (protocol, name, display_name, attrs, seq, created_at, disabled_at, found_by)
+		VALUES ($1, $2, $3, $4, 0, $5, 0, $6)
+		ON CONFLICT (protocol, name) DO NOTHING
+		RETURNING id`
 
 	disableAgent = `UPDATE agents SET disabled_at = $1, seq = seq + 1 WHERE id = $2 AND disabled_at = 0`
 
@@ -94,6 +100,23 @@ func (t *Tx) EnsureAgent(a Agent) (stored Agent, created bool, err error) {
 		return stored, true, t.addTerms(stored, terms)
 	}
 	return stored, false, t.changeTerms(stored, before, terms)
+}
+
+// AddAgent stores an agent that is new. It is [ErrExists] if the protocol has one
+// of that name. Until the Tx ends nobody else changes the agent or its
+// credentials.
+func (t *Tx) AddAgent(a Agent) (Agent, error) {
+	a.CreatedAt, a.DisabledAt, a.TokensEnded = t.now, time.Time{}, 0
+	terms := t.terms(a)
+	err := t.get(insertAgent, []any{a.Protocol, a.Name, a.DisplayName, pairs{&a.Attrs}, micros(t.now), terms.text()}, &a.ID)
+	if errors.Is(err, ErrNotFound) {
+		return Agent{}, ErrExists
+	}
+	if err != nil {
+		return Agent{}, err
+	}
+	t.locked = a
+	return a, t.addTerms(a, terms)
 }
 
 // lock locks the row of an agent until the Tx ends, and returns the agent's

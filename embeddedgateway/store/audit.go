@@ -34,6 +34,8 @@ const (
 
 	insertEvent = `INSERT INTO events (` + eventColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 1)`
 
+	insertTwoEvents = insertEvent + `, ($1, $8, $9, $10, $11, $12, $13, 0, 0, 1)`
+
 	// What differs between the refusals of a minute is left empty rather
 	// than said of all of them.
 	insertRefusal = `INSERT INTO events (` + eventColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, 1)
@@ -46,21 +48,47 @@ const (
 	defaultEvents = 100
 )
 
-// Audit adds an event to the trail. Refusals of one protocol, name and IP
+// Audit adds an event to the trail, with the others of the Tx when its callback
+// is through. Refusals of one protocol, name and IP
 // within a minute become one event that counts them, so that a flood of them
 // cannot fill the disk: it has the time of the first, and of Agent, KeyID and
 // Detail what they have in common.
 func (t *Tx) Audit(e Event) error {
-	args := []any{micros(t.now), e.Protocol, e.Name, e.Agent, e.KeyID, e.IP, e.Detail}
-	q := insertEvent
-	if e.Refusal {
-		q = insertRefusal
-		args = append(args, t.now.Unix()/60)
+	args := append([]any{micros(t.now)}, e.args()...)
+	if err := t.ok(args); err != nil {
+		return err
+	}
+	t.events = append(t.events, e)
+	if !e.Refusal {
+		return nil
+	}
+	_, err := t.exec(insertRefusal, append(args, t.now.Unix()/60)...)
+	return err
+}
+
+// args is what an event adds to a statement.
+func (e Event) args() []any { return []any{e.Protocol, e.Name, e.Agent, e.KeyID, e.IP, e.Detail} }
+
+// flush stores the events that were added, in their order.
+func (t *Tx) flush() error {
+	q, args := "", []any(nil)
+	for _, e := range t.events {
+		switch {
+		case e.Refusal: // it is stored
+			continue
+		case q == "":
+			q, args = insertEvent, append([]any{micros(t.now)}, e.args()...)
+			continue
+		}
+		if _, err := t.exec(insertTwoEvents, append(args, e.args()...)...); err != nil {
+			return err
+		}
+		q = ""
+	}
+	if q == "" {
+		return nil
 	}
 	_, err := t.exec(q, args...)
-	if err == nil {
-		t.events = append(t.events, e)
-	}
 	return err
 }
 

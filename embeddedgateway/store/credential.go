@@ -39,13 +39,27 @@ const (
 	// count inside the locking one is exact on every database.
 	insertKey = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
 			created_at, expires_at, revoked_at, last_used_at, label)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $11
-		WHERE CAST($10 AS BIGINT) = 0 OR (
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10
+		WHERE (
 			SELECT count(*) FROM credentials
 			WHERE agent_id = $1 AND kind = $4 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $8)
-		) < CAST($10 AS BIGINT)
+		) < CAST($11 AS BIGINT)
 		ON CONFLICT (protocol, hash) DO NOTHING
 		RETURNING id`
+
+	// One that no cap counts. (For a SELECT that may fail on its way SQLite would
+	// keep a journal.)
+	insertFreeKey = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
+			created_at, expires_at, revoked_at, last_used_at, label)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10)
+		ON CONFLICT (protocol, hash) DO NOTHING
+		RETURNING id`
+
+	// Two that no cap counts, and that are of one agent.
+	insertTwoKeys = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
+			created_at, expires_at, revoked_at, last_used_at, label)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10), ($1, $2, $3, $11, $12, $13, $14, $8, $15, 0, 0, $16)
+		ON CONFLICT (protocol, hash) DO NOTHING`
 
 	anyKey = `SELECT 1 FROM credentials WHERE agent_id = $1 AND kind = $2 LIMIT 1`
 
@@ -205,9 +219,13 @@ func (t *Tx) Issue(c Credential, max int) (_ Credential, err error) {
 	args := []any{
 		c.AgentID, c.Protocol, c.AgentName, c.Kind, c.KeyID, c.Hash[:],
 		list{&c.Scopes},
-		micros(c.CreatedAt), micros(c.ExpiresAt), int64(max), c.Label,
+		micros(c.CreatedAt), micros(c.ExpiresAt), c.Label,
 	}
-	err = t.get(insertKey, args, &c.ID)
+	q := insertFreeKey
+	if max != 0 {
+		q, args = insertKey, append(args, int64(max))
+	}
+	err = t.get(q, args, &c.ID)
 	if errors.Is(err, ErrNotFound) {
 		if _, err := t.Credential(c.Protocol, c.Hash); err == nil {
 			return Credential{}, ErrExists
@@ -220,6 +238,24 @@ func (t *Tx) Issue(c Credential, max int) (_ Credential, err error) {
 		return Credential{}, err
 	}
 	return c, nil
+}
+
+// IssueBoth stores two credentials of the agent agentID, who may have any number of
+// their kinds. It is [ErrExists] if the protocol has a credential with the hash of
+// one of them: then one may be stored, and the Tx is to be undone; and
+// [ErrNotFound] if there is no such agent.
+func (t *Tx) IssueBoth(agentID int64, a, b Credential) error {
+	protocol, name, err := t.lock(agentID)
+	if err != nil {
+		return err
+	}
+	n, err := t.exec(insertTwoKeys, agentID, protocol, name,
+		a.Kind, a.KeyID, a.Hash[:], list{&a.Scopes}, micros(t.now), micros(a.ExpiresAt), a.Label,
+		b.Kind, b.KeyID, b.Hash[:], list{&b.Scopes}, micros(b.ExpiresAt), b.Label)
+	if err == nil && n != 2 {
+		return ErrExists
+	}
+	return err
 }
 
 // Revoke ends a credential and reports whether it was not revoked before.

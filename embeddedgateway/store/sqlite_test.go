@@ -215,9 +215,9 @@ func TestFullDiskLosesTheBatchAndNoOther(t *testing.T) {
 	large := strings.Repeat("x", 1<<20)
 	first := hold(t, s, func(tx *store.Tx) error { return note(tx, "first") })
 	second := queue(t.Context(), s, func(tx *store.Tx) error {
-		_ = note(tx, large)
-		_ = note(tx, "second") // must not be written outside of any transaction
-		return nil
+		_ = tx.OpenTicket(store.Ticket{Data: map[string]string{"large": large}}, false)
+		_ = tx.OpenTicket(store.Ticket{Kind: "second"}, false) // must not be written outside of any transaction
+		return note(tx, "second")
 	})
 	third := queue(t.Context(), s, func(tx *store.Tx) error { return note(tx, "third") })
 	first.release()
@@ -235,6 +235,9 @@ func TestFullDiskLosesTheBatchAndNoOther(t *testing.T) {
 	}
 	if got, want := names(t, s), "third"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, err := s.Ticket(t.Context(), "", "second", [32]byte{}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("what came behind the failure: got error %v, want that there is none", err)
 	}
 	limitPages(t, s, 1<<20)
 	if err := s.Tx(t.Context(), func(tx *store.Tx) error { return note(tx, "later") }); err != nil {

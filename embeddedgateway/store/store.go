@@ -190,6 +190,9 @@ func (s *Store) counted(ctx context.Context, fn func(*Tx) error, run func(contex
 	err := run(ctx, func(t *Tx) error {
 		t.more = s.terms
 		err := fn(t)
+		if err == nil {
+			err = t.flush()
+		}
 		events = t.events
 		return err
 	})

@@ -28,10 +28,15 @@ const (
 
 	voidTickets = `DELETE FROM tickets WHERE protocol = $1 AND kind = $2 AND subject = $3 AND used_at = 0`
 
-	redeemTicket = `UPDATE tickets SET used_at = $1
+	spendTicket = `UPDATE tickets SET used_at = $1
 		WHERE protocol = $2 AND kind = $3 AND hash = $4 AND subject = $5
-			AND used_at = 0 AND (expires_at = 0 OR expires_at > $1)
-		RETURNING ` + ticketColumns
+			AND used_at = 0 AND (expires_at = 0 OR expires_at > $1)`
+
+	redeemTicket = spendTicket + ` RETURNING ` + ticketColumns
+
+	keepHashes = `INSERT INTO tickets (` + ticketColumns + `)
+		SELECT protocol, $1, hash, '', '', 0, $2, 0, 0 FROM credentials WHERE agent_id = $3 AND kind = $4
+		ON CONFLICT (protocol, kind, hash) DO NOTHING`
 
 	extendTicket = `UPDATE tickets SET expires_at = $1
 		WHERE protocol = $2 AND kind = $3 AND hash = $4 AND used_at = 0 AND (expires_at = 0 OR expires_at > $5)`
@@ -88,6 +93,23 @@ func (t *Tx) Redeem(protocol, kind string, hash [32]byte, subject string) (Ticke
 		return Ticket{}, err
 	}
 	return k, nil
+}
+
+// Spend is [Tx.Redeem] for who knows what the ticket carries.
+func (t *Tx) Spend(protocol, kind string, hash [32]byte, subject string) error {
+	n, err := t.exec(spendTicket, micros(t.now), protocol, kind, hash[:], subject)
+	if err == nil && n == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
+// KeepHashes opens a ticket that does not expire, and is for nobody, for each
+// credential of a kind that an agent was ever issued, with that one's hash: what
+// says that it was issued stays when the agent is deleted.
+func (t *Tx) KeepHashes(agentID int64, kind, ticketKind string) error {
+	_, err := t.exec(keepHashes, ticketKind, micros(t.now), agentID, kind)
+	return err
 }
 
 // Ticket returns a ticket in whatever state it is, or [ErrNotFound].

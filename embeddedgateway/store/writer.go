@@ -19,6 +19,11 @@ const (
 	maxHold  = 10 * time.Millisecond
 )
 
+// yields is how often the writer lets others run before it takes it that nobody
+// waits. Where processors are idle that takes no time; where they are not, those who
+// are about to ask for a turn get there, and one commit is for more of them.
+const yields = 4
+
 // Several processes may write to one database, each with its own writer. SQLite
 // has no queue for them: whoever finds the database free gets it. So a writer
 // looks often for a time, and one that is busy leaves the database alone now
@@ -98,8 +103,16 @@ func startWriter(ctx context.Context, write, checkpoints *sql.DB, kept *recent, 
 			return nil, errors.Join(err, conn.Close(), checkpoints.Close())
 		}
 	}
-	if err := w.exec(ctx, "PRAGMA busy_timeout = 0"); err != nil { // begin waits itself
-		return nil, errors.Join(err, conn.Close(), checkpoints.Close())
+	for _, q := range []string{
+		"PRAGMA busy_timeout = 0", // begin waits itself
+		// What a savepoint may have to bring back stays in memory. SQLite would put
+		// it into a file when it is more than 64 KiB, which it soon is: in two and a
+		// half times as many system calls as the commit itself takes.
+		"PRAGMA temp_store = MEMORY",
+	} {
+		if err := w.exec(ctx, q); err != nil {
+			return nil, errors.Join(err, conn.Close(), checkpoints.Close())
+		}
 	}
 	forever := context.WithoutCancel(ctx)
 	go w.checkpoints.loop(forever)
@@ -314,12 +327,15 @@ func (w *writer) next(hold *time.Timer) *part {
 		return nil
 	default:
 	}
-	select {
-	case p := <-w.queue:
-		return p
-	default:
-		return nil
+	for range yields {
+		select {
+		case p := <-w.queue:
+			return p
+		default:
+			runtime.Gosched()
+		}
 	}
+	return nil
 }
 
 // one gives a part its turn. An error means that the whole batch is lost.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"regexp"
+	"strings"
 	"sync"
 )
 
@@ -11,12 +12,22 @@ import (
 type Pattern struct {
 	expr     string
 	compiled func() *regexp.Regexp
+	needs    func() string // a text without this does not match
 }
 
 // NewPattern returns a pattern for a package's table of them. It panics when it
 // is used first if the expression is none.
 func NewPattern(expr string) Pattern {
-	return Pattern{expr: expr, compiled: sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })}
+	return Pattern{
+		expr:     expr,
+		compiled: sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) }),
+		needs: sync.OnceValue(func() string {
+			// Behind a word's boundary package regexp sees no beginning, and would
+			// look at a text letter by letter.
+			prefix, _ := regexp.MustCompile(strings.TrimPrefix(expr, `\b`)).LiteralPrefix()
+			return prefix
+		}),
+	}
 }
 
 // String returns the expression.
@@ -36,5 +47,8 @@ func (p Pattern) FindStringSubmatch(s string) []string { return p.compiled().Fin
 
 // ReplaceAllString is [regexp.Regexp.ReplaceAllString].
 func (p Pattern) ReplaceAllString(s, with string) string {
+	if !strings.Contains(s, p.needs()) {
+		return s
+	}
 	return p.compiled().ReplaceAllString(s, with)
 }

@@ -12,6 +12,7 @@ import (
 
 func agentTests() map[string]func(*testing.T, *suite) {
 	return map[string]func(*testing.T, *suite){
+		"is added once":                       agentAdded,
 		"is created, found and updated":       agentLives,
 		"is not found":                        agentNotFound,
 		"is another in another protocol":      agentElsewhere,
@@ -173,4 +174,28 @@ func agentDeleted(t *testing.T, s *suite) {
 	if !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("deleted again: got error %v, want %v", err, store.ErrNotFound)
 	}
+}
+
+func agentAdded(t *testing.T, s *suite) {
+	add := func(name string) (a store.Agent, err error) {
+		err = s.Tx(s.ctx(), func(tx *store.Tx) (err error) {
+			a, err = tx.AddAgent(store.Agent{Protocol: "lona", Name: name, DisplayName: "Scout", Attrs: map[string]string{"source": `a "test" of ü`}})
+			return err
+		})
+		return a, err
+	}
+	a, err := add("scout")
+	if err != nil {
+		t.Fatalf("add: %v", err)
+	}
+	if got, err := s.Agent(s.ctx(), "lona", "scout"); err != nil || !reflect.DeepEqual(got, a) || !a.CreatedAt.Equal(s.clock.Now()) {
+		t.Errorf("got %+v, %v, want %+v", got, err, a)
+	}
+	if got, err := add("scout"); !errors.Is(err, store.ErrExists) {
+		t.Errorf("again: got %+v, %v, want %v", got, err, store.ErrExists)
+	}
+	if won := s.race(16, store.ErrExists, func(int) error { _, err := add("ranger"); return err }); won != 1 {
+		t.Errorf("%d have added it, want one", won)
+	}
+	s.wantList(store.AgentQuery{Protocol: "lona", Prefix: "sco", Limit: 10}, "lona/scout", "lona/ranger")
 }

@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 func credentialTests() map[string]func(*testing.T, *suite) {
 	return map[string]func(*testing.T, *suite){
+		"is issued with another one, or neither is":        issuesBoth,
 		"is issued and authenticates":                      issues,
 		"does not authenticate elsewhere":                  unknown,
 		"does not authenticate once expired":               expires,
@@ -380,4 +382,39 @@ func pages(t *testing.T, s *suite) {
 	want(0, 2, all[:2]...)
 	want(all[1].ID, 2, all[2])
 	want(all[2].ID, 2)
+}
+
+func issuesBoth(t *testing.T, s *suite) {
+	a, b := s.agent("scout"), s.agent("ranger")
+	both := func(agent int64, first, second string) error {
+		return s.Tx(s.ctx(), func(tx *store.Tx) error {
+			return tx.IssueBoth(agent,
+				store.Credential{Kind: "claim", KeyID: first, Hash: hash(first)},
+				store.Credential{Kind: "token", KeyID: second, Hash: hash(second), Scopes: []string{"a", `b"`}, Label: "l", ExpiresAt: s.clock.Now().Add(time.Hour)})
+		})
+	}
+	if err := both(a.ID, "one", "two"); err != nil {
+		t.Fatalf("issue: %v", err)
+	}
+	c, err := s.Authenticate(s.ctx(), "lona", hash("two"))
+	want := store.Credential{
+		ID: c.ID, AgentID: a.ID, Protocol: "lona", AgentName: "scout", Kind: "token", KeyID: "two", Hash: hash("two"),
+		Scopes: []string{"a", `b"`}, Label: "l", CreatedAt: s.clock.Now(), ExpiresAt: s.clock.Now().Add(time.Hour),
+	}
+	if err != nil || !reflect.DeepEqual(c, want) {
+		t.Errorf("got %+v, %v, want %+v", c, err, want)
+	}
+	s.wantAccepted("one")
+	for _, taken := range [][2]string{{"one", "three"}, {"three", "two"}} {
+		if err := both(b.ID, taken[0], taken[1]); !errors.Is(err, store.ErrExists) {
+			t.Errorf("%v: got error %v, want %v", taken, err, store.ErrExists)
+		}
+		s.wantRefused("lona", "three")
+	}
+	if err := both(b.ID+100, "four", "five"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("no such agent: got error %v, want %v", err, store.ErrNotFound)
+	}
+	if won := s.race(16, store.ErrExists, func(i int) error { return both(b.ID, "six", "of six "+strconv.Itoa(i)) }); won != 1 {
+		t.Errorf("%d have claimed it, want one", won)
+	}
 }

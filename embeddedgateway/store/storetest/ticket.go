@@ -14,6 +14,8 @@ func ticketTests() map[string]func(*testing.T, *suite) {
 	return map[string]func(*testing.T, *suite){
 		"is redeemed once":                        redeems,
 		"is redeemed by who has all of it":        redeemsExactly,
+		"is spent once, by who has all of it":     spends,
+		"stays of a key whose agent is deleted":   keepsHashes,
 		"is not redeemed once expired":            redeemsInTime,
 		"is not opened twice":                     opensOnce,
 		"replaces those of its subject":           replaces,
@@ -305,5 +307,50 @@ func dropsTicket(t *testing.T, s *suite) {
 	s.wantGone("invite", "one", "scout")
 	if _, err := s.redeem("invite", "two", "scout"); err != nil {
 		t.Errorf("the other one: got error %v", err)
+	}
+}
+
+func spends(t *testing.T, s *suite) {
+	if err := errors.Join(s.open(s.invite("one", "scout"), false), s.open(s.invite("two", "scout"), false)); err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	spend := func(protocol, kind, name, subject string) error {
+		return s.Tx(s.ctx(), func(tx *store.Tx) error { return tx.Spend(protocol, kind, hash(name), subject) })
+	}
+	for _, wrong := range [][4]string{
+		{"lithtrix", "invite", "one", "scout"}, {"lona", "challenge", "one", "scout"},
+		{"lona", "invite", "three", "scout"}, {"lona", "invite", "one", "ranger"},
+	} {
+		if err := spend(wrong[0], wrong[1], wrong[2], wrong[3]); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%v: got error %v, want %v", wrong, err, store.ErrNotFound)
+		}
+	}
+	if won := s.race(16, store.ErrNotFound, func(int) error { return spend("lona", "invite", "one", "scout") }); won != 1 {
+		t.Errorf("%d have spent it, want one", won)
+	}
+	s.wantGone("invite", "one", "scout")
+	s.clock.advance(time.Hour)
+	if err := spend("lona", "invite", "two", "scout"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("expired: got error %v, want %v", err, store.ErrNotFound)
+	}
+}
+
+func keepsHashes(t *testing.T, s *suite) {
+	a, b := s.agent("scout"), s.agent("ranger")
+	s.issue(store.Credential{AgentID: a.ID, Kind: "token", KeyID: "1", Hash: hash("token")})
+	s.issue(store.Credential{AgentID: a.ID, Kind: "claim", KeyID: "2", Hash: hash("claim")})
+	s.issue(store.Credential{AgentID: b.ID, Kind: "token", KeyID: "3", Hash: hash("another's")})
+	for range 2 { // again: it is there
+		s.tx(func(tx *store.Tx) error { return tx.KeepHashes(a.ID, "token", "issued") })
+	}
+	s.tx(func(tx *store.Tx) error { return tx.DeleteAgent(a.ID) })
+	want := store.Ticket{Protocol: "lona", Kind: "issued", Hash: hash("token"), CreatedAt: s.clock.Now()}
+	if got, err := s.Ticket(s.ctx(), "lona", "issued", hash("token")); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for _, name := range []string{"claim", "another's"} {
+		if got, err := s.Ticket(s.ctx(), "lona", "issued", hash(name)); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: got %+v, %v, want %v", name, got, err, store.ErrNotFound)
+		}
 	}
 }
