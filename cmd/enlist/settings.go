@@ -146,12 +146,12 @@ func frontSettings() []setting {
 			says: "the largest body of a request to the API",
 			to:   func(s *gatewaySettings) any { return &s.UpstreamMaxBody },
 		}, {
-			name: "limits.agent", sample: `"1000/1h"`,
-			says: "how often one agent may ask, over all replicas",
+			name: "limits.agent", flag: "limit-agent", sample: `"1000/1h"`,
+			says: "how often one agent may ask the API, over all replicas, such as 1000/1h",
 			to:   func(s *gatewaySettings) any { return &s.AgentLimit },
 		}, {
-			name: "limits.key", sample: `"100/1m"`,
-			says: "how often one key may ask, over all replicas",
+			name: "limits.key", flag: "limit-key", sample: `"100/1m"`,
+			says: "how often one key may ask the API, over all replicas, such as 100/1m",
 			to:   func(s *gatewaySettings) any { return &s.KeyLimit },
 		}, {
 			name: "tls.cert", flag: "tls-cert", env: "ENLIST_GATEWAY_TLS_CERT", path: true, sample: `"fullchain.pem"`,
