@@ -206,7 +206,7 @@ func operationSettings() []setting {
 			name: "log.format", flag: "log-format", env: "ENLIST_LOG_FORMAT",
 			says:  "text or json",
 			to:    func(s *gatewaySettings) any { return &s.LogFormat },
-			check: func(s *gatewaySettings) error { return oneOf(s.LogFormat, "text", "json") },
+			check: func(s *gatewaySettings) error { return oneOf(s.LogFormat, "text", logJSON) },
 		}, {
 			name: "log.level", flag: "log-level", env: "ENLIST_LOG_LEVEL",
 			says:  "debug, info, warn or error",

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/admin"
-
 	"github.com/enlist-mcp/enlist/gateway/eip191"
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
