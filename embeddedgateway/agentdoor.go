@@ -66,7 +66,7 @@ func (a *agentDoor) routes() []route {
 	return []route{
 		get(wire.AgentDoorDiscoveryPath, a.discover),
 		post(wire.AgentDoorRegisterPath, http.StatusCreated, a.register),
-		post(wire.AgentDoorVerifyPath, http.StatusOK, a.verify),
+		post(wire.AgentDoorVerifyPath, http.StatusOK, a.verify).registering(),
 		post(wire.AgentDoorAuthPath, http.StatusOK, a.auth),
 		get(wire.AgentDoorHealthPath, a.health),
 		get(wire.AgentDoorWhoAmIPath, a.whoAmI),

@@ -63,7 +63,7 @@ func (*fluxra) name() string { return wire.FluxraName }
 func (f *fluxra) routes() []route {
 	const agent = wire.FluxraAgentsPath + "/{agent_id}"
 	return []route{
-		post(wire.FluxraRegisterPath, http.StatusCreated, f.register, limit{"register", 10, time.Hour}).first(wellNamed),
+		post(wire.FluxraRegisterPath, http.StatusCreated, f.register, limit{"register", 10, time.Hour}).first(wellNamed).registering(),
 		get(wire.FluxraVerifyEmailPath, f.verifyLink),
 		post(wire.FluxraVerifyEmailPath, http.StatusOK, f.verifyEmail),
 		post(wire.FluxraResendPath, http.StatusOK, f.resend),

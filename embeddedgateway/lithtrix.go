@@ -46,7 +46,7 @@ func (*lithtrix) name() string { return wire.LithtrixName }
 
 func (l *lithtrix) routes() []route {
 	return []route{
-		post(wire.LithtrixRegisterPath, http.StatusCreated, l.register),
+		post(wire.LithtrixRegisterPath, http.StatusCreated, l.register).registering(),
 		act(wire.LithtrixRotatePath, http.StatusOK, l.rotate),
 		get(wire.LithtrixMePath, l.me),
 		get(wire.LithtrixCapabilitiesPath, l.capabilities),

@@ -68,7 +68,7 @@ func (*lona) name() string { return wire.LonaName }
 func (l *lona) routes() []route {
 	return []route{
 		post(wire.LonaInvitePath, http.StatusCreated, l.invite, limit{"invite", 3, time.Hour}).first(l.inviting),
-		post(wire.LonaRegisterPath, http.StatusCreated, l.register),
+		post(wire.LonaRegisterPath, http.StatusCreated, l.register).registering(),
 		get(wire.LonaStrategiesPath, l.list),
 		rest("/api/v1/agents"),
 		rest(wire.LonaStrategiesPath),

@@ -58,7 +58,7 @@ func (*lumina) name() string { return wire.LuminaName }
 
 func (l *lumina) routes() []route {
 	return []route{
-		post(wire.LuminaOnboardPath, http.StatusCreated, l.onboard, limit{"onboard", 10, time.Hour}),
+		post(wire.LuminaOnboardPath, http.StatusCreated, l.onboard, limit{"onboard", 10, time.Hour}).registering(),
 		get(wire.LuminaKeysPath, l.list),
 		del(wire.LuminaKeysPath+"/{keyId}", http.StatusNoContent, l.revoke),
 		rest("/api/v1/agent"),

@@ -30,6 +30,8 @@ type metrics struct {
 	upstream *prometheus.CounterVec
 	pruned   *prometheus.CounterVec
 
+	registrations *prometheus.CounterVec
+
 	routes map[string]*routeMetrics // by pattern; not written to any more when the gateway serves
 	none   *routeMetrics
 }
@@ -53,6 +55,8 @@ func newMetrics() *metrics {
 		upstream: counter("enlist_upstream_errors_total", "Requests that got no answer of the API behind the gateway.", "reason"),
 		pruned:   counter("enlist_pruned_rows_total", "Rows that were deleted because their time was over.", "table"),
 		routes:   map[string]*routeMetrics{},
+
+		registrations: counter("enlist_registrations_total", "Registrations, by what came of them.", "protocol", "outcome"),
 	}
 	m.none = m.route(noRoute, noRoute)
 	return m
@@ -127,6 +131,43 @@ func (at *routeMetrics) count(method string, status int) {
 	(*c).Inc()
 }
 
+// What comes of a registration.
+const (
+	outcomeRegistered = "registered"
+	outcomeRefused    = "refused"
+	outcomeLimited    = "limited" // refused for a limit's sake
+	outcomeFailed     = "failed"  // by the gateway's fault, or the database's
+)
+
+// registrar has the outcomes of a route that registers there from the start, at
+// zero: else the first of each would be no increase.
+func (m *metrics) registrar(protocol string, r route) {
+	if !r.registers {
+		return
+	}
+	for _, outcome := range []string{outcomeRegistered, outcomeRefused, outcomeLimited, outcomeFailed} {
+		m.registrations.WithLabelValues(protocol, outcome)
+	}
+}
+
+// registration counts a call that was to register, by the status it was answered
+// with.
+func (m *metrics) registration(c *call, status int) {
+	if !c.registers {
+		return
+	}
+	outcome := outcomeRegistered
+	switch {
+	case status == http.StatusTooManyRequests:
+		outcome = outcomeLimited
+	case status >= http.StatusInternalServerError:
+		outcome = outcomeFailed
+	case status >= http.StatusBadRequest:
+		outcome = outcomeRefused
+	}
+	m.registrations.WithLabelValues(c.protocol, outcome).Inc()
+}
+
 // audited counts an event that is in the database.
 func (m *metrics) audited(e store.Event) {
 	if !e.Refusal {
@@ -152,7 +193,7 @@ func (g *Gateway) Metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	m := g.metrics
 	registry.MustRegister(
-		m.requests, m.took, m.refusals, m.events, m.tokens, m.mail, m.upstream, m.pruned,
+		m.requests, m.took, m.refusals, m.events, m.tokens, m.mail, m.upstream, m.pruned, m.registrations,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "enlist_http_requests_in_flight", Help: "Requests that are being answered.",
 		}, func() float64 { return float64(m.inFlight.Load()) }),

@@ -3,6 +3,7 @@ package embeddedgateway_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 func TestHealthAndReadiness(t *testing.T) {
@@ -148,6 +150,9 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 		`enlist_http_requests_in_flight 0`,
 		`enlist_events_total{event="token_issued",protocol="lona"} 1`,
 		`enlist_refusals_total{code="method",protocol="lona"} 1`,
+		`enlist_registrations_total{outcome="registered",protocol="lona"} 1`,
+		`enlist_registrations_total{outcome="limited",protocol="lona"} 0`,
+		`enlist_registrations_total{outcome="failed",protocol="lumina"} 0`,
 		`enlist_authentications_total{protocol="lona",result="good"} 3`,
 		`enlist_authentications_total{protocol="lona",result="refused"} 1`,
 		`enlist_mail_waiting 0`,
@@ -164,6 +169,43 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 			t.Errorf("there is no %s in\n%s", want, own(got))
 		}
 	}
+}
+
+// TestRegistrationsAreCounted: by protocol and by what came of them, from zero on.
+func TestRegistrationsAreCounted(t *testing.T) {
+	gw := gatewaytest.New(t, partner())
+	counted := func(protocol string, registered, refused, limited, failed int) {
+		t.Helper()
+		got := scrape(t, gw)
+		for outcome, n := range map[string]int{"registered": registered, "refused": refused, "limited": limited, "failed": failed} {
+			want := fmt.Sprintf("enlist_registrations_total{outcome=%q,protocol=%q} %d\n", outcome, protocol, n)
+			if !strings.Contains(got, want) {
+				t.Errorf("there is no %s in\n%s", want, own(got))
+			}
+		}
+	}
+	for _, p := range wire.Protocols() {
+		counted(p.Name, 0, 0, 0, 0)
+	}
+	body := func(i int) map[string]any {
+		return map[string]any{"agent_name": fmt.Sprintf("scout-%d", i), "owner_identifier": "me@example.com"}
+	}
+	for i := range 11 {
+		postJSON(t, gw, wire.LithtrixRegisterPath, body(i), nil)
+	}
+	postJSON(t, gw, wire.LithtrixRegisterPath, map[string]any{"agent_name": "no owner"}, nil)
+	send(t, gw, http.MethodGet, wire.LithtrixRegisterPath, "", nil) // is none
+	counted("lithtrix", 10, 1, 1, 0)
+
+	token(t, gw, "my-agent")
+	postJSON(t, gw, wire.LonaRegisterPath, map[string]any{"agent_id": "other", "agent_name": "A", "invite_code": "lona_invite_NobodyHasThis"}, nil)
+	counted("lona", 1, 1, 0, 0)
+	if err := gw.Embedded().Close(); err != nil {
+		t.Fatal(err)
+	}
+	postJSON(t, gw, wire.LonaRegisterPath, map[string]any{"agent_id": "other", "agent_name": "A", "invite_code": "lona_invite_NobodyHasThis"}, nil)
+	counted("lona", 1, 1, 0, 1)
+	counted("agentdoor", 0, 0, 0, 0)
 }
 
 // own is what is the gateway's own of a scrape.

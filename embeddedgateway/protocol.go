@@ -84,6 +84,14 @@ type route struct {
 	takes  any    // the zero value of what the body is decoded into; nil: no body
 	before func(context.Context, *call) error
 	answer func(context.Context, *call) (any, error)
+
+	registers bool // what it grants is an agent's registration
+}
+
+// registering returns the route as one that registers agents, which is counted.
+func (r route) registering() route {
+	r.registers = true
+	return r
 }
 
 // first returns the route with a condition that is judged before the body is

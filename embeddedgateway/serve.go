@@ -62,6 +62,7 @@ func newRouter(g *Gateway, served []protocol) *router {
 			e := claim(r.path)
 			if r.method != "" {
 				e.routes = append(e.routes, r)
+				g.metrics.registrar(p.name(), r)
 				continue
 			}
 			// Without this ServeMux would redirect from the path itself.
@@ -121,6 +122,8 @@ type call struct {
 
 	// Whom the request is about, as far as it is known: for the audit trail.
 	agent, keyID string
+
+	registers bool // see [route]
 }
 
 // ServeHTTP implements [http.Handler].
@@ -131,6 +134,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, err := e.try(ctx, w, c)
 	noteCaller(w, c.protocol, c.agent, c.keyID)
 	if err == nil {
+		e.metrics.registration(c, a.status)
 		copyHeader(w.Header(), a.header)
 		reply(w, a.status, a.body)
 		return
@@ -140,6 +144,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refused(ctx, c, p)
 	}
 	status, refusal := e.protocol.refuse(p)
+	e.metrics.registration(c, status)
 	body, err := json.Marshal(refusal)
 	if err != nil {
 		e.cfg.Logger.ErrorContext(ctx, "a refusal cannot be encoded", "protocol", c.protocol, "error", err)
@@ -188,6 +193,7 @@ func (e *endpoint) try(ctx context.Context, w http.ResponseWriter, c *call) (_ e
 	if err != nil {
 		return encoded{}, err
 	}
+	c.registers = r.registers
 	if r.before != nil {
 		if err := r.before(ctx, c); err != nil {
 			return encoded{}, err

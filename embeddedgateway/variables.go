@@ -18,8 +18,9 @@ func Variables() []string {
 	return slices.Compact(names)
 }
 
-// CheckProtocols reports everything that is wrong with the protocols' variables
-// and with the mail server's URL, without opening anything.
+// CheckProtocols reports everything that is wrong with the protocols' variables,
+// the mail server's URL, and the rules and limits of what stands behind the
+// gateway, without opening anything.
 func CheckProtocols(cfg Config) []error {
 	var errs []error
 	makers, err := choose(cfg.Protocols)
@@ -32,6 +33,14 @@ func CheckProtocols(cfg Config) []error {
 	}
 	if _, err := build(newDeps(cfg, relay), makers); err != nil {
 		errs = append(errs, err)
+	}
+	if err := cfg.Front.check(); err != nil {
+		errs = append(errs, err)
+	}
+	if cfg.Front != nil {
+		if _, err := newGuards(cfg.Front.Rules); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return errs
 }

@@ -46,9 +46,9 @@ func (p *program) benchCommand() *cobra.Command {
 		Long: `Measure how many registrations and authenticated requests the gateway at a URL
 answers, over keep-alive connections that each ask again when they are answered.
 
---mode request (the default) registers accounts, and makes requests with them; --mode register makes accounts and nothing else: for
-AgentDoor that is to register and to verify, for Fluxra an account, a key and a
-token; --mode mixed does one in twenty times that, and else requests. The accounts
+--mode request (the default) registers accounts, and makes requests with them;
+--mode register makes accounts and nothing else: for AgentDoor that is to register
+and to verify, for Fluxra an account, a key and a token; --mode mixed does one in twenty times that, and else requests. The accounts
 are left behind: take a gateway whose database you can throw away.
 
 Lona registers by the secret in LONA_AGENT_REGISTRATION_SECRET or, without it, by

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +20,9 @@ import (
 // conformFlags is the command line of `enlist conform`.
 type conformFlags struct {
 	url, protocol, report, output, path string
-	exhaust, insecure, asJSON           bool
+	admin, scope                        string
+	wait                                time.Duration
+	exhaust, insecure, spread, asJSON   bool
 }
 
 // The values of --report.
@@ -44,8 +47,17 @@ what they keep from being graded is skipped; --exhaust-limits uses them up on
 purpose, and then nobody at your address can register for the rest of the hour.
 
 With LONA_AGENT_REGISTRATION_SECRET a partner's way at Lona is graded, too: the
-secret goes to this machine, or to where LONA_GATEWAY_URL says Lona is. What
-needs a mailbox at Fluxra, or time to pass, is skipped; the reason says so.
+secret goes to this machine, or to where LONA_GATEWAY_URL says Lona is.
+
+What cannot be graded is skipped, and the report ends with what that was, and why.
+Of a gateway of your own more can be graded: --admin names its operator's listener,
+where Fluxra's mail is read (of a gateway without a mail server) and an agent of
+the run is suspended; ENLIST_ADMIN_TOKEN_FILE or ENLIST_ADMIN_TOKEN has the token
+for it. --spread-addresses has each check come from an address of its own, at a
+gateway that takes this machine for its proxy (ENLIST_TRUSTED_PROXIES=127.0.0.1):
+the ten registrations an hour then suffice. --scope says which scope a path wants.
+--wait has what ends in time be waited for. What takes longer (a token of Lona's
+lives 30 days) is graded in a Go test, with a clock that the test moves.
 
 Exit codes: 0 the service does all that it must, 1 it does not or could not be
 graded, 2 a mistake in the command line.`,
@@ -63,6 +75,10 @@ graded, 2 a mistake in the command line.`,
 	set.StringVar(&flags.output, "output", "", "the `file` to write the report to (default: standard output)")
 	set.StringVar(&flags.path, "path", "", "AgentDoor: a `path` that wants a credential (default: "+wire.AgentDoorWhoAmIPath+")")
 	set.BoolVar(&flags.exhaust, "exhaust-limits", false, "use limits up that count by address")
+	set.StringVar(&flags.admin, "admin", "", "the `URL` of the operator's listener of the gateway, such as http://127.0.0.1:8421")
+	set.StringVar(&flags.scope, "scope", "", "AgentDoor: a scope and a path that wants it, as `SCOPE=PATH`")
+	set.DurationVar(&flags.wait, "wait", 0, "wait so `long`, each time, for what ends by then, such as 6m or 62m")
+	set.BoolVar(&flags.spread, "spread-addresses", false, "say in X-Forwarded-For that each check comes from an address of its own; only to this machine")
 	set.BoolVar(&flags.insecure, "insecure-http", false, "let what is issued travel in the clear to another machine")
 	jsonFlag(cmd, &flags.asJSON, "protocol, target, started_at, seconds, requests, ok, left (what stays at the service), and results: "+
 		"each with id, expect, source, severity (must or should), outcome (pass, fail or skip), reason, and evidence of request, status and answer.")
@@ -82,6 +98,14 @@ func (f conformFlags) check(p *program) error {
 		return errors.New("--json and --report junit are two forms of one report: leave one out")
 	case f.path != "" && (!strings.HasPrefix(f.path, "/") || f.protocol != wire.AgentDoorName):
 		return errors.New("--path: want a path such as /api/v1/me, with --protocol agentdoor")
+	case f.wait < 0:
+		return errors.New("--wait: want a time such as 6m")
+	}
+	if scope, path, _ := strings.Cut(f.scope, "="); f.scope != "" && (scope == "" || !strings.HasPrefix(path, "/") || f.protocol != wire.AgentDoorName) {
+		return errors.New("--scope: want a scope and a path that wants it, such as reports.write=/reports, with --protocol agentdoor")
+	}
+	if u, err := url.Parse(f.url); f.spread && (err != nil || !conform.Loopback(u.Hostname())) {
+		return errors.New("--spread-addresses: for a gateway on this machine only: elsewhere it would dodge a limit that is not yours")
 	}
 	return p.flags.refuseClient()
 }
@@ -97,6 +121,14 @@ func (p *program) conform(ctx context.Context, flags conformFlags) (err error) {
 	}
 	if err := options.Check(); err != nil {
 		return &usageError{err}
+	}
+	flags.widen(&options)
+	admin, err := p.conformAdmin(ctx, flags)
+	if err != nil {
+		return &usageError{err}
+	}
+	if admin != nil {
+		options.Mail, options.Suspend = admin.mail, admin.suspends(flags.protocol)
 	}
 	out := p.stdout
 	if flags.output != "" {
@@ -124,6 +156,18 @@ func (p *program) conform(ctx context.Context, flags conformFlags) (err error) {
 		return nil
 	}
 	return &runError{err: errors.New(verdict(report)), reported: true}
+}
+
+// widen has more be graded, as far as the command line asks for it.
+func (f conformFlags) widen(o *conform.Options) {
+	o.Scope, o.ScopedPath, _ = strings.Cut(f.scope, "=")
+	o.SpreadAddresses = f.spread
+	if f.exhaust {
+		o.MaxRequests = 3000 // one limit of AgentDoor's is of 1000 requests
+	}
+	if f.wait > 0 {
+		o.Wait, o.MostWait, o.Deadline = waitFor, f.wait, 10*time.Minute+10*f.wait
+	}
 }
 
 // graded runs the checks, and tells a person at the terminal which.

@@ -26,12 +26,39 @@ func (s *screen) conformity(r conform.Report) error {
 		}
 	}
 	fmt.Fprintf(s.out, "\n%s\n", s.paint(verdictStyle(r), verdict(r)))
+	if err := s.ungraded(r); err != nil {
+		return err
+	}
 	if len(r.Left) > 0 {
 		fmt.Fprintln(s.out, "\nstays at the service")
 		for _, left := range r.Left {
 			if err := s.hang("  ", 2, field{text: plain(left)}); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// ungraded prints what was not graded, by the reason.
+func (s *screen) ungraded(r conform.Report) error {
+	var reasons []string
+	ids := map[string][]string{}
+	for _, result := range r.Results {
+		if result.Outcome != conform.Skip {
+			continue
+		}
+		if ids[result.Reason] == nil {
+			reasons = append(reasons, result.Reason)
+		}
+		ids[result.Reason] = append(ids[result.Reason], result.ID)
+	}
+	if len(reasons) > 0 {
+		fmt.Fprintln(s.out, "\nnot graded")
+	}
+	for _, reason := range reasons {
+		if err := s.hang("  ", 4, field{text: plain(reason + ": " + strings.Join(ids[reason], ", "))}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"encoding/xml"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
+	"github.com/enlist-mcp/enlist/embeddedgateway/admin"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
 	"github.com/enlist-mcp/enlist/gateway/conform"
 )
@@ -135,6 +141,14 @@ func TestConformCommandLines(t *testing.T) {
 		{[]string{gw.URL, "--protocol", "lona", "--report", "junit", "--json"}, "two forms of one report"},
 		{[]string{gw.URL, "--protocol", "lona", "--path", "/x"}, "--path: want a path"},
 		{[]string{gw.URL, "--protocol", "agentdoor", "--path", "x"}, "--path: want a path"},
+		{[]string{gw.URL, "--protocol", "lona", "--scope", "a=/b"}, "--scope: want a scope and a path"},
+		{[]string{gw.URL, "--protocol", "agentdoor", "--scope", "a"}, "--scope: want a scope and a path"},
+		{[]string{gw.URL, "--protocol", "lona", "--wait", "-1m"}, "--wait: want a time"},
+		{[]string{"https://gateway.example.com", "--protocol", "lona", "--spread-addresses"}, "--spread-addresses: for a gateway on this machine only"},
+		{[]string{gw.URL, "--protocol", "lona", "--admin", "http://gateway.example.com"}, "--admin: the operator's token would travel in the clear"},
+		{[]string{gw.URL, "--protocol", "lona", "--admin", "http://me:password1@127.0.0.1:1"}, "--admin: want the URL of the operator's listener"},
+		{[]string{gw.URL, "--protocol", "lona", "--admin", "127.0.0.1:1"}, "--admin: want the URL of the operator's listener"},
+		{[]string{gw.URL, "--protocol", "lona", "--admin", "http://127.0.0.1:1"}, "ENLIST_ADMIN_TOKEN_FILE; enlist gateway admin-token says"},
 		{[]string{gw.URL, "--protocol", "lona", "--embedded"}, "--store and --embedded are for"},
 		{[]string{"http://gateway.example.com", "--protocol", "lona"}, "would travel in the clear"},
 		{[]string{"gateway.example.com", "--protocol", "lona"}, "want the URL of a service"},
@@ -182,5 +196,84 @@ func TestConformKeepsTheRegistrationSecret(t *testing.T) {
 	p.set["LONA_GATEWAY_URL"] = "https://lona.example.com"
 	if p.program().lonaSecretFor("https://lona.example.com/") != secret || p.program().lonaSecretFor("https://gateway.lona.agency") != "" {
 		t.Error("LONA_GATEWAY_URL does not say where Lona is")
+	}
+}
+
+// operatorOf serves the operator's listener of a gateway, and returns its URL and
+// the token for it.
+func operatorOf(t *testing.T, p *person, gw *gatewaytest.Gateway) (string, string) {
+	t.Helper()
+	token := strings.Repeat("an-operators-token-", 3)
+	h, err := admin.New(admin.Config{
+		Gateway: gw.Embedded(), Now: gw.Clock.Now, Rand: rand.Reader, Logger: slog.New(slog.DiscardHandler), PublicURL: gw.URL,
+		Tokens: func() ([][32]byte, error) { return [][32]byte{sha256.Sum256([]byte(token))}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.set["ENLIST_ADMIN_TOKEN_FILE"] = file
+	return s.URL, token
+}
+
+// TestConformAsTheOperator: with what an operator can see and do, only what takes
+// time is left.
+func TestConformAsTheOperator(t *testing.T) {
+	p := newPerson(t)
+	gw := graded(t, p, gatewaytest.TrustedProxies(netip.MustParsePrefix("127.0.0.0/8")), gatewaytest.Env(map[string]string{"AGENTDOOR_RATE_LIMIT": "40/1h"}))
+	operator, token := operatorOf(t, p, gw)
+	for _, protocol := range conform.Protocols() {
+		code := p.try("conform", gw.URL, "--protocol", protocol, "--admin", operator, "--spread-addresses", "--exhaust-limits", "--json")
+		var report conform.Report
+		if err := json.Unmarshal(p.stdout.Bytes(), &report); err != nil || code != exitOK {
+			t.Fatalf("%s: exit code %d, %v: %s%s", protocol, code, err, &p.stdout, &p.stderr)
+		}
+		suspended := false
+		for _, r := range report.Results {
+			suspended = suspended || r.ID == "suspended.refused" && r.Outcome == conform.Pass
+			mine := strings.Contains(r.Reason, "it takes ") || strings.Contains(r.Reason, "registration secret") || strings.Contains(r.Reason, "--scope")
+			if r.Outcome == conform.Skip && !mine || r.Outcome == conform.Fail {
+				t.Errorf("%s: %s: %s %s", protocol, r.ID, r.Outcome, r.Reason)
+			}
+		}
+		if out := p.stdout.String() + p.stderr.String(); !suspended || strings.Contains(out, token) {
+			t.Errorf("%s: suspended %v, or the token is printed: %s", protocol, suspended, out)
+		}
+	}
+
+	// Not with another's token, and then nothing is registered.
+	p.set["ENLIST_ADMIN_TOKEN"] = strings.Repeat("x", 40)
+	before := len(gw.Audit(t))
+	if code := p.try("conform", gw.URL, "--protocol", "lona", "--admin", operator); code != exitUsage ||
+		!strings.Contains(p.stderr.String(), "--admin: the token is not that of "+operator) {
+		t.Errorf("exit code %d: %s", code, &p.stderr)
+	}
+	for _, e := range gw.Audit(t)[before:] {
+		if e.Protocol == "lona" {
+			t.Errorf("it registered all the same: %+v", e)
+		}
+	}
+}
+
+// TestConformSaysWhatItDidNotGrade: at the end, together, with the reason.
+func TestConformSaysWhatItDidNotGrade(t *testing.T) {
+	p := newPerson(t)
+	gw := graded(t, p)
+	p.try("conform", gw.URL, "--protocol", "fluxra")
+	_, end, _ := strings.Cut(p.stdout.String(), "\nnot graded\n")
+	for _, want := range []string{
+		"  it needs a mailbox: --admin names the listener that shows the outbox: mail.registered, verify.race, verify.ok, ",
+		"  only the operator can suspend an agent: --admin names their listener: suspended.refused\n",
+		"  it takes an hour until that happens; see --wait: token.expires\n",
+		"  it uses a limit up: --exhaust-limits does so: token.limit, ",
+	} {
+		if !strings.Contains(end, want) {
+			t.Errorf("there is no %q in:\n%s", want, end)
+		}
 	}
 }

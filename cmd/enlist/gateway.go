@@ -118,7 +118,7 @@ func givenFlags(set *pflag.FlagSet) flagValues {
 
 // serveGateway listens before it opens the gateway, which must know its address.
 func (p *program) serveGateway(ctx context.Context, s *gatewaySettings) (err error) {
-	p.serves = true
+	p.serves, p.logsJSON = true, s.LogFormat == logJSON
 	collectLess(p.env)
 	config, err := p.gatewayConfig(s)
 	if err != nil {
@@ -149,7 +149,7 @@ func (p *program) serveGateway(ctx context.Context, s *gatewaySettings) (err err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 
-	fmt.Fprintf(p.stderr, "enlist gateway: listening on %s://%s, database %s\n", scheme, ln.Addr(), shownDatabase(config.Database))
+	p.announce(ctx, config.Logger, fmt.Sprintf("listening on %s://%s, database %s", scheme, ln.Addr(), shownDatabase(config.Database)))
 	if config.SMTPURL == "" {
 		config.Logger.InfoContext(ctx, "no mail server is set: mail waits until it expires; read it with enlist gateway outbox")
 	}

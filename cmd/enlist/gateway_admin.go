@@ -80,7 +80,7 @@ func (p *program) serveWithAdmin(ctx context.Context, g *embeddedgateway.Gateway
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stderr, "enlist gateway: the operator's page is at http://%s, %s\n", reachable(page.ln.Addr()), page.token.where())
+	p.announce(ctx, c.Logger, fmt.Sprintf("the operator's page is at http://%s, %s", reachable(page.ln.Addr()), page.token.where()))
 	if addr, err := netip.ParseAddrPort(page.ln.Addr().String()); err == nil && !addr.Addr().IsLoopback() {
 		c.Logger.WarnContext(ctx, "the operator's page can be reached from other machines, and it speaks plain HTTP: "+
 			"let nothing but a proxy with TLS reach it", "address", page.ln.Addr().String())

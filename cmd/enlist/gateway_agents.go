@@ -152,7 +152,7 @@ func agentArg(arg string) (protocol, agent string, err error) {
 // unknownAgent says of an error that there is no such agent, if that is it.
 func unknownAgent(err error, arg, what string) error {
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, embeddedgateway.ErrQuery) {
-		return fmt.Errorf("there is no %s at this gateway%s: enlist gateway agents list shows those that there are", arg, what)
+		return fmt.Errorf("there is no %s at this gateway%s: enlist gateway agents list --search finds one by how its name or id begins", arg, what)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -67,6 +68,7 @@ func (p *program) checkGateway(cmd *cobra.Command, asJSON bool) error {
 	for _, problem := range problems {
 		found.wrong(problem)
 	}
+	found.unread(s, problems)
 	p.tryGateway(cmd.Context(), s, found)
 	found.OK = len(found.Problems) == 0
 	if asJSON {
@@ -82,10 +84,24 @@ func (p *program) checkGateway(cmd *cobra.Command, asJSON bool) error {
 	return nil
 }
 
+// unread takes the value away of each setting that has none because what was
+// given is wrong: its default is not what holds.
+func (c *checked) unread(s *gatewaySettings, problems []settingProblem) {
+	for i, one := range c.Settings {
+		at, set := s.from[one.Setting]
+		if set && slices.ContainsFunc(problems, func(p settingProblem) bool { return p.at == at }) {
+			c.Settings[i].Value = wrongValue
+		}
+	}
+}
+
+// wrongValue stands in the place of a value that is wrong.
+const wrongValue = "(wrong)"
+
 // wrong notes a problem, once.
 func (c *checked) wrong(err error) {
 	for _, one := range unjoined(err) {
-		text := plain(one.Error())
+		text := plain(strings.ReplaceAll(one.Error(), "\n\t", " ")) // pgx lists what it tried so
 		for _, known := range c.Problems {
 			if known == text {
 				return
@@ -130,9 +146,9 @@ func (s *gatewaySettings) effective() []effective {
 	for i, rule := range s.Rules {
 		methods := strings.Join(rule.Methods, ",")
 		list = append(list, effective{
-			fmt.Sprintf("%s %d", ruleTable, i+1),
+			ruleSetting(i + 1),
 			strings.TrimSpace(fmt.Sprintf("%s %s: %s", first(methods, "all"), rule.Path, first(strings.Join(rule.Scopes, ", "), "any agent"))),
-			s.file,
+			s.from[ruleSetting(i+1)].String(),
 		})
 	}
 	for _, name := range append(embeddedgateway.Variables(), partnerSecretFile) {
@@ -145,7 +161,7 @@ func (s *gatewaySettings) effective() []effective {
 
 // tryGateway tries what a start would need.
 func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *checked) {
-	config := embeddedgateway.Config{Protocols: s.Protocols, Standalone: true, Now: p.now, PublicURL: first(s.PublicURL, embeddedgateway.Origin)}
+	config := embeddedgateway.Config{Protocols: s.Protocols, Front: s.front(), Standalone: true, Now: p.now, PublicURL: first(s.PublicURL, embeddedgateway.Origin)}
 	errs := make([]error, 4)
 	config.SMTPURL, errs[0] = s.secretOf(s.SMTPURL, s.SMTPURLFile, "smtp.url_file")
 	config.SMTPTLS, errs[1] = s.smtpTLS()
@@ -155,6 +171,9 @@ func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *che
 		if err != nil {
 			found.wrong(err)
 		}
+	}
+	if checkProtocols(s.Protocols) != nil {
+		config.Protocols = nil // that was said
 	}
 	if config.Env != nil {
 		for _, err := range embeddedgateway.CheckProtocols(config) {

@@ -108,6 +108,10 @@ func (s *gatewaySettings) respell(err error) error {
 	if strings.HasPrefix(text, "open the database") {
 		text = s.databaseSetting() + ": " + text
 	}
+	for i := range s.Rules {
+		name := ruleSetting(i + 1)
+		text = strings.ReplaceAll(text, name+" (path", s.from[name].String()+": "+name+" (path")
+	}
 	for name := range s.Env {
 		text = strings.ReplaceAll(text, "environment variable "+name+":", s.spelledAs(envTable+"."+name)+":")
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/enlist-mcp/enlist/gateway/wire"
@@ -18,10 +20,23 @@ func (p *program) gatewayLogger(s *gatewaySettings) *slog.Logger {
 	}
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: maskAttr}
 	out := p.waits().above(p.stderr)
-	if s.LogFormat == "json" {
+	if s.LogFormat == logJSON {
 		return slog.New(slog.NewJSONHandler(out, options))
 	}
 	return slog.New(slog.NewTextHandler(out, options))
+}
+
+// logJSON is the format of logs that programs read.
+const logJSON = "json"
+
+// announce tells whoever started the gateway where it is. Where programs read the
+// log, each line is JSON, and so is this.
+func (p *program) announce(ctx context.Context, log *slog.Logger, text string) {
+	if text = "enlist gateway: " + text; p.logsJSON {
+		log.InfoContext(ctx, text)
+		return
+	}
+	fmt.Fprintln(p.stderr, text)
 }
 
 // maskAttr masks what is text in an attribute.

@@ -34,8 +34,9 @@ type program struct {
 	flags       globalFlags
 	gatewayFile string // --config of `enlist gateway`
 
-	spins  *spinner // see waits
-	serves bool     // the command is a server; its log says what it does
+	spins    *spinner // see waits
+	serves   bool     // the command is a server; its log says what it does
+	logsJSON bool     // each line of its log is JSON
 }
 
 // run executes the command line and returns the exit code.

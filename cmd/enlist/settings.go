@@ -146,12 +146,12 @@ func frontSettings() []setting {
 			says: "the largest body of a request to the API",
 			to:   func(s *gatewaySettings) any { return &s.UpstreamMaxBody },
 		}, {
-			name: "limits.agent", sample: `"1000/1h"`,
-			says: "how often one agent may ask, over all replicas",
+			name: "limits.agent", flag: "limit-agent", sample: `"1000/1h"`,
+			says: "how often one agent may ask the API, over all replicas, such as 1000/1h",
 			to:   func(s *gatewaySettings) any { return &s.AgentLimit },
 		}, {
-			name: "limits.key", sample: `"100/1m"`,
-			says: "how often one key may ask, over all replicas",
+			name: "limits.key", flag: "limit-key", sample: `"100/1m"`,
+			says: "how often one key may ask the API, over all replicas, such as 100/1m",
 			to:   func(s *gatewaySettings) any { return &s.KeyLimit },
 		}, {
 			name: "tls.cert", flag: "tls-cert", env: "ENLIST_GATEWAY_TLS_CERT", path: true, sample: `"fullchain.pem"`,
@@ -206,7 +206,7 @@ func operationSettings() []setting {
 			name: "log.format", flag: "log-format", env: "ENLIST_LOG_FORMAT",
 			says:  "text or json",
 			to:    func(s *gatewaySettings) any { return &s.LogFormat },
-			check: func(s *gatewaySettings) error { return oneOf(s.LogFormat, "text", "json") },
+			check: func(s *gatewaySettings) error { return oneOf(s.LogFormat, "text", logJSON) },
 		}, {
 			name: "log.level", flag: "log-level", env: "ENLIST_LOG_LEVEL",
 			says:  "debug, info, warn or error",

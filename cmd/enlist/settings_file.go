@@ -170,6 +170,8 @@ func (r *settingsReader) readFile(f *settingsFile) {
 		switch {
 		case table == envTable && member != "":
 			r.readVariable(f, l, member)
+		case table == ruleTable && l.nth == 0 && member != "":
+			// That [rule] is none was said of the table.
 		case table == ruleTable && l.nth > 0:
 			r.readRule(f, l, &rules[l.nth-1], names)
 		case !known:
@@ -179,6 +181,9 @@ func (r *settingsReader) readFile(f *settingsFile) {
 		}
 	}
 	for _, t := range f.tables {
+		if t.name == ruleTable && t.nth > 0 {
+			r.settings.from[ruleSetting(t.nth)] = f.at(t)
+		}
 		hasPath := slices.ContainsFunc(f.leaves, func(l fileLeaf) bool { return l.name == ruleTable+".path" && l.nth == t.nth })
 		if t.name == ruleTable && t.nth > 0 && !hasPath {
 			r.problem(f.at(t), errors.New(`it has no path, such as path = "/reports"`))
@@ -186,6 +191,9 @@ func (r *settingsReader) readFile(f *settingsFile) {
 	}
 	r.settings.Rules = rules
 }
+
+// ruleSetting is how the nth [[rule]] is called, from 1.
+func ruleSetting(nth int) string { return ruleTable + " " + strconv.Itoa(nth) }
 
 func (r *settingsReader) fromFile(f *settingsFile, l fileLeaf, s setting) {
 	at := f.at(l)

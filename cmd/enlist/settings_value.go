@@ -161,8 +161,11 @@ func parseRate(text string) (embeddedgateway.Rate, error) {
 	}
 	n, err := strconv.Atoi(count)
 	per, wrongSpan := parseSpan(span)
-	if err != nil || wrongSpan != nil || n < 1 || per < time.Second || per > day {
+	if err != nil || wrongSpan != nil || n < 1 {
 		return embeddedgateway.Rate{}, wrong
+	}
+	if per < time.Second || per > day || per%time.Second != 0 {
+		return embeddedgateway.Rate{}, fmt.Errorf("want whole seconds behind the slash, from 1s to 24h, got %q", text)
 	}
 	return embeddedgateway.Rate{N: n, Per: per}, nil
 }

@@ -157,7 +157,10 @@ func (p *program) ask(prompt, instead string) (string, error) {
 // stranger or a file may have written it.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && !strconv.IsPrint(r) {
+		switch {
+		case r == '\t':
+			return ' '
+		case r != '\n' && !strconv.IsPrint(r):
 			return '?'
 		}
 		return r

@@ -84,7 +84,7 @@ func TestAnOperatorWithoutAMouse(t *testing.T) {
 			p.tabTo("Agents")
 			p.press(kb.Enter)
 			p.awaitTitle("Agents")
-			p.tabTo("Name, id, owner or email begins with")
+			p.tabTo("Name, id or owner begins with; or a whole email")
 			p.press("HARB" + kb.Enter)
 			p.await(`location.search.includes('q=HARB') && document.querySelectorAll('.name').length === 1`)
 			p.tabTo("harbour-pilot")

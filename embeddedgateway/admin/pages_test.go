@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"crypto/rand"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -11,6 +12,8 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/admin"
+	"github.com/enlist-mcp/enlist/gateway/eip191"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // nasty is what somebody writes who wants a page to do something else.
@@ -251,5 +254,29 @@ func TestEmptyPagesSayWhatToDo(t *testing.T) {
 		if a := b.get(path); !strings.Contains(a.body, want) {
 			t.Errorf("%s does not say %q: %s", path, want, a.body)
 		}
+	}
+}
+
+// TestAnAgentWithoutANameIsNamedOnce: its id is not there twice, one below the other.
+func TestAnAgentWithoutANameIsNamedOnce(t *testing.T) {
+	r := newRig(t, nil)
+	w, err := eip191.New(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := r.gw.Clock.Now().Unix()
+	signature, err := w.Sign(wire.LuminaMessage(w.Address(), at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.call(wire.LuminaOnboardPath, map[string]any{"walletAddress": w.Address(), "signature": signature, "timestamp": at})
+	r.lithtrix("scout", "me@example.com")
+	page := r.browser().signIn().get("/agents").body
+	shown := func(id string) int { return strings.Count(page, "<bdi>"+id+"</bdi>") }
+	if n := shown(strings.ToLower(w.Address())); n != 1 {
+		t.Errorf("the wallet is shown %d times", n)
+	}
+	if shown("scout") != 1 || shown("scout/me@example.com") != 1 {
+		t.Error("an agent with a name is not shown with its id")
 	}
 }

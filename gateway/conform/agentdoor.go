@@ -13,11 +13,13 @@ import (
 )
 
 // agentDoor is a run at a service that speaks AgentDoor. It registers seven
-// times of the ten that there are in an hour.
+// times of the ten that there are in an hour, and the other three for what an
+// operator has a say in.
 type agentDoor struct {
 	*session
 	register, verify, auth string // paths
 	scopes                 []string
+	free                   []string // scopes that cost nothing
 	paid                   bool
 
 	key     ed25519.PrivateKey // of the agent that is registered
@@ -56,6 +58,8 @@ func gradeAgentDoor(s *session) grader {
 		s.nothing("/agentdoor/no-such-route", wire.AgentDoorNotFound),
 		s.challenged(func(c call) bool { return c.method == http.MethodGet }),
 	)
+	checks = append(checks, a.scoped())
+	checks = append(checks, a.inactive()...)
 	checks = append(checks, a.limits()...)
 	return grader{checks: checks, tidy: a.tidy, code: func(a answer) string { return strings.ToLower(a.text("error")) }}
 }
@@ -184,7 +188,7 @@ func (a *agentDoor) read(document answer) error {
 	}
 	f.unless(len(offered) > 0, "scopes_available is empty")
 	if len(free) > 0 {
-		a.scopes = free[:1]
+		a.scopes, a.free = free[:1], free
 	}
 	a.paid = document.at("payment") != nil
 	return f.err()

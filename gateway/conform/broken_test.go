@@ -241,6 +241,11 @@ func mutations() []mutation {
 				}
 			}
 		}, []string{"cap.freed", "register.no-email"}},
+		{"forbids nothing", always(func(a *answered) {
+			if a.status == 403 {
+				a.json(200, `{}`)
+			}
+		}), []string{"suspended.forbidden", "suspended.auth", "scope.missing"}},
 		{"lets nobody read", always(func(a *answered) {
 			if a.ok() && a.request.Method != http.MethodPost {
 				a.json(403, `{"error":"forbidden"}`)

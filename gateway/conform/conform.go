@@ -141,6 +141,19 @@ type Options struct {
 	// Wait has that much time pass, at the service and for Now. Nil: what takes
 	// minutes or longer is skipped.
 	Wait func(ctx context.Context, d time.Duration) error
+	// MostWait is the longest time that Wait is asked for at once; what takes
+	// longer is skipped. 0: any.
+	MostWait time.Duration
+	// Suspend has the operator of the service suspend an agent of the run, by the
+	// name that the operator knows it by. Nil: what becomes of one is skipped.
+	Suspend func(ctx context.Context, agent string) error
+	// Scope and ScopedPath are a scope that an AgentDoor service offers, and a path
+	// that wants it. "": what becomes of who lacks it is skipped.
+	Scope, ScopedPath string
+	// SpreadAddresses has each check come from an address of its own, as
+	// X-Forwarded-For says: limits that go by the address end no run then, at a
+	// service that takes whoever runs it for a proxy of its own.
+	SpreadAddresses bool
 	// Progress, if it is not nil, gets each result as soon as there is one.
 	Progress func(Result)
 }

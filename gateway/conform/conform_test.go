@@ -2,6 +2,9 @@ package conform_test
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"testing"
 	"time"
 
@@ -19,15 +22,37 @@ func gateway(t *testing.T, opts ...gatewaytest.Option) *gatewaytest.Gateway {
 	return gatewaytest.New(t, append([]gatewaytest.Option{gatewaytest.Env(map[string]string{
 		"AGENT_REGISTRATION_SECRET": partnerSecret,
 		"AGENTDOOR_RATE_LIMIT":      "40/1h",
+		"AGENTDOOR_SCOPES":          `[{"id":"api.access","description":"Use the API"},{"id":"reports.write","description":"Write"}]`,
+	}), gatewaytest.Config(func(c *embeddedgateway.Config) {
+		c.Front = &embeddedgateway.Front{
+			Upstream: behind(t), Rules: []embeddedgateway.Rule{{Path: "/reports", Scopes: []string{"reports.write"}}},
+		}
 	})}, opts...)...)
 }
 
+// behind is an API behind a gateway, which answers whoever gets through.
+func behind(t *testing.T) *url.URL {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"reports":[]}`))
+	}))
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
 // whole has all of a gateway's protocol graded: its mail is read, its clock is
-// moved, and its limits are used up.
+// moved, its limits are used up, and its operator suspends agents.
 func whole(t *testing.T, gw *gatewaytest.Gateway, protocol string) conform.Options {
 	t.Helper()
 	return conform.Options{
 		URL: gw.URL, Protocol: protocol, Now: gw.Clock.Now, LonaSecret: partnerSecret, Exhaust: true,
+		Scope: "reports.write", ScopedPath: "/reports",
+		Suspend: func(ctx context.Context, agent string) error { return gw.Embedded().Suspend(ctx, protocol, agent) },
 		Mail: func(_ context.Context, to string) (texts []string, err error) {
 			for _, m := range gw.Outbox(t) {
 				if m.To == to {

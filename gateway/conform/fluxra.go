@@ -76,6 +76,9 @@ func gradeFluxra(s *session) grader {
 		s.challenged(func(call) bool { return true }),
 	)
 	checks = append(checks, f.limits()...)
+	checks = append(checks, s.suspension(func() string { return f.mine.id }, func(context.Context) (call, error) {
+		return f.makesKey(f.mine, fields{"name": "suspended"}), f.mine.held()
+	}))
 	return grader{checks: checks, tidy: f.tidy, code: func(a answer) string { return a.text("error", "code") }}
 }
 

@@ -94,7 +94,7 @@ func (*fluxra) recovers(email, code string) call {
 // one that was read.
 func (f *fluxra) letter(ctx context.Context, pattern string) (string, error) {
 	if f.o.Mail == nil {
-		return "", skip("it needs a mailbox")
+		return "", skip("it needs a mailbox: --admin names the listener that shows the outbox")
 	}
 	letters, err := f.o.Mail(ctx, f.email)
 	if err != nil {
@@ -120,7 +120,7 @@ const (
 func (f *fluxra) step(id, expect string, run func(ctx context.Context) error) check {
 	return must(id, expect, Seed, func(ctx context.Context) error {
 		if f.o.Mail == nil {
-			return skip("it needs a mailbox")
+			return skip("it needs a mailbox: --admin names the listener that shows the outbox")
 		}
 		return run(ctx)
 	})

@@ -9,7 +9,8 @@ import (
 )
 
 // lithtrix is a run at a service that speaks Lithtrix's protocol. It registers
-// nine times of the ten that there are in an hour.
+// nine times of the ten that there are in an hour, and the tenth time where an
+// operator suspends that agent.
 type lithtrix struct {
 	*session
 	name string
@@ -35,6 +36,7 @@ func gradeLithtrix(s *session) grader {
 		s.methods("me", wire.LithtrixMePath, http.MethodDelete, http.MethodGet),
 		s.head("me", func() (call, error) { return l.uses(wire.LithtrixMePath, l.key), l.held() }),
 		s.nothing("/v1/no-such-route", wire.LithtrixNotFound),
+		l.suspended(),
 		should("key.limit", "a key is refused with 429 after 60 requests in a minute", Published, func(ctx context.Context) error {
 			if err := l.held(); err != nil {
 				return err
@@ -59,6 +61,17 @@ func (l *lithtrix) tidy(context.Context) []string {
 		left = append(left, "the agent "+name+" of the owner "+lithtrixOwner+": its key has no end")
 	}
 	return left
+}
+
+// suspended is the check of an agent that the operator suspends: the tenth, as
+// the others' keys are still wanted.
+func (l *lithtrix) suspended() check {
+	name := l.name + "-suspended"
+	return l.suspension(func() string { return name + "/" + lithtrixOwner }, func(ctx context.Context) (call, error) {
+		a := l.send(ctx, l.registers(name))
+		l.took(name, a)
+		return l.uses(wire.LithtrixMePath, l.secret(a.text("api_key"))), granted(a)
+	})
 }
 
 func (l *lithtrix) held() error {

@@ -50,6 +50,12 @@ func gradeLumina(s *session) grader {
 	)
 	checks = append(checks, l.spellings()...)
 	checks = append(checks, l.limits()...)
+	checks = append(checks, s.suspension(func() string { return strings.ToLower(l.second.Address()) }, func(context.Context) (call, error) {
+		if l.foreign.key == "" {
+			return call{}, skip("no second wallet could be onboarded")
+		}
+		return l.lists(l.foreign.key), nil
+	}))
 	return grader{checks: checks, tidy: l.tidy, code: func(a answer) string {
 		if a.at("code") != nil {
 			return a.text("code")

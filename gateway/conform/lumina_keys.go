@@ -106,8 +106,8 @@ func (l *lumina) more(id, expect string, source Source, f func(ctx context.Conte
 		if err := l.held(); err != nil {
 			return err
 		}
-		if l.o.Wait != nil {
-			if err := l.o.Wait(ctx, time.Hour); err != nil {
+		if l.o.Wait != nil && !l.o.SpreadAddresses {
+			if err := l.wait(ctx, time.Hour); err != nil {
 				return err
 			}
 		}
@@ -144,13 +144,13 @@ func (l *lumina) spellings() []check {
 			if l.ended.key == "" {
 				return skip("no key was revoked")
 			}
-			return l.gets(func() call { return l.onboards(l.wallet, l.seconds(0), "") })(ctx)
+			return l.gets(func() call { return l.onboards(l.wallet, l.seconds(-time.Minute), "") })(ctx)
 		}),
 		l.more("cap.reached", "a fourth key is refused with 409", Seed, func(ctx context.Context) error {
 			if l.ended.key == "" {
 				return skip("no key was revoked")
 			}
-			a := l.send(ctx, l.onboards(l.wallet, l.seconds(0), ""))
+			a := l.send(ctx, l.onboards(l.wallet, l.seconds(-2*time.Minute), ""))
 			return l.refused(a, http.StatusConflict, wire.LuminaCapReached, wire.LuminaKeyLimitReached)
 		}),
 		l.more("onboard.upper-case", "an address in upper case onboards, where the message has it so", Published,

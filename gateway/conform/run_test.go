@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
 	"github.com/enlist-mcp/enlist/gateway/conform"
 )
 
@@ -142,7 +144,7 @@ func TestReportsHoldNoSecret(t *testing.T) {
 func TestWhatIsMadeIsEnded(t *testing.T) {
 	gw := gateway(t)
 	o := whole(t, gw, "lumina")
-	o.Exhaust, o.Wait = false, nil
+	o.Exhaust, o.Wait, o.Suspend = false, nil, nil
 	if r := run(t, o); len(r.Left) > 0 {
 		t.Errorf("there are left: %q", r.Left)
 	}
@@ -157,5 +159,52 @@ func TestWhatIsMadeIsEnded(t *testing.T) {
 	}
 	if live != 0 {
 		t.Errorf("%d keys live", live)
+	}
+}
+
+// TestOnlyWhatTakesNoLongerIsWaitedFor: somebody waits for it.
+func TestOnlyWhatTakesNoLongerIsWaitedFor(t *testing.T) {
+	gw := gateway(t)
+	o := whole(t, gw, "agentdoor")
+	var longest time.Duration
+	move := o.Wait
+	o.MostWait, o.Wait = 6*time.Minute, func(ctx context.Context, d time.Duration) error {
+		longest = max(longest, d)
+		return move(ctx, d)
+	}
+	r := run(t, o)
+	passed, skipped := outcomes(r, conform.Pass), outcomes(r, conform.Skip)
+	if !slices.Contains(passed, "verify.expired") || !slices.Contains(skipped, "token.expires") {
+		t.Errorf("passed %q, skipped %q", passed, skipped)
+	}
+	if longest == 0 || longest > 6*time.Minute || len(outcomes(r, conform.Fail)) > 0 {
+		t.Errorf("it waited for %s; failed %q", longest, outcomes(r, conform.Fail))
+	}
+}
+
+// TestSpreadAddresses: what a limit by address keeps from being graded is graded
+// where the service believes them, and nothing fails where it does not.
+func TestSpreadAddresses(t *testing.T) {
+	for believed, opts := range map[bool][]gatewaytest.Option{
+		true:  {gatewaytest.TrustedProxies(netip.MustParsePrefix("127.0.0.0/8"))},
+		false: nil,
+	} {
+		for _, protocol := range conform.Protocols() {
+			o := whole(t, gateway(t, append(opts, gatewaytest.Standalone())...), protocol)
+			o.Wait, o.SpreadAddresses, o.Exhaust = nil, true, believed
+			r := run(t, o)
+			met := 0
+			for _, result := range r.Results {
+				if strings.Contains(result.Reason, "limit was met") {
+					met++
+				}
+			}
+			if failed := outcomes(r, conform.Fail); len(failed) > 0 || believed && met > 0 {
+				t.Errorf("believed %v: %s fails %q, and %d met a limit", believed, protocol, failed, met)
+			}
+			if !believed && protocol == "lumina" && met == 0 {
+				t.Error("a service that believes nobody met no limit")
+			}
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -35,6 +36,10 @@ type session struct {
 	rand   io.Reader
 	client *http.Client
 	code   func(answer) string
+
+	spread    uint16 // of the made-up addresses
+	nth       int    // how many checks have begun
+	suspended bool   // an agent of the run
 
 	mu      sync.Mutex
 	all     []answer
@@ -70,6 +75,9 @@ func newSession(o Options) (*session, error) {
 	s := &session{o: o, base: base, rand: o.Rand}
 	if s.rand == nil {
 		s.rand = rand.Reader
+	}
+	if o.SpreadAddresses {
+		s.spread = binary.BigEndian.Uint16(s.bytes(2))
 	}
 	if o.LonaSecret != "" {
 		s.secrets = append(s.secrets, o.LonaSecret)
@@ -190,6 +198,9 @@ func (s *session) ask(ctx context.Context, c call) answer {
 	if c.body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if s.o.SpreadAddresses {
+		req.Header.Set("X-Forwarded-For", s.elsewhere())
+	}
 	for name, value := range c.header {
 		req.Header.Del(name)
 		if value != "" {
@@ -280,6 +291,7 @@ func (s *session) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.since, s.pointed = len(s.all), nil
+	s.nth++
 }
 
 // evidence is what was asked and answered since the check began.
@@ -339,8 +351,8 @@ func (s *session) attempt() string { return wire.FormatIdempotencyKey(hex.Encode
 
 // wait has time pass, if that is possible.
 func (s *session) wait(ctx context.Context, d time.Duration) error {
-	if s.o.Wait == nil {
-		return skip("it takes %s until that happens", span(d))
+	if s.o.Wait == nil || s.o.MostWait > 0 && d > s.o.MostWait {
+		return skip("it takes %s until that happens; see --wait", span(d))
 	}
 	return s.o.Wait(ctx, d)
 }
