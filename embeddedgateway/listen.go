@@ -29,7 +29,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (g *Gateway) serve(ctx context.Context, ln net.Listener, patience time.Duration) error {
-	s := newServer(context.WithoutCancel(ctx), g)
+	s := newServer(ctx, g)
 	failed := make(chan error, 1)
 	go func() { failed <- s.listen(ln) }()
 	select {
@@ -69,11 +69,22 @@ type server struct {
 	cut    context.CancelFunc // ends the contexts of all requests
 }
 
+// newServer makes a server for the gateway. When it is stopped, what has no end
+// of its own is ended.
 func newServer(ctx context.Context, g *Gateway) *server {
-	base, cut := context.WithCancel(ctx)
+	s := newServerFor(ctx, g, g.handler)
+	s.taken = &g.taken
+	s.RegisterOnShutdown(g.proxy.drain)
+	return s
+}
+
+// newServerFor makes a server whose requests go on when ctx ends: stop has them
+// answered.
+func newServerFor(ctx context.Context, g *Gateway, h http.Handler) *server {
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	s := &server{
 		Server: http.Server{
-			Handler:           g.handler,
+			Handler:           h,
 			ReadHeaderTimeout: headerTime,
 			ReadTimeout:       readTime,
 			WriteTimeout:      writeTime,
@@ -83,10 +94,9 @@ func newServer(ctx context.Context, g *Gateway) *server {
 			TLSConfig:         g.cfg.TLS,
 			BaseContext:       func(net.Listener) context.Context { return base },
 		},
-		unused: map[net.Conn]bool{}, taken: &g.taken, cut: cut,
+		unused: map[net.Conn]bool{}, taken: &taken{}, cut: cut,
 	}
 	s.ConnState = s.track
-	s.RegisterOnShutdown(g.proxy.drain)
 	return s
 }
 
