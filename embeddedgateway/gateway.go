@@ -272,6 +272,7 @@ func (d deps) unlock(ctx context.Context, path string, db *store.Store) error {
 		return err
 	}
 	d.signer.store, d.mail.store, d.usage.store = db, db, db
+	d.usage.several = path == "" // PostgreSQL
 	if err := d.usage.exchange(ctx); err != nil {
 		return err
 	}
@@ -324,7 +325,7 @@ func (g *Gateway) Close() error {
 		err := g.inner.close()
 		g.proxy.close()
 		g.sweeper.Wait()
-		err = errors.Join(err, g.uses.flush(context.Background(), g.store), g.usage.tell(context.Background()))
+		err = errors.Join(err, g.uses.flush(context.Background(), g.store), g.usage.close(context.Background()))
 		g.closed = errors.Join(err, g.store.Close())
 	})
 	return g.closed

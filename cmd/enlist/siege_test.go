@@ -366,7 +366,8 @@ func (s *siege) checkLimits(t *testing.T) {
 		most = max(most, within)
 	}
 	t.Logf("a key that may be used %d times a minute was let in %d times in one, of %d", perKey, most, len(s.beats))
-	if most > 2*perKey {
+	// What a replica has not told when it is killed is lost.
+	if most > perKey*3/2 {
 		t.Errorf("a key that may be used %d times a minute was let in %d times", perKey, most)
 	}
 	if s.admit > 10 {
