@@ -232,7 +232,7 @@ func (db *postgresDB) run(ctx context.Context, level sql.IsolationLevel, fn func
 	}()
 	t.now = db.now()
 	err = fn(t)
-	if t.err != nil && (isConflict(t.err) || isLost(t.err)) {
+	if t.err != nil && (isConflict(t.err) || isLost(t.err) || isStale(t.err)) {
 		return true, t.err
 	}
 	if err == nil {
@@ -248,7 +248,8 @@ func (db *postgresDB) run(ctx context.Context, level sql.IsolationLevel, fn func
 	if isConflict(err) {
 		return true, db.explain(err)
 	}
-	if _, answered := errors.AsType[*pgconn.PgError](err); answered && !isLost(err) {
+	// CockroachDB says with 40003 that it does not know.
+	if _, answered := errors.AsType[*pgconn.PgError](err); answered && !isLost(err) && !hasCode(err, "40003") {
 		return false, fmt.Errorf("store: nothing was written: %w", db.explain(err))
 	}
 	return false, fmt.Errorf("%w: the connection was lost during a commit, so that nobody knows whether it was written: %w",
@@ -271,7 +272,7 @@ func (db *postgresDB) fetch(ctx context.Context, q string, args []any, each func
 		defer cancel()
 		rows, err := db.pool.QueryContext(ctx, q, args...)
 		if err != nil {
-			return isLost(err), err
+			return db.passes(err), err
 		}
 		defer rows.Close()
 		for rows.Next() {
@@ -279,7 +280,7 @@ func (db *postgresDB) fetch(ctx context.Context, q string, args []any, each func
 				return false, err
 			}
 		}
-		return isLost(rows.Err()), rows.Err()
+		return db.passes(rows.Err()), rows.Err()
 	})
 }
 
@@ -310,6 +311,14 @@ func hasCode(err error, codes ...string) bool {
 // isConflict reports whether a transaction was refused for another's sake.
 func isConflict(err error) bool {
 	return hasCode(err, "40001", "40P01") // serialization_failure, deadlock_detected
+}
+
+// isStale reports whether a statement was refused because it was prepared for
+// tables that have changed since, or by a server that is another one now. The
+// driver prepares it anew.
+func isStale(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "0A000" && e.Routine == "RevalidateCachedQuery" || e.Code == "26000")
 }
 
 // isLost reports whether a connection is gone, or could not be made now.
@@ -363,4 +372,4 @@ func advisePostgres(err error) error {
 	return fmt.Errorf("%s: %w", says, err)
 }
 
-func (*postgresDB) passes(err error) bool { return isLost(err) }
+func (*postgresDB) passes(err error) bool { return isLost(err) || isStale(err) }
