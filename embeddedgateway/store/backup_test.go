@@ -189,9 +189,9 @@ func TestBackupRefuses(t *testing.T) {
 		"an empty one":       {t.Context(), empty, "b.db", "no database of a gateway"},
 		"another program's":  {t.Context(), foreign, "b.db", "no database of a gateway"},
 		"itself":             {t.Context(), path, "gateway.db", "the database itself"},
-		"no folder":          {t.Context(), path, "no/b.db", "no such file"},
+		"no folder":          {t.Context(), path, "no/b.db", "the folder of the backup, " + filepath.Join(dir, "no") + ", cannot be written"},
 		"nobody waits for":   {ended, path, "b.db", "canceled"},
-		"a folder as a file": {t.Context(), path, ".", ""},
+		"a folder as a file": {t.Context(), path, ".", "is a folder: name a file in it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := store.Backup(c.ctx, c.from, filepath.Join(dir, c.to), true)

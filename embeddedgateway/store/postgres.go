@@ -321,9 +321,25 @@ func isStale(err error) bool {
 	return ok && (e.Code == "0A000" && e.Routine == "RevalidateCachedQuery" || e.Code == "26000")
 }
 
+// errPooler says what to do about a pooler.
+var errPooler = errors.New("a pooler stands before the server that does not keep a session for each connection, or refuses parameters of one: " +
+	"name the server itself in the URL, or have the pooler pool sessions and pass on, or ignore, " +
+	"statement_timeout, lock_timeout and idle_in_transaction_session_timeout")
+
+// isPooler reports whether an error is one of a pooler in the mode that is for
+// transactions: what was prepared for a session is not there, or another's is.
+// The locks of a session would not hold there either.
+func isPooler(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "42P05" || e.Code == "08P01" && strings.Contains(e.Message, "startup parameter"))
+}
+
 // isLost reports whether a connection is gone, or could not be made now.
 func isLost(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if isPooler(err) {
 		return false
 	}
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -356,6 +372,8 @@ func advisePostgres(err error) error {
 		says = "there is no such database; create it, or correct its name in the URL"
 	case hasCode(err, "42501"):
 		says = "the user of the URL lacks a right; as an administrator: GRANT CREATE, USAGE ON SCHEMA public TO that user, or make it the owner of the database"
+	case isPooler(err):
+		return fmt.Errorf("%w: %w", errPooler, err)
 	case hasCode(err, "53300"):
 		says = "the server has no connection left; raise its max_connections, or lower pool_max_conns in the URL"
 	case hasCode(err, "53100"):
