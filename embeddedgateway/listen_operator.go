@@ -19,7 +19,7 @@ const operatorPatience = time.Second
 func (g *Gateway) ServeOperator(ctx context.Context, ln net.Listener, h http.Handler) error {
 	s := newServerFor(ctx, g, h) // what the gateway proxies is not the page's to wait for, or to end
 	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(ln) }()
+	go func() { failed <- s.Serve(s.through(ln)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)

@@ -355,6 +355,27 @@ func TestRestoreKeepsEndedWhatWasEnded(t *testing.T) {
 	}
 }
 
+// TestRestoreClearsUpAfterOneThatWasKilled leaves what belongs to others.
+func TestRestoreClearsUpAfterOneThatWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	path, from := filepath.Join(dir, "gateway.db"), filepath.Join(dir, "backup.db")
+	shut(t, marked(t, path, "one"))
+	if _, err := store.Backup(t.Context(), path, from, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".gateway.db.restore-1", ".gateway.db.restore-1-wal", ".other.db.restore-2"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := restore(t, from, path, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := within(t, dir); strings.Contains(got, ".gateway.db.restore-") || !strings.Contains(got, ".other.db.restore-2") {
+		t.Errorf("there is %s", got)
+	}
+}
+
 func TestRestoreWithoutAPreviousStateToCompareWith(t *testing.T) {
 	spoil := func(t *testing.T, path string) {
 		if err := os.WriteFile(path, bytes.Repeat([]byte("damaged\n"), 4000), 0o600); err != nil {
