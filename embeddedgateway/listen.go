@@ -76,19 +76,10 @@ type server struct {
 // newServer makes a server for the gateway. When it is stopped, what has no end
 // of its own is ended.
 func newServer(ctx context.Context, g *Gateway) *server {
-	s := newServerFor(ctx, g, http.HandlerFunc(g.serveWhileEnding))
+	s := newServerFor(ctx, g, g.handler)
 	s.taken = &g.taken
 	s.RegisterOnShutdown(g.proxy.drain)
 	return s
-}
-
-// serveWhileEnding has clients leave a connection with the answer that they get
-// while Drain.Delay lasts. What they sent on it as it is closed would be lost.
-func (g *Gateway) serveWhileEnding(w http.ResponseWriter, r *http.Request) {
-	if g.draining.Load() && r.Header.Get("Upgrade") == "" {
-		w.Header().Set("Connection", "close") // over HTTP/2 it is GOAWAY
-	}
-	g.handler.ServeHTTP(w, r)
 }
 
 // newServerFor makes a server whose requests go on when ctx ends: stop has them
