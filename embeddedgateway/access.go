@@ -93,6 +93,11 @@ type observer struct {
 func (o *observer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := o.cfg.Now()
 	seen := &observed{ResponseWriter: w, taken: &o.taken}
+	if o.draining.Load() && r.Header.Get("Upgrade") == "" {
+		// While Drain.Delay lasts, clients leave a connection with the answer that
+		// they get: what they send as it is closed would be lost.
+		w.Header().Set("Connection", "close") // over HTTP/2 it is GOAWAY
+	}
 	o.metrics.inFlight.Add(1)
 	defer o.over(seen, r, began) // a handler may panic to cut the answer off
 	o.next.ServeHTTP(seen, r)

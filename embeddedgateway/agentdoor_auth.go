@@ -91,7 +91,7 @@ func (a *agentDoor) auth(ctx context.Context, c *call, in agentDoorAuthBody) (wi
 	case !errors.Is(err, store.ErrNotFound):
 		return none, err
 	}
-	if err := a.auths.hit(agent.ID); err != nil {
+	if err := a.auths.hit(ctx, agent.ID); err != nil {
 		return none, err
 	}
 	token, err := a.token(ctx, agent.Name, publicKey, strings.Fields(agent.Attrs[agentDoorScopes]), agent.TokensEnded)
@@ -187,7 +187,7 @@ func (a *agentDoor) who(ctx context.Context, c *call) (agentDoorCaller, error) {
 	if err != nil {
 		return agentDoorCaller{}, err
 	}
-	if err := a.rate.hit(agent.ID); err != nil {
+	if err := a.rate.hit(ctx, agent.ID); err != nil {
 		return agentDoorCaller{}, err
 	}
 	return agentDoorCaller{agent, strings.Fields(agent.Attrs[agentDoorScopes])}, nil

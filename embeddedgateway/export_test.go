@@ -119,7 +119,7 @@ func NewKeyLimit(n int, per time.Duration, now func() time.Time) KeyLimit {
 }
 
 // Hit counts one use of a key.
-func (k KeyLimit) Hit(id int64) error { return k.l.hit(id) }
+func (k KeyLimit) Hit(id int64) error { return k.l.hit(context.Background(), id) }
 
 // Len is how many keys are remembered.
 func (k KeyLimit) Len() int { return len(k.l.newer) + len(k.l.old) }
@@ -154,7 +154,7 @@ func LimitsOf(g *Gateway, agentID int64, keys map[string]int64) []LimitInfo {
 // Spend counts a request of a caller against the limits of what is behind a
 // gateway.
 func Spend(g *Gateway, c Caller, h http.Header) error {
-	if p := g.limits.spend(c, h); p != nil {
+	if _, p := g.limits.spend(c, h, false); p != nil {
 		return p
 	}
 	return nil

@@ -126,7 +126,7 @@ func (f *fluxra) issueKey(ctx context.Context, c *call, in fluxraKeyBody) (wire.
 	if err != nil {
 		return none, err
 	}
-	if err := f.made.hit(by.AgentID); err != nil {
+	if err := f.made.hit(ctx, by.AgentID); err != nil {
 		return none, err
 	}
 	key, cred, err := f.newSecret(fluxraKey, wire.FormatFluxraKey)

@@ -73,7 +73,7 @@ func (f *fluxra) token(ctx context.Context, c *call) (wire.FluxraToken, error) {
 	if err != nil {
 		return wire.FluxraToken{}, err
 	}
-	if err := f.rate.hit(key.AgentID); err != nil {
+	if err := f.rate.hit(ctx, key.AgentID); err != nil {
 		return wire.FluxraToken{}, err
 	}
 	out, err := f.sign(ctx, key)
@@ -101,7 +101,7 @@ func (f *fluxra) refresh(ctx context.Context, c *call) (wire.FluxraToken, error)
 	if err != nil {
 		return wire.FluxraToken{}, err
 	}
-	if err := f.rate.hit(s.agent.ID); err != nil {
+	if err := f.rate.hit(ctx, s.agent.ID); err != nil {
 		return wire.FluxraToken{}, err
 	}
 	out, err := f.sign(ctx, s.key)

@@ -109,6 +109,9 @@ type Config struct {
 	Wrap func(http.Handler) http.Handler
 }
 
+// closeTime is how long a gateway that ends tries to write down what it counted.
+const closeTime = 2 * time.Second
+
 // Gateway serves the registration protocols. It is safe for concurrent use.
 type Gateway struct {
 	cfg     Config
@@ -272,6 +275,7 @@ func (d deps) unlock(ctx context.Context, path string, db *store.Store) error {
 		return err
 	}
 	d.signer.store, d.mail.store, d.usage.store = db, db, db
+	d.usage.several = path == "" // PostgreSQL
 	if err := d.usage.exchange(ctx); err != nil {
 		return err
 	}
@@ -324,7 +328,9 @@ func (g *Gateway) Close() error {
 		err := g.inner.close()
 		g.proxy.close()
 		g.sweeper.Wait()
-		err = errors.Join(err, g.uses.flush(context.Background(), g.store), g.usage.tell(context.Background()))
+		ctx, cancel := context.WithTimeout(context.Background(), closeTime) // the database may be away
+		defer cancel()
+		err = errors.Join(err, g.uses.flush(ctx, g.store), g.usage.close(ctx))
 		g.closed = errors.Join(err, g.store.Close())
 	})
 	return g.closed

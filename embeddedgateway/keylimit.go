@@ -1,6 +1,7 @@
 package embeddedgateway
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -45,19 +46,38 @@ func newKeyLimit(n int, per time.Duration, now func() time.Time) *keyLimit {
 	return &keyLimit{n: n, per: per, now: now, newer: map[int64]*tally{}}
 }
 
-// hit counts one use of the key with that id in the store, or refuses it.
-func (k *keyLimit) hit(id int64) error {
+// hit counts one use of the key with that id in the store, or refuses it. It may
+// write to the database: nobody calls it inside a transaction.
+func (k *keyLimit) hit(ctx context.Context, id int64) error {
+	var refusal error
+	try := func(wait bool) (due bool) {
+		due, refusal = k.try(id, wait)
+		return due
+	}
+	if k.exchanged == nil {
+		try(false)
+	} else {
+		k.usage.settled(ctx, try)
+	}
+	return refusal
+}
+
+// try is hit, unless an exchange is due before, for which it may wait.
+func (k *keyLimit) try(id int64, wait bool) (due bool, refusal error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	at := k.now()
-	wait, _ := k.room(id, at)
-	if wait == 0 {
-		k.use(id, at)
-		return nil
+	full, t := k.room(id, at)
+	switch {
+	case full > 0:
+		p := &problem{kind: kindLimited, retryAfter: full}
+		p.message = fmt.Sprintf("too many requests: at most %d in %s with one key; try again in %d seconds", k.n, k.per, p.seconds())
+		return false, p
+	case wait && k.exchanged != nil && k.due(id, k.n-t.sum):
+		return true, nil
 	}
-	p := &problem{kind: kindLimited, retryAfter: wait}
-	p.message = fmt.Sprintf("too many requests: at most %d in %s with one key; try again in %d seconds", k.n, k.per, p.seconds())
-	return p
+	k.use(id, at)
+	return false, nil
 }
 
 // room returns how long to wait until the key may be used once more, 0 for not

@@ -210,7 +210,7 @@ func (l *lithtrix) rotate(ctx context.Context, c *call) (wire.LithtrixKey, error
 	if err != nil {
 		return wire.LithtrixKey{}, err
 	}
-	if err := l.turns.hit(agent.ID); err != nil {
+	if err := l.turns.hit(ctx, agent.ID); err != nil {
 		return wire.LithtrixKey{}, err
 	}
 	key, cred, err := l.newKey()
@@ -268,7 +268,7 @@ func (l *lithtrix) who(ctx context.Context, c *call, ended func(store.Credential
 	if err != nil {
 		return cred, store.Agent{}, err
 	}
-	if err := l.rate.hit(cred.ID); err != nil {
+	if err := l.rate.hit(ctx, cred.ID); err != nil {
 		return cred, store.Agent{}, err
 	}
 	agent, err := c.store.Agent(ctx, wire.LithtrixName, cred.AgentName)

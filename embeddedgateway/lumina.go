@@ -230,7 +230,7 @@ func (l *lumina) authenticate(ctx context.Context, c *call) (store.Credential, e
 	if l.tier(cred.AgentName) == wire.LuminaPaid {
 		limit = l.fast
 	}
-	if err := limit.hit(cred.ID); err != nil {
+	if err := limit.hit(ctx, cred.ID); err != nil {
 		return cred, err
 	}
 	l.uses.note(cred.ID, l.now())

@@ -45,7 +45,8 @@ func (r Rate) check(setting string) error {
 
 // frontLimits is how often agents may ask for what is behind the gateway.
 type frontLimits struct {
-	list []namedLimit
+	list  []namedLimit
+	usage *usage
 }
 
 // namedLimit is one of the limits, and what is counted by it.
@@ -58,7 +59,7 @@ type namedLimit struct {
 
 // newFrontLimits makes the limits that are set.
 func newFrontLimits(u *usage, f *Front, now func() time.Time) *frontLimits {
-	l := &frontLimits{}
+	l := &frontLimits{usage: u}
 	if f == nil {
 		return l
 	}
@@ -82,12 +83,18 @@ func keyOf(c Caller) int64 {
 }
 
 // count is spend for [front]: a refusal has the header fields, too.
-func (l *frontLimits) count(_ context.Context, c Caller) (http.Header, error) {
+func (l *frontLimits) count(ctx context.Context, c Caller) (http.Header, error) {
 	if len(l.list) == 0 {
 		return nil, nil
 	}
 	h := make(http.Header, 2)
-	if p := l.spend(c, h); p != nil {
+	var p *problem
+	try := func(wait bool) (due bool) {
+		due, p = l.spend(c, h, wait)
+		return due
+	}
+	l.usage.settled(ctx, try)
+	if p != nil {
 		p.header = h
 		return h, p
 	}
@@ -95,26 +102,30 @@ func (l *frontLimits) count(_ context.Context, c Caller) (http.Header, error) {
 }
 
 // spend counts a request of a caller against all limits or, where one is used
-// up, against none. What is left of them goes into h in either case.
-func (l *frontLimits) spend(c Caller, h http.Header) *problem {
+// up, against none. What is left of them goes into h in either case. If it may
+// wait for an exchange, and one is due, it does nothing.
+func (l *frontLimits) spend(c Caller, h http.Header, wait bool) (due bool, refusal *problem) {
 	if len(l.list) == 0 {
-		return nil
+		return false, nil
 	}
 	for _, k := range l.list { // always in this order
 		k.mu.Lock()
 		defer k.mu.Unlock()
 	}
-	var refusal *problem
 	tallies := make([]*tally, len(l.list))
 	at := l.list[0].now()
 	for i, k := range l.list {
-		wait, t := k.room(k.of(c), at)
+		full, t := k.room(k.of(c), at)
 		tallies[i] = t
-		if wait > 0 && (refusal == nil || wait > refusal.retryAfter) {
-			refusal = &problem{kind: kindLimited, retryAfter: wait}
+		due = due || wait && k.exchanged != nil && k.due(k.of(c), k.n-t.sum)
+		if full > 0 && (refusal == nil || full > refusal.retryAfter) {
+			refusal = &problem{kind: kindLimited, retryAfter: full}
 			refusal.message = fmt.Sprintf("too many requests: at most %d in %s %s; try again in %d seconds",
 				k.n, k.per, k.what, refusal.seconds())
 		}
+	}
+	if refusal == nil && due {
+		return true, nil
 	}
 	policies, left := make([]string, 0, 2), make([]string, 0, 2)
 	for i, k := range l.list {
@@ -126,7 +137,7 @@ func (l *frontLimits) spend(c Caller, h http.Header) *problem {
 	}
 	h[rateLimitPolicyHeader] = []string{strings.Join(policies, ", ")}
 	h[rateLimitHeader] = []string{strings.Join(left, ", ")}
-	return refusal
+	return false, refusal
 }
 
 // policy spells a limit as an item of RateLimit-Policy.

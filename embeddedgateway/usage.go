@@ -28,10 +28,11 @@ const (
 )
 
 // usage makes the counts of several replicas over one database one: about once a
-// second each writes down what it counted against every [keyLimit], and reads
-// what the others did. So all together allow what one does, and at most what
-// they are asked for between two exchanges beyond it. What a replica counted
-// outlives its end, but for the last second of one that was killed.
+// second, and at once where much of a limit is used up in less, each writes down
+// what it counted against every [keyLimit], and reads what the others did. So all
+// together allow what one does, and beyond it what they use between two
+// exchanges: see [exchanged.due]. What a replica counted outlives its end, but
+// for that of one that was killed.
 //
 // What goes into the database is, for each limit and stretch of time (a sixtieth
 // of the window), one row of a replica, with all keys that were used in it. It
@@ -43,13 +44,16 @@ type usage struct {
 	replica string       // tells this run of this process from any other
 	now     func() time.Time
 
-	limits []*keyLimit // in the order of their names' making; not changed after New
-	turn   sync.Mutex  // one exchange at a time
-	last   time.Time   // the exchange before
+	limits  []*keyLimit // in the order of their names' making; not changed after New
+	several bool        // there are other replicas, as a rule; not changed after New
+	turn    sync.Mutex  // one exchange at a time
+	last    time.Time   // the exchange before
+
+	settling
 }
 
 func newUsage(now func() time.Time) *usage {
-	return &usage{replica: rand.Text(), now: now}
+	return &usage{replica: rand.Text(), now: now, settling: settling{peers: map[string]time.Time{}}}
 }
 
 // limit returns a limit that all replicas keep together. Its name is its own
@@ -64,15 +68,18 @@ func (u *usage) limit(name string, n int, per time.Duration, now func() time.Tim
 		slot: max(minSlot, per/slots).Microseconds(),
 		mine: map[int64]*slotCounts{},
 		seen: map[slotOf]seenCounts{},
+
+		usage: u, untold: map[int64]int{}, telling: map[int64]int{},
 	}
 	u.limits = append(u.limits, k)
 	return k
 }
 
 // exchange writes down what was counted here and reads what was elsewhere.
-func (u *usage) exchange(ctx context.Context) error {
+func (u *usage) exchange(ctx context.Context) (err error) {
 	u.turn.Lock()
 	defer u.turn.Unlock()
+	defer func() { u.ended(err) }()
 	if err := u.tell(ctx); err != nil {
 		return err
 	}
@@ -87,41 +94,48 @@ func (u *usage) exchange(ctx context.Context) error {
 	}
 	var errs []error
 	for _, row := range list {
+		u.heard(row)
 		i := slices.IndexFunc(u.limits, func(k *keyLimit) bool { return k.name == row.Name })
 		if i < 0 {
-			continue // a limit of a replica that is set otherwise
+			continue // a limit of a replica that is set otherwise, or its presence
 		}
 		errs = append(errs, u.limits[i].hear(row))
 	}
 	for _, k := range u.limits {
 		k.forget(now.Add(-skewed))
 	}
+	u.forgetPeers(now)
 	u.last = now
 	return errors.Join(errs...)
 }
 
 // tell writes down what was counted here since it did so last.
 func (u *usage) tell(ctx context.Context) error {
-	var rows []store.Usage
+	now := u.now()
+	rows := u.present(now)
+	says := len(rows) > 0
 	for _, k := range u.limits {
 		rows = append(rows, k.news(u.replica)...)
 	}
-	if len(rows) == 0 {
-		return nil
-	}
-	err := u.store.Tx(ctx, func(tx *store.Tx) error {
-		for _, row := range rows {
-			if err := tx.PutUsage(row); err != nil {
-				return err
+	var err error
+	if len(rows) > 0 {
+		err = u.store.TxEach(ctx, func(tx *store.Tx) error {
+			for _, row := range rows {
+				if err := tx.PutUsage(row); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	for _, k := range u.limits {
 		k.told(err == nil)
 	}
 	if err != nil {
 		return fmt.Errorf("write down what was counted: %w", err)
+	}
+	if says {
+		u.said = now
 	}
 	return nil
 }
@@ -136,6 +150,7 @@ func (u *usage) keep(ctx context.Context, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			u.warm.Store(true)
 			err := u.exchange(ctx)
 			if err != nil && !failed && ctx.Err() == nil {
 				log.WarnContext(ctx, "exchanging counts with other replicas fails; until it does not, this one counts for itself", "error", err)
@@ -154,6 +169,9 @@ type exchanged struct {
 	last int64                 // the stretch in which was counted last
 	mine map[int64]*slotCounts // what is to be told, by the begin of the stretch
 	seen map[slotOf]seenCounts // what was heard and may be heard again
+
+	usage           *usage
+	untold, telling map[int64]int // by key: what nobody was told of, and is being told
 }
 
 // slotCounts is what was counted here in a stretch of time.
@@ -201,6 +219,9 @@ func (x *exchanged) note(id, at int64) {
 	}
 	s.counts[id]++
 	s.state = untold
+	if len(x.untold) < maxCounted {
+		x.untold[id]++
+	}
 }
 
 // news returns what is to be told. told says how that went.
@@ -222,6 +243,7 @@ func (k *keyLimit) news(replica string) (rows []store.Usage) {
 			ExpiresAt: time.UnixMicro(ends).Add(k.per),
 		})
 	}
+	k.untold, k.telling = k.telling, k.untold // which is empty: one exchange at a time
 	return rows
 }
 
@@ -229,6 +251,12 @@ func (k *keyLimit) news(replica string) (rows []store.Usage) {
 func (k *keyLimit) told(ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for id, n := range k.telling {
+		if !ok {
+			k.untold[id] += n
+		}
+	}
+	clear(k.telling)
 	for begin, s := range k.mine {
 		switch {
 		case s.state == telling && !ok:

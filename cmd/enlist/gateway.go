@@ -128,6 +128,8 @@ func (p *program) serveGateway(ctx context.Context, s *gatewaySettings) (err err
 	if err != nil {
 		return err
 	}
+	ctx, stop := p.hangUps(ctx, cert, config.Logger)
+	defer stop()
 	ln, err := p.listen(ctx, s)
 	if err != nil {
 		return err

@@ -68,7 +68,8 @@ func (a *adminPage) close() {
 }
 
 // serveWithAdmin serves the gateway and, where there is one, the operator's page.
-// When one of them ends, so does the other.
+// When one of them ends, so does the other; the page is the last, so that it and
+// the metrics can be looked at as long as requests are answered.
 func (p *program) serveWithAdmin(ctx context.Context, g *embeddedgateway.Gateway, ln net.Listener, c embeddedgateway.Config, page *adminPage) error {
 	if page == nil {
 		return g.Serve(ctx, ln)
@@ -85,15 +86,17 @@ func (p *program) serveWithAdmin(ctx context.Context, g *embeddedgateway.Gateway
 		c.Logger.WarnContext(ctx, "the operator's page can be reached from other machines, and it speaks plain HTTP: "+
 			"let nothing but a proxy with TLS reach it", "address", page.ln.Addr().String())
 	}
+	last, endPage := context.WithCancel(context.WithoutCancel(ctx))
+	defer endPage()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
 	go func() {
 		defer stop()
-		ended <- g.ServeOperator(ctx, page.ln, handler)
+		ended <- g.ServeOperator(last, page.ln, handler)
 	}()
 	err = g.Serve(ctx, ln)
-	stop()
+	endPage()
 	return errors.Join(err, <-ended)
 }
 

@@ -355,6 +355,7 @@ func (s *siege) check(t *testing.T, at store.Options) {
 
 func (s *siege) checkLimits(t *testing.T) {
 	t.Helper()
+	most := 0 // in any minute
 	for i, from := range s.beats {
 		within := 0
 		for _, b := range s.beats[i:] {
@@ -362,10 +363,12 @@ func (s *siege) checkLimits(t *testing.T) {
 				within++
 			}
 		}
-		if within > 2*perKey {
-			t.Errorf("a key that may be used %d times a minute was let in %d times", perKey, within)
-			break
-		}
+		most = max(most, within)
+	}
+	t.Logf("a key that may be used %d times a minute was let in %d times in one, of %d", perKey, most, len(s.beats))
+	// What a replica has not told when it is killed is lost.
+	if most > perKey*3/2 {
+		t.Errorf("a key that may be used %d times a minute was let in %d times", perKey, most)
 	}
 	if s.admit > 10 {
 		t.Errorf("%d were told that they are registered from one address, want 10 an hour at most", s.admit)

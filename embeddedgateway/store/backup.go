@@ -36,7 +36,10 @@ func Backup(ctx context.Context, path, to string, force bool) (_ Contents, err e
 	if to, err = filepath.Abs(to); err != nil {
 		return Contents{}, err
 	}
-	if _, err := os.Lstat(to); err == nil && !force {
+	switch there, err := os.Stat(to); {
+	case err == nil && there.IsDir():
+		return Contents{}, fmt.Errorf("%s is a folder: name a file in it", to)
+	case err == nil && !force:
 		return Contents{}, fmt.Errorf("%s: %w", to, fs.ErrExist)
 	}
 	if sameFile(path, to) {
@@ -44,7 +47,10 @@ func Backup(ctx context.Context, path, to string, force bool) (_ Contents, err e
 	}
 	temp, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*") // 0600
 	if err != nil {
-		return Contents{}, err
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			err = e.Err // its path is one that nobody named
+		}
+		return Contents{}, fmt.Errorf("the folder of the backup, %s, cannot be written: %w", filepath.Dir(to), err)
 	}
 	defer func() { _ = os.Remove(temp.Name()) }() // when it has its name, it is not there
 	if err := temp.Close(); err != nil {

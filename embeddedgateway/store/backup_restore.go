@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -65,7 +66,10 @@ func Restore(ctx context.Context, r Restoring) (_ Restored, err error) {
 	if err != nil {
 		return Restored{}, fmt.Errorf("database %s: %w", r.Path, advise(err))
 	}
-	temp, err := copyFile(ctx, r.From, filepath.Dir(r.Path))
+	if err := sweepRestores(r.Path); err != nil {
+		return Restored{}, err
+	}
+	temp, err := copyFile(ctx, r.From, filepath.Dir(r.Path), restoring(r.Path))
 	if err != nil {
 		return Restored{}, err
 	}
@@ -125,15 +129,35 @@ func previous(ctx context.Context, path string) (there, whole bool, err error) {
 	return true, err == nil, nil // who restores may do so because it is not good
 }
 
+// restoring is how the names begin of what is to take the place of a database.
+func restoring(path string) string { return "." + filepath.Base(path) + ".restore-" }
+
+// sweepRestores deletes what restores of a database have left that were killed.
+// Nobody else restores it.
+func sweepRestores(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), restoring(path)) {
+			if err := os.Remove(filepath.Join(filepath.Dir(path), e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // copyFile copies a file into a folder, readable by its owner only, and returns
-// its name.
-func copyFile(ctx context.Context, from, dir string) (name string, err error) {
+// its name, which begins as it is told.
+func copyFile(ctx context.Context, from, dir, begin string) (name string, err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return "", err
 	}
 	defer in.Close()
-	out, err := os.CreateTemp(dir, ".restore-*") // 0600
+	out, err := os.CreateTemp(dir, begin+"*") // 0600
 	if err != nil {
 		return "", err
 	}

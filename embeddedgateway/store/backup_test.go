@@ -189,9 +189,9 @@ func TestBackupRefuses(t *testing.T) {
 		"an empty one":       {t.Context(), empty, "b.db", "no database of a gateway"},
 		"another program's":  {t.Context(), foreign, "b.db", "no database of a gateway"},
 		"itself":             {t.Context(), path, "gateway.db", "the database itself"},
-		"no folder":          {t.Context(), path, "no/b.db", "no such file"},
+		"no folder":          {t.Context(), path, "no/b.db", "the folder of the backup, " + filepath.Join(dir, "no") + ", cannot be written"},
 		"nobody waits for":   {ended, path, "b.db", "canceled"},
-		"a folder as a file": {t.Context(), path, ".", ""},
+		"a folder as a file": {t.Context(), path, ".", "is a folder: name a file in it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := store.Backup(c.ctx, c.from, filepath.Join(dir, c.to), true)
@@ -352,6 +352,27 @@ func TestRestoreKeepsEndedWhatWasEnded(t *testing.T) {
 				t.Errorf("files are left over: %s", got)
 			}
 		})
+	}
+}
+
+// TestRestoreClearsUpAfterOneThatWasKilled leaves what belongs to others.
+func TestRestoreClearsUpAfterOneThatWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	path, from := filepath.Join(dir, "gateway.db"), filepath.Join(dir, "backup.db")
+	shut(t, marked(t, path, "one"))
+	if _, err := store.Backup(t.Context(), path, from, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".gateway.db.restore-1", ".gateway.db.restore-1-wal", ".other.db.restore-2"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := restore(t, from, path, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := within(t, dir); strings.Contains(got, ".gateway.db.restore-") || !strings.Contains(got, ".other.db.restore-2") {
+		t.Errorf("there is %s", got)
 	}
 }
 

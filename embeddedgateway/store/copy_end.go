@@ -216,8 +216,33 @@ func admitPostgres(ctx context.Context, pool *sql.DB) (err error) {
 	if !free {
 		return errors.New("it is being copied: try again when that is done")
 	}
-	_, err = conn.ExecContext(ctx, "SELECT pg_advisory_unlock_shared($1)", copyLock)
-	return err
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock_shared($1)", copyLock); err != nil {
+		return err
+	}
+	return ownSessions(ctx, conn, pool)
+}
+
+// ownSessions reports if two connections are one session of the server, as with a
+// pooler that lends them for a transaction each. What is prepared in one, and
+// locked for its time, would be another's.
+func ownSessions(ctx context.Context, conn *sql.Conn, pool *sql.DB) error {
+	const who = "SELECT pg_backend_pid()"
+	var one, other int64
+	if err := conn.QueryRowContext(ctx, who).Scan(&one); err != nil {
+		return err
+	}
+	tx, err := pool.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // it only reads
+	if err := tx.QueryRowContext(ctx, who).Scan(&other); err != nil {
+		return err
+	}
+	if one == other && one > 0 {
+		return errPooler
+	}
+	return nil
 }
 
 // nameOf is a database in errors: without user and password.

@@ -3,7 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // Writer is the connection that writes, for faults that only it can have. No
@@ -45,3 +48,14 @@ func (s *Store) Kept() (byHash, byKeyID, agents int) {
 
 // KeepAtMost is how many rows of a kind are kept. Nobody may ask meanwhile.
 func (s *Store) KeepAtMost(n int) { s.recent.max = n }
+
+// AdmitPostgres reports why a gateway may not open a database of PostgreSQL.
+func AdmitPostgres(ctx context.Context, url string) (err error) {
+	cfg, _, err := parsePostgres(url)
+	if err != nil {
+		return err
+	}
+	pool := stdlib.OpenDB(*cfg)
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	return admitPostgres(ctx, pool)
+}

@@ -236,7 +236,7 @@ func (db *postgresDB) run(ctx context.Context, level sql.IsolationLevel, fn func
 	}()
 	t.now = db.now()
 	err = fn(t)
-	if t.err != nil && (isConflict(t.err) || isLost(t.err)) {
+	if t.err != nil && (isConflict(t.err) || isLost(t.err) || isStale(t.err)) {
 		return true, t.err
 	}
 	if err == nil {
@@ -252,7 +252,8 @@ func (db *postgresDB) run(ctx context.Context, level sql.IsolationLevel, fn func
 	if isConflict(err) {
 		return true, db.explain(err)
 	}
-	if _, answered := errors.AsType[*pgconn.PgError](err); answered && !isLost(err) {
+	// CockroachDB says with 40003 that it does not know.
+	if _, answered := errors.AsType[*pgconn.PgError](err); answered && !isLost(err) && !hasCode(err, "40003") {
 		return false, fmt.Errorf("store: nothing was written: %w", db.explain(err))
 	}
 	return false, fmt.Errorf("%w: the connection was lost during a commit, so that nobody knows whether it was written: %w",
@@ -297,9 +298,33 @@ func isConflict(err error) bool {
 	return hasCode(err, "40001", "40P01") // serialization_failure, deadlock_detected
 }
 
+// isStale reports whether a statement was refused because it was prepared for
+// tables that have changed since, or by a server that is another one now. The
+// driver prepares it anew.
+func isStale(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "0A000" && e.Routine == "RevalidateCachedQuery" || e.Code == "26000")
+}
+
+// errPooler says what to do about a pooler.
+var errPooler = errors.New("a pooler stands before the server that does not keep a session for each connection, or refuses parameters of one: " +
+	"name the server itself in the URL, or have the pooler pool sessions and pass on, or ignore, " +
+	"statement_timeout, lock_timeout and idle_in_transaction_session_timeout")
+
+// isPooler reports whether an error is one of a pooler in the mode that is for
+// transactions: what was prepared for a session is not there, or another's is.
+// The locks of a session would not hold there either.
+func isPooler(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "42P05" || e.Code == "08P01" && strings.Contains(e.Message, "startup parameter"))
+}
+
 // isLost reports whether a connection is gone, or could not be made now.
 func isLost(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if isPooler(err) {
 		return false
 	}
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -332,6 +357,8 @@ func advisePostgres(err error) error {
 		says = "there is no such database; create it, or correct its name in the URL"
 	case hasCode(err, "42501"):
 		says = "the user of the URL lacks a right; as an administrator: GRANT CREATE, USAGE ON SCHEMA public TO that user, or make it the owner of the database"
+	case isPooler(err):
+		return fmt.Errorf("%w: %w", errPooler, err)
 	case hasCode(err, "53300"):
 		says = "the server has no connection left; raise its max_connections, or lower pool_max_conns in the URL"
 	case hasCode(err, "53100"):
@@ -348,4 +375,4 @@ func advisePostgres(err error) error {
 	return fmt.Errorf("%s: %w", says, err)
 }
 
-func (*postgresDB) passes(err error) bool { return isLost(err) }
+func (*postgresDB) passes(err error) bool { return isLost(err) || isStale(err) }

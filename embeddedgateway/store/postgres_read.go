@@ -41,7 +41,7 @@ func (db *postgresDB) fetch(ctx context.Context, q string, args []any, each func
 		defer cancel()
 		conn, err := db.shares.Conn(ctx)
 		if err != nil {
-			return isLost(err), err
+			return db.passes(err), err
 		}
 		defer func() { release(conn, err) }()
 		err = conn.Raw(func(driver any) error {
@@ -65,7 +65,7 @@ func (db *postgresDB) fetch(ctx context.Context, q string, args []any, each func
 			}
 			return rows.Err()
 		})
-		return isLost(err), err
+		return db.passes(err), err
 	})
 }
 

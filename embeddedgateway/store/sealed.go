@@ -104,5 +104,5 @@ func (s *Store) Sealed(ctx context.Context, kind string, limit int) ([]Sealed, e
 	if s.rows != nil {
 		return listed(ctx, s, selectSealed, args, (*Sealed).dest)
 	}
-	return collect(ctx, s, s.sealed.QueryContext, args, (*Sealed).dest)
+	return collect(ctx, s, s.asks(selectSealed), args, (*Sealed).dest)
 }

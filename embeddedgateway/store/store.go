@@ -256,8 +256,10 @@ func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...an
 	if s.rows != nil {
 		return s.readError(s.rows.get(context.WithoutCancel(ctx), s.queries[stmt], args, dest))
 	}
+	// By its text: what the driver prepares itself it prepares anew when the
+	// tables have changed.
 	return s.readError(s.db.persist(ctx, func() (bool, error) {
-		err := stmt.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(dest...)
+		err := s.db.reader().QueryRowContext(context.WithoutCancel(ctx), s.queries[stmt], args...).Scan(dest...)
 		return s.db.passes(err), err
 	}))
 }

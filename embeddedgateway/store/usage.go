@@ -35,23 +35,8 @@ func (t *Tx) PutUsage(u Usage) error {
 
 // Usages returns what the other replicas have counted and said after a time, by
 // their clocks, and what has not expired. It does not wait for those who write.
-func (s *Store) Usages(ctx context.Context, replica string, after time.Time) (list []Usage, err error) {
-	args := []any{micros(after), replica, micros(s.now())}
-	if err := s.readable(ctx, args); err != nil {
-		return nil, err
-	}
-	rows, err := s.db.reader().QueryContext(context.WithoutCancel(ctx), selectUsages, args...)
-	if err != nil {
-		return nil, s.readError(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var u Usage
-		err := rows.Scan(&u.Replica, &u.Name, stamp{&u.EndsAt}, &u.Counts, stamp{&u.ChangedAt}, stamp{&u.ExpiresAt})
-		if err != nil {
-			return nil, s.readError(err)
-		}
-		list = append(list, u)
-	}
-	return list, s.readError(rows.Err())
+func (s *Store) Usages(ctx context.Context, replica string, after time.Time) ([]Usage, error) {
+	return collect(ctx, s, s.asks(selectUsages), []any{micros(after), replica, micros(s.now())}, func(u *Usage) []any {
+		return []any{&u.Replica, &u.Name, stamp{&u.EndsAt}, &u.Counts, stamp{&u.ChangedAt}, stamp{&u.ExpiresAt}}
+	})
 }

@@ -1,0 +1,70 @@
+package embeddedgateway_test
+
+import (
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway"
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
+	"github.com/enlist-mcp/enlist/gateway/wire"
+)
+
+// TestAFloodAtSeveralReplicasGetsOneLimit uses a key at three replicas at once, as
+// fast as they answer, by a protocol's limit and by one of what is behind the
+// gateway, as soon as they have started. All of it lies in one exchange of those that come once a second: were
+// that all, each replica would allow a whole limit.
+func TestAFloodAtSeveralReplicasGetsOneLimit(t *testing.T) {
+	t.Parallel()
+	const replicas, clients, each = 3, 8, 25
+	at := pgtest.Ready(t)
+	clock := gatewaytest.NewClock(docTime)
+	front := embeddedgateway.Front{AgentLimit: embeddedgateway.Rate{N: 100, Per: time.Hour}}
+	list := make([]*gatewaytest.Gateway, replicas)
+	for i := range list {
+		list[i] = gatewaytest.New(t, gatewaytest.PostgreSQL(at), gatewaytest.TrustedProxies(netip.MustParsePrefix("127.0.0.0/8")), gatewaytest.Config(func(c *embeddedgateway.Config) {
+			c.Front, c.Now = &front, clock.Now
+		}))
+	}
+	for _, tt := range []struct {
+		name  string
+		limit int
+		ask   func(gw *gatewaytest.Gateway, key string) answer
+	}{
+		{"protocol", 60, func(gw *gatewaytest.Gateway, key string) answer {
+			return send(t, gw, http.MethodGet, wire.LithtrixMePath, "", bearer(key))
+		}},
+		{"operator", 100, func(gw *gatewaytest.Gateway, key string) answer {
+			return asks(t, gw, http.MethodGet, "/r", bearer(key))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			key := ltxKey(t, list[0], tt.name)
+			var allowed atomic.Int64
+			var all sync.WaitGroup
+			for i := range replicas * clients {
+				gw := list[i%replicas]
+				all.Go(func() {
+					for range each {
+						switch a := tt.ask(gw, key); a.status {
+						case http.StatusOK, http.StatusNoContent:
+							allowed.Add(1)
+						case http.StatusTooManyRequests:
+						default:
+							t.Errorf("got %d %s", a.status, a.body)
+						}
+					}
+				})
+			}
+			all.Wait()
+			t.Logf("%d of %d were let in, the limit is %d", allowed.Load(), replicas*clients*each, tt.limit)
+			if got := int(allowed.Load()); got < tt.limit || got > tt.limit+tt.limit/4+replicas {
+				t.Errorf("%d were let in, want %d, and a fourth more at most", got, tt.limit)
+			}
+		})
+	}
+}
