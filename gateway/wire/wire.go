@@ -11,7 +11,6 @@ package wire
 
 import (
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -74,19 +73,13 @@ func Protocols() []Protocol {
 // protocol. It knows secrets by their looks only; where the secrets themselves
 // are known, they are to be looked for as well.
 func Mask(text string) string {
-	for _, s := range shapes() {
-		text = s.Pattern.ReplaceAllString(text, s.Mask)
+	for _, p := range Protocols() {
+		for _, s := range p.Shapes {
+			text = s.Pattern.ReplaceAllString(text, s.Mask)
+		}
 	}
 	return text
 }
-
-// shapes are those of all protocols.
-var shapes = sync.OnceValue(func() (all []Shape) {
-	for _, p := range Protocols() {
-		all = append(all, p.Shapes...)
-	}
-	return all
-})
 
 // MilliTime is a time that is written as RFC 3339 in UTC with exactly three
 // digits of milliseconds and a Z, as in 2026-02-06T14:00:00.000Z. Any RFC 3339

@@ -318,8 +318,10 @@ func spends(t *testing.T, s *suite) {
 		return s.Tx(s.ctx(), func(tx *store.Tx) error { return tx.Spend(protocol, kind, hash(name), subject) })
 	}
 	for _, wrong := range [][4]string{
-		{"lithtrix", "invite", "one", "scout"}, {"lona", "challenge", "one", "scout"},
-		{"lona", "invite", "three", "scout"}, {"lona", "invite", "one", "ranger"},
+		{"lithtrix", "invite", "one", "scout"},
+		{"lona", "challenge", "one", "scout"},
+		{"lona", "invite", "three", "scout"},
+		{"lona", "invite", "one", "ranger"},
 	} {
 		if err := spend(wrong[0], wrong[1], wrong[2], wrong[3]); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%v: got error %v, want %v", wrong, err, store.ErrNotFound)
