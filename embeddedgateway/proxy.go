@@ -20,6 +20,7 @@ import (
 
 const (
 	requestIDHeader = "X-Request-Id"
+	requestIDName   = "x-request-id" // for sameName
 	maxRequestID    = 128
 
 	frontMaxBody = 10 << 20         // where Front.MaxBody is 0

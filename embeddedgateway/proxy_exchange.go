@@ -131,6 +131,7 @@ func (x *exchange) answered(res *http.Response) error {
 			delete(res.Trailer, name)
 		}
 	}
+	withoutOperatorSet(res.Header)
 	x.say(res.Header)
 	if x.body != nil && !x.body.whole.Load() && x.in.ProtoMajor == 1 {
 		// The API does not wait for the rest of the body, so nobody does.
@@ -262,7 +263,7 @@ func (b *sentBody) Read(buf []byte) (int, error) {
 		b.wait.Reset(b.timeout)
 	}
 	if errors.Is(err, io.EOF) {
-		strip(b.in.Trailer) // which is complete now, and goes out next
+		stripTrailer(b.in.Trailer) // which is complete now, and goes out next
 		b.whole.Store(true)
 	}
 	return n, err

@@ -1,0 +1,156 @@
+package embeddedgateway_test
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway"
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+)
+
+// toAPI is what an API gets of a request whose bytes a stranger chose.
+type toAPI struct{ header, trailer http.Header }
+
+// hostile runs a gateway in front of an API and returns what sends a request to
+// it, with a credential behind its first line.
+func hostile(t *testing.T, opts ...gatewaytest.Option) func(firstLine, rest string) toAPI {
+	t.Helper()
+	got := make(chan toAPI, 1)
+	gw, key := inFront(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		got <- toAPI{r.Header.Clone(), r.Trailer.Clone()}
+	}, embeddedgateway.Front{}, opts...)
+	return func(firstLine, rest string) toAPI {
+		t.Helper()
+		resp, _, _ := exchanged(t, gw, "GET", firstLine+" HTTP/1.1\r\nHost: agents.example.com\r\nAuthorization: Bearer "+key+"\r\n"+rest)
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: got %d", firstLine, resp.StatusCode)
+		}
+		return <-got
+	}
+}
+
+func TestAHostThatIsNonePutsNothingIntoForwarded(t *testing.T) {
+	send := hostile(t)
+	for _, host := range []string{`x",for=6.6.6.6;by="y`, `x";for=6.6.6.6;host="y`, `a;b=c`, `<x>`, `x,y`} {
+		h := send("GET http://"+host+"/r", "\r\n").header
+		if got := h.Get("Forwarded"); got != "for=127.0.0.1;proto=http" {
+			t.Errorf("%s: the API got Forwarded: %s", host, got)
+		}
+		if got := h.Values("X-Forwarded-Host"); len(got) != 0 {
+			t.Errorf("%s: the API got X-Forwarded-Host: %q", host, got)
+		}
+	}
+	h := send("GET http://agents.example.com:8420/r", "\r\n").header
+	if got := h.Get("Forwarded"); got != `for=127.0.0.1;host="agents.example.com:8420";proto=http` {
+		t.Errorf("the API got Forwarded: %s", got)
+	}
+}
+
+func TestNamesThatProgramsReadAsAnotherAreThat(t *testing.T) {
+	for name, opts := range map[string][]gatewaytest.Option{"from anybody": nil, "from a trusted proxy": {loopback()}} {
+		t.Run(name, func(t *testing.T) {
+			h := hostile(t, opts...)("GET /r", strings.Join([]string{
+				"X.Enlist.Agent: lona/root", "X!Enlist~Scopes: *", "X-Enlist.Token: eyJ", "X.API.Key: k", "X.User.Id: root",
+				"X_Request_Id: mine", "X.Request.Id: mine", "X.Forwarded.For: 6.6.6.6", "X_Forwarded_Proto: https", "X.Real~IP: 6.6.6.6",
+				"X-Kept.Too: yes", "", "",
+			}, "\r\n")).header
+			for name, values := range h {
+				if strings.ContainsAny(name, "_.~!") && name != "X-Kept.too" {
+					t.Errorf("the API got %s: %q", name, values)
+				}
+			}
+			if h["X-Kept.too"] == nil {
+				t.Errorf("a header that is nobody's business is gone: %v", h)
+			}
+		})
+	}
+}
+
+func TestHeadersThatSayWhenceComeFromNoStranger(t *testing.T) {
+	h := hostile(t)("GET /r", "Client-IP: 6.6.6.6\r\nX-Remote-IP: 6.6.6.6\r\nX-Remote-Addr: 6.6.6.6\r\nX-Originating-IP: 6.6.6.6\r\n"+
+		"Fastly-Client-IP: 6.6.6.6\r\nX-Envoy-Original-Path: /admin\r\n\r\n").header
+	for name, values := range h {
+		if text := strings.Join(values, " "); strings.Contains(text, "6.6.6.6") || strings.Contains(text, "/admin") {
+			t.Errorf("the API got %s: %s", name, text)
+		}
+	}
+}
+
+func TestATrailerSaysNothingThatAHeaderMayNot(t *testing.T) {
+	lines := []string{
+		"X-Forwarded-For: 6.6.6.6", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6", "X-HTTP-Method-Override: DELETE",
+		"X-Request-Id: mine", "X_Request_Id: mine", "X.Enlist.Agent: lona/root", "X-Original-URL: /admin", "X-Kept: yes",
+	}
+	var names []string
+	for _, line := range lines {
+		name, _, _ := strings.Cut(line, ":")
+		names = append(names, name)
+	}
+	for what, declared := range map[string]string{"some declared": "X-Kept", "all declared": strings.Join(names, ", ")} {
+		trailer := hostile(t)("POST /r", "Transfer-Encoding: chunked\r\nTrailer: "+declared+"\r\n\r\n2\r\nhi\r\n0\r\n"+strings.Join(lines, "\r\n")+"\r\n\r\n").trailer
+		for name, values := range trailer {
+			if name != "X-Kept" {
+				t.Errorf("%s: the API got the trailer %s: %q", what, name, values)
+			}
+		}
+		if trailer.Get("X-Kept") != "yes" {
+			t.Errorf("%s: the API got the trailer %v", what, trailer)
+		}
+	}
+}
+
+func TestTheAPIGetsNoSessionOfTheOperatorAndSetsNone(t *testing.T) {
+	got := make(chan []string, 1)
+	gw, key := inFront(t, func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header["Cookie"]
+		w.Header()["Set-Cookie"] = []string{
+			"session=1", "enlist-admin-8421=mine; Path=/agents", " __Host-enlist-admin=mine; Secure; Path=/", "=enlist-admin=mine", "mine=enlist-admin",
+		}
+	}, embeddedgateway.Front{})
+	for sent, want := range map[string]string{
+		"enlist-admin-8421=s":                     "",
+		"a=b; enlist-admin-8421=s; c=d":           "a=b; c=d",
+		"__Host-enlist-admin=s;enlist-admin=s; c": "c",
+		"a=enlist-admin-8421; b=x":                "a=enlist-admin-8421; b=x",
+		"a=b;c=d":                                 "a=b;c=d",
+	} {
+		a := send(t, gw, "GET", "/r", "", header{"Authorization": "Bearer " + key, "Cookie": sent})
+		wantStatus(t, a, http.StatusOK, "")
+		if got := strings.Join(<-got, "|"); got != want {
+			t.Errorf("of %q the API got %q, want %q", sent, got, want)
+		}
+		if got := a.header.Values("Set-Cookie"); !slices.Equal(got, []string{"session=1", "mine=enlist-admin"}) {
+			t.Errorf("the client got Set-Cookie %q", got)
+		}
+	}
+}
+
+func TestAnInventedMethodIsNoWayAroundARule(t *testing.T) {
+	gw := gatewaytest.New(t, loopback(), guarded(
+		embeddedgateway.Rule{Path: "/"},
+		embeddedgateway.Rule{Path: "/reports", Methods: []string{"GET"}, Scopes: []string{"reports.read"}},
+		embeddedgateway.Rule{Path: "/files", Methods: []string{"GET", "PROPFIND"}},
+		embeddedgateway.Rule{Path: "/both", Methods: []string{"GET"}},
+		embeddedgateway.Rule{Path: "/both", Scopes: []string{"reports.read"}},
+		embeddedgateway.Rule{Path: "/reports/open"},
+	))
+	key := bearer(ltxKey(t, gw, "scout"))
+	for request, code := range map[string]string{
+		"GET /reports": "insufficient_scope", "FOO /reports": "method_refused", "GETX /reports/7": "method_refused",
+		"POST /reports": "", "OPTIONS /reports": "", "FOO /": "", "FOO /reports/open": "", "PROPFIND /files/x": "", "MKCOL /files/x": "method_refused",
+		"GET /both": "", "FOO /both": "insufficient_scope",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		status := http.StatusForbidden
+		if code == "" {
+			status = http.StatusOK
+		}
+		t.Run(request, func(t *testing.T) { wantStatus(t, asks(t, gw, method, path, key), status, code) })
+	}
+	root := gatewaytest.New(t, loopback(), guarded(embeddedgateway.Rule{Path: "/", Methods: []string{"GET"}}))
+	wantStatus(t, asks(t, root, "FOO", "/x", bearer(ltxKey(t, root, "scout"))), http.StatusForbidden, "method_refused")
+}
