@@ -118,14 +118,13 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		unclaimed(w, r)
 		return
 	}
-	x := &exchange{proxy: p, ResponseWriter: w, in: r, id: p.requestID(r)}
+	x := &exchange{proxy: p, ResponseWriter: w, in: r, id: w.Header().Get(requestIDHeader)}
 	admitted, err := p.admit(r, target{method: r.Method, path: path})
 	if err != nil {
 		refusal, ok := errors.AsType[*problem](err)
 		if !ok {
 			refusal = unavailable()
 		}
-		w.Header().Set(requestIDHeader, x.id)
 		p.front.refuse(w, r, refusal)
 		p.logged(r.Context(), x, refusal.kind.status())
 		return
@@ -161,17 +160,17 @@ func rawPath(r *http.Request) string {
 }
 
 // requestID is the id that a trusted proxy gave the request, or a new one.
-func (p *proxy) requestID(r *http.Request) string {
-	if given := r.Header[requestIDHeader]; len(given) == 1 && plainRequestID(given[0]) && p.trusts(r) {
+func (g *Gateway) requestID(r *http.Request) string {
+	if given := r.Header[requestIDHeader]; len(given) == 1 && plainRequestID(given[0]) && g.trusts(r) {
 		return given[0]
 	}
 	return rand.Text()
 }
 
 // trusts reports whether a request comes from a proxy that is believed.
-func (p *proxy) trusts(r *http.Request) bool {
+func (g *Gateway) trusts(r *http.Request) bool {
 	ip, ok := parseIP(r.RemoteAddr)
-	return ok && isTrusted(ip, p.cfg.TrustedProxies)
+	return ok && isTrusted(ip, g.cfg.TrustedProxies)
 }
 
 // plainRequestID reports whether an id may be put into headers and logs.

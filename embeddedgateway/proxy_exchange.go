@@ -133,6 +133,7 @@ func (x *exchange) answered(res *http.Response) error {
 	}
 	withoutOperatorSet(res.Header)
 	x.say(res.Header)
+	delete(x.Header(), requestIDHeader) // ReverseProxy adds to what is there
 	if x.body != nil && !x.body.whole.Load() && x.in.ProtoMajor == 1 {
 		// The API does not wait for the rest of the body, so nobody does.
 		res.Header["Connection"] = []string{"close"}
@@ -219,6 +220,7 @@ func (x *exchange) WriteHeader(status int) {
 				delete(x.Header(), name)
 			}
 		}
+		x.Header()[requestIDHeader] = []string{x.id}
 	} else {
 		x.status = status
 	}

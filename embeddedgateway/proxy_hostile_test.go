@@ -2,6 +2,7 @@ package embeddedgateway_test
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -153,4 +154,28 @@ func TestAnInventedMethodIsNoWayAroundARule(t *testing.T) {
 	}
 	root := gatewaytest.New(t, loopback(), guarded(embeddedgateway.Rule{Path: "/", Methods: []string{"GET"}}))
 	wantStatus(t, asks(t, root, "FOO", "/x", bearer(ltxKey(t, root, "scout"))), http.StatusForbidden, "method_refused")
+}
+
+func TestEveryRequestHasAnID(t *testing.T) {
+	var logged lines
+	gw := gatewaytest.New(t, loopback(), gatewaytest.Logger(slog.New(slog.NewTextHandler(&logged, nil))),
+		gatewaytest.Config(func(c *embeddedgateway.Config) { c.AccessLog = embeddedgateway.AccessAll }))
+	for _, path := range []string{
+		"/v1/me", "/health", "/healthz", "/readyz", "/.well-known/jwks.json", "/.well-known/agentdoor.json", "/.enlist/verify", "/.enlist/x", "/nowhere", "/a/../b",
+	} {
+		a := send(t, gw, "GET", path, "", nil)
+		ids := a.header.Values("X-Request-Id")
+		if len(ids) != 1 || len(ids[0]) != 26 || !strings.Contains(logged.String(), "request_id="+ids[0]) {
+			t.Errorf("%s: the answer has the ids %q, and the log\n%s", path, ids, logged.String())
+		}
+		given := "given-" + strings.Trim(strings.ReplaceAll(path, "/", "-"), "-")
+		a = send(t, gw, "GET", path, "", header{"X-Request-Id": given})
+		if got := a.header.Get("X-Request-Id"); got != given || !strings.Contains(logged.String(), "request_id="+given) {
+			t.Errorf("%s: of a trusted proxy's id %s became %q", path, given, got)
+		}
+	}
+	stranger := send(t, gatewaytest.New(t), "GET", "/health", "", header{"X-Request-Id": "mine"})
+	if got := stranger.header.Get("X-Request-Id"); got == "mine" || got == "" {
+		t.Errorf("of a stranger's id became %q", got)
+	}
 }
