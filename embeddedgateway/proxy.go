@@ -75,6 +75,7 @@ func newProxy(g *Gateway) *proxy {
 		p.timeout = frontTimeout
 	}
 	p.transport = &http.Transport{
+		TLSClientConfig:        g.cfg.Front.TLS,
 		DialContext:            (&net.Dialer{Timeout: dialTime}).DialContext,
 		TLSHandshakeTimeout:    dialTime,
 		MaxIdleConnsPerHost:    maxPool,
@@ -138,6 +139,9 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *proxy) admit(r *http.Request, t target) (admission, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTime)
 	defer cancel()
+	if p.cfg.Front.Preflights && p.front.isPreflight(r) {
+		return p.front.admitPreflight(ctx, r, t)
+	}
 	return p.front.admit(ctx, r, t)
 }
 
@@ -193,7 +197,7 @@ func (p *proxy) logged(ctx context.Context, x *exchange, status int) {
 		return
 	}
 	p.cfg.Logger.DebugContext(ctx, "request to the API", "request_id", x.id, "method", x.in.Method,
-		"path", wire.Mask(x.in.URL.Path), "status", status, "agent", x.admission.caller.String(), "key_id", x.admission.caller.KeyID)
+		"path", wire.Mask(x.in.URL.Path), "status", status, "agent", x.admission.name(), "key_id", x.admission.caller.KeyID)
 }
 
 // buffers are what answers are copied with.

@@ -23,6 +23,9 @@ func (x *exchange) rewrite(r *httputil.ProxyRequest) {
 	}
 	strip(h)
 	withoutOperator(h)
+	if x.admission.preflight {
+		delete(h, "Cookie") // browsers send none
+	}
 	x.forward(h)
 	h[requestIDHeader] = []string{x.id}
 	for name, values := range x.admission.header {
