@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ type exchange struct {
 	body    *sentBody   // nil: none
 	reading atomic.Bool // it is the client who is waited for
 	tooLong atomic.Bool // the body is
+	broken  atomic.Bool // the body ended before its end, or is none
 
 	slow    *time.Timer // until the client must have received a part of the answer
 	status  int
@@ -174,6 +176,9 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", "1")
 	case errors.Is(cause, errRevoked):
 		status, code, message, level = http.StatusUnauthorized, "credential_ended", "the credential may not be used any more", slog.LevelDebug
+	case x.broken.Load(): // it is the client who has done wrong, not the API
+		status, code, level = http.StatusBadRequest, "invalid_body", slog.LevelDebug
+		message = "the body of the request could not be read to its end"
 	case x.in.Context().Err() != nil: // the client has left: nobody hears what is said
 		status, code, level = http.StatusBadGateway, "client_gone", slog.LevelDebug
 	}
@@ -245,8 +250,9 @@ func (x *exchange) FlushError() error {
 type sentBody struct {
 	io.ReadCloser
 	*exchange
-	left  int64
-	whole atomic.Bool // it was read to its end
+	left   int64
+	whole  atomic.Bool // it was read to its end
+	closed atomic.Bool // nobody wants the rest
 }
 
 // Read implements [io.Reader].
@@ -264,15 +270,20 @@ func (b *sentBody) Read(buf []byte) (int, error) {
 	if n > 0 && !b.begun.Load() {
 		b.wait.Reset(b.timeout)
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
 		stripTrailer(b.in.Trailer) // which is complete now, and goes out next
 		b.whole.Store(true)
+	case !b.closed.Load() && !errors.Is(err, os.ErrDeadlineExceeded): // those are the gateway's doing
+		b.broken.Store(true)
 	}
 	return n, err
 }
 
 // Close implements [io.Closer]. It does not wait for a client that does not send.
 func (b *sentBody) Close() error {
+	b.closed.Store(true)
 	if b.reading.Load() {
 		_ = http.NewResponseController(b.ResponseWriter).SetReadDeadline(past())
 	}

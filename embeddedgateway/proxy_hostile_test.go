@@ -179,3 +179,20 @@ func TestEveryRequestHasAnID(t *testing.T) {
 		t.Errorf("of a stranger's id became %q", got)
 	}
 }
+
+// TestABodyThatIsNoneIsNoFaultOfTheAPI: a client that could have the API look down
+// would wake the operator whenever it likes.
+func TestABodyThatIsNoneIsNoFaultOfTheAPI(t *testing.T) {
+	var logged lines
+	gw, key := inFront(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
+		embeddedgateway.Front{}, gatewaytest.Logger(slog.New(slog.NewTextHandler(&logged, nil))))
+	for _, body := range []string{"zz\r\nabc\r\n0\r\n\r\n", "-1\r\n", "FFFFFFFFFFFFFFFFF\r\n", "2\r\nhi\r\nzz\r\n"} {
+		resp, _, _ := exchanged(t, gw, "POST", "POST /r HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+key+"\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+		if resp.StatusCode != http.StatusBadRequest || !resp.Close {
+			t.Errorf("%q: got %d, closed: %t", body, resp.StatusCode, resp.Close)
+		}
+	}
+	if strings.Contains(logged.String(), "got no answer") || strings.Contains(scrape(t, gw), `enlist_upstream_errors_total{reason="upstream_unavailable"}`) {
+		t.Errorf("the operator is told of an API that does not answer: %s", logged.String())
+	}
+}
