@@ -25,6 +25,12 @@ var (
 	errDraining   = errors.New("the gateway is shutting down")
 )
 
+var errNoStatus = errors.New("the API answered with a status that is none")
+
+// vary has a cache before the gateway tell callers apart. It knows that an answer
+// to one who sent Authorization is not for all; of X-API-Key it does not.
+const vary = "Authorization, X-API-Key"
+
 // lingerTime is how long what is left of a request is read that was refused, so
 // that its client comes to read the answer.
 const lingerTime = time.Second
@@ -121,6 +127,9 @@ func (x *exchange) late() {
 
 // answered is called when the API's answer begins.
 func (x *exchange) answered(res *http.Response) error {
+	if res.StatusCode < http.StatusContinue {
+		return errNoStatus // net/http would panic
+	}
 	x.begun.Store(true)
 	x.wait.Stop()
 	for name := range res.Header {
@@ -134,6 +143,9 @@ func (x *exchange) answered(res *http.Response) error {
 		}
 	}
 	withoutOperatorSet(res.Header)
+	if !x.admission.preflight {
+		res.Header.Add("Vary", vary)
+	}
 	x.say(res.Header)
 	delete(x.Header(), requestIDHeader) // ReverseProxy adds to what is there
 	if x.body != nil && !x.body.whole.Load() && x.in.ProtoMajor == 1 {

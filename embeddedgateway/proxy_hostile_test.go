@@ -1,9 +1,12 @@
 package embeddedgateway_test
 
 import (
+	"bufio"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -195,4 +198,38 @@ func TestABodyThatIsNoneIsNoFaultOfTheAPI(t *testing.T) {
 	if strings.Contains(logged.String(), "got no answer") || strings.Contains(scrape(t, gw), `enlist_upstream_errors_total{reason="upstream_unavailable"}`) {
 		t.Errorf("the operator is told of an API that does not answer: %s", logged.String())
 	}
+}
+
+func TestACacheInFrontTellsCallersApart(t *testing.T) {
+	gw, key := inFront(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Vary", "Accept-Language")
+		w.Header().Set("Cache-Control", "public, max-age=60")
+	}, embeddedgateway.Front{})
+	a := send(t, gw, "GET", "/r", "", bearer(key))
+	if got := strings.Join(a.header.Values("Vary"), ", "); got != "Accept-Language, Authorization, X-API-Key" || a.header.Get("Cache-Control") != "public, max-age=60" {
+		t.Errorf("got Vary: %s of %v", got, a.header)
+	}
+}
+
+func TestAStatusThatIsNoneIsA502(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, "HTTP/1.1 099 None\r\nContent-Length: 0\r\n\r\n")
+			_ = conn.Close()
+		}
+	}()
+	gw := gatewaytest.New(t, gatewaytest.Config(func(c *embeddedgateway.Config) {
+		c.Front = &embeddedgateway.Front{Upstream: &url.URL{Scheme: "http", Host: ln.Addr().String()}}
+	}))
+	wantStatus(t, send(t, gw, "GET", "/r", "", bearer(ltxKey(t, gw, "scout"))), http.StatusBadGateway, "upstream_unavailable")
 }
