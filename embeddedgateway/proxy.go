@@ -173,8 +173,9 @@ func (g *Gateway) requestID(r *http.Request) string {
 	// Nobody gains by guessing it, and every request has one: so it does not ask
 	// the system for its bits, which on some is a call of the kernel.
 	var id [16]byte
-	binary.BigEndian.PutUint64(id[:8], rand.Uint64()) //nolint:gosec // see above
-	binary.BigEndian.PutUint64(id[8:], rand.Uint64()) //nolint:gosec // see above
+	for half := range 2 {
+		binary.BigEndian.PutUint64(id[8*half:], rand.Uint64()) //nolint:gosec // see above
+	}
 	return base32.StdEncoding.EncodeToString(id[:])[:26] // without what fills it up
 }
 
