@@ -21,6 +21,7 @@ const (
 // request notes on it whose it is.
 type observed struct {
 	http.ResponseWriter
+	id       string // of the request
 	status   int
 	protocol string
 	agent    string
@@ -82,8 +83,8 @@ func noteCaller(w http.ResponseWriter, protocol, agent, keyID string) {
 	}
 }
 
-// observer stands around all handlers of a gateway: it counts requests, and logs
-// them.
+// observer stands around all handlers of a gateway: it gives each request its id,
+// counts it, and logs it.
 type observer struct {
 	*Gateway
 	next http.Handler
@@ -92,7 +93,8 @@ type observer struct {
 // ServeHTTP implements [http.Handler].
 func (o *observer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := o.cfg.Now()
-	seen := &observed{ResponseWriter: w, taken: &o.taken}
+	seen := &observed{ResponseWriter: w, id: o.requestID(r), taken: &o.taken}
+	w.Header()[requestIDHeader] = []string{seen.id}
 	if o.draining.Load() && r.Header.Get("Upgrade") == "" {
 		// While Drain.Delay lasts, clients leave a connection with the answer that
 		// they get: what they send as it is closed would be lost.
@@ -130,7 +132,7 @@ func (o *observer) logAccess(seen *observed, r *http.Request, at *routeMetrics, 
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{
-		slog.String("request_id", wire.Mask(seen.Header().Get(requestIDHeader))),
+		slog.String("request_id", seen.id),
 		slog.String("protocol", first(seen.protocol, at.protocol)),
 		slog.String("method", methodLabel(r.Method)),
 		slog.String("route", at.route),

@@ -2,6 +2,7 @@ package embeddedgateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/http"
 	"net/url"
@@ -28,6 +29,12 @@ type Front struct {
 	MaxBody int64
 	// Timeout is how long the API may take until its answer begins. 0: 30 s.
 	Timeout time.Duration
+	// TLS is what TLS with the API begins from, for certificates of an authority
+	// of one's own. Nil: what the system trusts.
+	TLS *tls.Config
+	// Preflights says that the API answers the preflights of browsers (CORS), which
+	// never have a credential, itself: it gets them from anybody, as from nobody.
+	Preflights bool
 }
 
 // Rule guards a part of an API.
@@ -66,7 +73,8 @@ type target struct {
 
 // admission is a request that may go to the API.
 type admission struct {
-	caller Caller
+	preflight bool // nobody's: the rest is empty
+	caller    Caller
 	// header is what the API is told of the caller. It is shared between
 	// requests: its entries are to be set, never changed.
 	header http.Header

@@ -23,8 +23,8 @@ const (
 
 // strip removes from a header, or a trailer, that came from outside what only
 // the gateway may say, and the agent's own credential: an API that does not get
-// it can neither leak nor use it. Some programs read X_Enlist_Agent as
-// X-Enlist-Agent, so the two are one here.
+// it can neither leak nor use it. Some programs read X_Enlist_Agent, and a few
+// X.Enlist.Agent, as X-Enlist-Agent, so all of them are one here.
 func strip(h http.Header) {
 	if len(h) == 0 {
 		return
@@ -45,6 +45,17 @@ func strip(h http.Header) {
 		delete(h, list)
 		if kept := secrets.unlist(values); kept != "" {
 			h[list] = []string{kept}
+		}
+	}
+}
+
+// stripTrailer removes from a trailer what strip does, and what rules, limits and
+// logs have looked for in the header only: some programs take it for that.
+func stripTrailer(h http.Header) {
+	strip(h)
+	for name := range h {
+		if saysWhence(name) || overrides(name) || sameName(name, requestIDName) {
+			delete(h, name)
 		}
 	}
 }
@@ -95,7 +106,8 @@ func overrides(name string) bool {
 }
 
 // sameName reports whether a header is called by a name, which is in lower case
-// and has no underscore.
+// and of letters, digits and dashes. Programs that make variables of headers turn
+// whatever else can stand in a name into an underscore, as they do the dash.
 func sameName(name, want string) bool {
 	if len(name) != len(want) {
 		return false
@@ -105,7 +117,7 @@ func sameName(name, want string) bool {
 		switch {
 		case c >= 'A' && c <= 'Z':
 			c += 'a' - 'A'
-		case c == '_':
+		case (c < 'a' || c > 'z') && (c < '0' || c > '9'):
 			c = '-'
 		}
 		if c != want[i] {
@@ -113,6 +125,14 @@ func sameName(name, want string) bool {
 		}
 	}
 	return true
+}
+
+// plainName reports whether a header has a name that no program takes for
+// another's.
+func plainName(name string) bool {
+	return !strings.ContainsFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-'
+	})
 }
 
 // scopeText is scopes as one line: between spaces, each escaped.

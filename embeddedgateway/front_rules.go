@@ -83,8 +83,15 @@ func overlap(a, b []string) bool {
 // permit refuses a caller without the scopes that a request needs. Who has no
 // scopes, because its protocol knows none, has access to what needs none.
 func (g guards) permit(method, path string, granted []string) *problem {
+	var others *Rule // names other methods than one that is invented
 	for _, r := range g {
-		if !covers(r.Path, path) || len(r.Methods) > 0 && !slices.Contains(r.Methods, method) {
+		if !covers(r.Path, path) || others != nil && r.Path != others.Path {
+			continue
+		}
+		if len(r.Methods) > 0 && !slices.Contains(r.Methods, method) {
+			if !usual(method) {
+				others = &r
+			}
 			continue
 		}
 		for _, scope := range r.Scopes {
@@ -94,7 +101,20 @@ func (g guards) permit(method, path string, granted []string) *problem {
 		}
 		return nil
 	}
+	if others != nil {
+		return refusal(kindForbidden, "method_refused", "no rule names this method here, and rules name others")
+	}
 	return nil
+}
+
+// usual reports whether every API knows a method. Many take any other for GET:
+// what a rule guards of one they would do by the other.
+func usual(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return true
+	}
+	return false
 }
 
 // lacking is the refusal of a caller without scopes: never a 401, which some

@@ -2,11 +2,13 @@ package embeddedgateway
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -20,6 +22,7 @@ import (
 
 const (
 	requestIDHeader = "X-Request-Id"
+	requestIDName   = "x-request-id" // for sameName
 	maxRequestID    = 128
 
 	frontMaxBody = 10 << 20         // where Front.MaxBody is 0
@@ -74,6 +77,7 @@ func newProxy(g *Gateway) *proxy {
 		p.timeout = frontTimeout
 	}
 	p.transport = &http.Transport{
+		TLSClientConfig:        g.cfg.Front.TLS,
 		DialContext:            (&net.Dialer{Timeout: dialTime}).DialContext,
 		TLSHandshakeTimeout:    dialTime,
 		MaxIdleConnsPerHost:    maxPool,
@@ -117,14 +121,13 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		unclaimed(w, r)
 		return
 	}
-	x := &exchange{proxy: p, ResponseWriter: w, in: r, id: p.requestID(r)}
+	x := &exchange{proxy: p, ResponseWriter: w, in: r, id: w.Header().Get(requestIDHeader)}
 	admitted, err := p.admit(r, target{method: r.Method, path: path})
 	if err != nil {
 		refusal, ok := errors.AsType[*problem](err)
 		if !ok {
 			refusal = unavailable()
 		}
-		w.Header().Set(requestIDHeader, x.id)
 		p.front.refuse(w, r, refusal)
 		p.logged(r.Context(), x, refusal.kind.status())
 		return
@@ -138,6 +141,9 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *proxy) admit(r *http.Request, t target) (admission, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTime)
 	defer cancel()
+	if p.cfg.Front.Preflights && p.front.isPreflight(r) {
+		return p.front.admitPreflight(ctx, r, t)
+	}
 	return p.front.admit(ctx, r, t)
 }
 
@@ -160,17 +166,23 @@ func rawPath(r *http.Request) string {
 }
 
 // requestID is the id that a trusted proxy gave the request, or a new one.
-func (p *proxy) requestID(r *http.Request) string {
-	if given := r.Header[requestIDHeader]; len(given) == 1 && plainRequestID(given[0]) && p.trusts(r) {
+func (g *Gateway) requestID(r *http.Request) string {
+	if given := r.Header[requestIDHeader]; len(given) == 1 && plainRequestID(given[0]) && g.trusts(r) {
 		return given[0]
 	}
-	return rand.Text()
+	// Nobody gains by guessing it, and every request has one: so it does not ask
+	// the system for its bits, which on some is a call of the kernel.
+	var id [16]byte
+	for half := range 2 {
+		binary.BigEndian.PutUint64(id[8*half:], rand.Uint64()) //nolint:gosec // see above
+	}
+	return base32.StdEncoding.EncodeToString(id[:])[:26] // without what fills it up
 }
 
 // trusts reports whether a request comes from a proxy that is believed.
-func (p *proxy) trusts(r *http.Request) bool {
+func (g *Gateway) trusts(r *http.Request) bool {
 	ip, ok := parseIP(r.RemoteAddr)
-	return ok && isTrusted(ip, p.cfg.TrustedProxies)
+	return ok && isTrusted(ip, g.cfg.TrustedProxies)
 }
 
 // plainRequestID reports whether an id may be put into headers and logs.
@@ -193,7 +205,7 @@ func (p *proxy) logged(ctx context.Context, x *exchange, status int) {
 		return
 	}
 	p.cfg.Logger.DebugContext(ctx, "request to the API", "request_id", x.id, "method", x.in.Method,
-		"path", wire.Mask(x.in.URL.Path), "status", status, "agent", x.admission.caller.String(), "key_id", x.admission.caller.KeyID)
+		"path", wire.Mask(x.in.URL.Path), "status", status, "agent", x.admission.name(), "key_id", x.admission.caller.KeyID)
 }
 
 // buffers are what answers are copied with.

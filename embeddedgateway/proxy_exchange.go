@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,12 @@ var (
 	errRevoked    = errors.New("the credential may not be used any more")
 	errDraining   = errors.New("the gateway is shutting down")
 )
+
+var errNoStatus = errors.New("the API answered with a status that is none")
+
+// vary has a cache before the gateway tell callers apart. It knows that an answer
+// to one who sent Authorization is not for all; of X-API-Key it does not.
+const vary = "Authorization, X-API-Key"
 
 // lingerTime is how long what is left of a request is read that was refused, so
 // that its client comes to read the answer.
@@ -48,6 +55,7 @@ type exchange struct {
 	body    *sentBody   // nil: none
 	reading atomic.Bool // it is the client who is waited for
 	tooLong atomic.Bool // the body is
+	broken  atomic.Bool // the body ended before its end, or is none
 
 	slow    *time.Timer // until the client must have received a part of the answer
 	status  int
@@ -119,6 +127,9 @@ func (x *exchange) late() {
 
 // answered is called when the API's answer begins.
 func (x *exchange) answered(res *http.Response) error {
+	if res.StatusCode < http.StatusContinue {
+		return errNoStatus // net/http would panic
+	}
 	x.begun.Store(true)
 	x.wait.Stop()
 	for name := range res.Header {
@@ -131,7 +142,12 @@ func (x *exchange) answered(res *http.Response) error {
 			delete(res.Trailer, name)
 		}
 	}
+	withoutOperatorSet(res.Header)
+	if !x.admission.preflight {
+		res.Header.Add("Vary", vary)
+	}
 	x.say(res.Header)
+	delete(x.Header(), requestIDHeader) // ReverseProxy adds to what is there
 	if x.body != nil && !x.body.whole.Load() && x.in.ProtoMajor == 1 {
 		// The API does not wait for the rest of the body, so nobody does.
 		res.Header["Connection"] = []string{"close"}
@@ -172,6 +188,9 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", "1")
 	case errors.Is(cause, errRevoked):
 		status, code, message, level = http.StatusUnauthorized, "credential_ended", "the credential may not be used any more", slog.LevelDebug
+	case x.broken.Load(): // it is the client who has done wrong, not the API
+		status, code, level = http.StatusBadRequest, "invalid_body", slog.LevelDebug
+		message = "the body of the request could not be read to its end"
 	case x.in.Context().Err() != nil: // the client has left: nobody hears what is said
 		status, code, level = http.StatusBadGateway, "client_gone", slog.LevelDebug
 	}
@@ -218,6 +237,7 @@ func (x *exchange) WriteHeader(status int) {
 				delete(x.Header(), name)
 			}
 		}
+		x.Header()[requestIDHeader] = []string{x.id}
 	} else {
 		x.status = status
 	}
@@ -242,8 +262,9 @@ func (x *exchange) FlushError() error {
 type sentBody struct {
 	io.ReadCloser
 	*exchange
-	left  int64
-	whole atomic.Bool // it was read to its end
+	left   int64
+	whole  atomic.Bool // it was read to its end
+	closed atomic.Bool // nobody wants the rest
 }
 
 // Read implements [io.Reader].
@@ -261,15 +282,20 @@ func (b *sentBody) Read(buf []byte) (int, error) {
 	if n > 0 && !b.begun.Load() {
 		b.wait.Reset(b.timeout)
 	}
-	if errors.Is(err, io.EOF) {
-		strip(b.in.Trailer) // which is complete now, and goes out next
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		stripTrailer(b.in.Trailer) // which is complete now, and goes out next
 		b.whole.Store(true)
+	case !b.closed.Load() && !errors.Is(err, os.ErrDeadlineExceeded): // those are the gateway's doing
+		b.broken.Store(true)
 	}
 	return n, err
 }
 
 // Close implements [io.Closer]. It does not wait for a client that does not send.
 func (b *sentBody) Close() error {
+	b.closed.Store(true)
 	if b.reading.Load() {
 		_ = http.NewResponseController(b.ResponseWriter).SetReadDeadline(past())
 	}

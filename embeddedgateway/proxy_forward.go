@@ -22,13 +22,17 @@ func (x *exchange) rewrite(r *httputil.ProxyRequest) {
 		delete(h, "Connection")
 	}
 	strip(h)
+	withoutOperator(h)
+	if x.admission.preflight {
+		delete(h, "Cookie") // browsers send none
+	}
 	x.forward(h)
 	h[requestIDHeader] = []string{x.id}
 	for name, values := range x.admission.header {
 		h[name] = values
 	}
 	if r.In.Trailer != nil {
-		strip(r.In.Trailer)
+		stripTrailer(r.In.Trailer)
 		out.Trailer = r.In.Trailer // not a copy: it is filled at the end of the body
 	}
 }
@@ -38,7 +42,7 @@ func (x *exchange) rewrite(r *httputil.ProxyRequest) {
 func (x *exchange) forward(h http.Header) {
 	trusted := x.trusts(x.in)
 	for name := range h {
-		if saysWhence(name) && (!trusted || !keptWhence(name)) {
+		if saysWhence(name) && (!trusted || !keptWhence(name)) || sameName(name, requestIDName) {
 			delete(h, name)
 		}
 	}
@@ -54,14 +58,24 @@ func (x *exchange) forward(h http.Header) {
 			proto = given[0]
 		}
 	}
+	if !plainHost(host) {
+		// Of an absolute URL it may hold quotes, and elements of Forwarded with
+		// them: net/http looks at the header Host only. It may be empty, too.
+		host = ""
+	}
 	hops := x.hops(trusted)
 	elements := make([]string, len(hops))
 	for i, hop := range hops {
 		elements[i] = "for=" + forwardedNode(hop)
 	}
-	elements[0] += `;host="` + host + `";proto=` + proto
+	if host != "" {
+		elements[0] += `;host="` + host + `"`
+		h["X-Forwarded-Host"] = []string{host}
+	} else {
+		delete(h, "X-Forwarded-Host")
+	}
+	elements[0] += ";proto=" + proto
 	h["X-Forwarded-For"] = []string{joinHops(hops)}
-	h["X-Forwarded-Host"] = []string{host}
 	h["X-Forwarded-Proto"] = []string{proto}
 	h["Forwarded"] = []string{strings.Join(elements, ", ")}
 }
@@ -133,7 +147,8 @@ func saysWhence(name string) bool {
 	}
 	for _, n := range [...]string{
 		"forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip",
-		"x-original-url", "x-original-uri", "x-rewrite-url", "x-original-method", "x-original-host", "x-host",
+		"client-ip", "x-remote-ip", "x-remote-addr", "x-originating-ip", "fastly-client-ip",
+		"x-original-url", "x-original-uri", "x-rewrite-url", "x-original-method", "x-original-host", "x-host", "x-envoy-original-path",
 	} {
 		if sameName(name, n) {
 			return true
@@ -146,10 +161,10 @@ func saysWhence(name string) bool {
 // it. Those that name another path or method than the request's never are: rules
 // have seen the request's.
 func keptWhence(name string) bool {
-	for _, n := range [...]string{"x-original-", "x-rewrite-", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-path"} {
+	for _, n := range [...]string{"x-original-", "x-rewrite-", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-path", "x-envoy-original-path"} {
 		if len(name) >= len(n) && sameName(name[:len(n)], n) {
 			return false
 		}
 	}
-	return !strings.Contains(name, "_")
+	return plainName(name)
 }

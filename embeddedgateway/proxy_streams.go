@@ -125,7 +125,8 @@ func (p *proxy) recheck(ctx context.Context) {
 	for _, x := range list {
 		c := &call{Request: x.in, protocol: keyring{}.name(), store: p.store, ip: clientIP(x.in, p.cfg.TrustedProxies)}
 		_, err := p.front.identify(ctx, c)
-		if refusal, ok := errors.AsType[*problem](err); err != nil && (!ok || refusal.kind.fault()) {
+		refusal, ok := errors.AsType[*problem](err)
+		if err != nil && (!ok || refusal.kind.fault() || x.admission.preflight) { // which has none, and is no answer that lasts
 			if x.unknown++; x.unknown < maxUnknown {
 				continue
 			}

@@ -101,12 +101,12 @@ func badOriginal() *problem {
 }
 
 // hidden reports whether a header passes by proxies that remove or replace others
-// of its meaning: with an underscore for a dash, or of a name that the gateway
+// of its meaning: with an underscore or the like for a dash, or of a name that the gateway
 // may have one day. Those that it has, proxies replace.
 func (v verifier) hidden(name string) bool {
 	switch name {
 	case protocolHeader, agentHeader, scopesHeader, keyIDHeader, assertedHeader:
 		return false
 	}
-	return ours(name) || strings.Contains(name, "_") && v.secrets.has(name)
+	return ours(name) || !plainName(name) && v.secrets.has(name)
 }

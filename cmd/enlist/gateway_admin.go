@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,17 +28,38 @@ type adminPage struct {
 	ln    net.Listener
 	hosts []string
 	token adminToken
+	https bool
+}
+
+// scheme is that of the page's address.
+func (a *adminPage) scheme() string {
+	if a.https {
+		return "https"
+	}
+	return "http"
 }
 
 // openAdmin listens for the operator's page and sees to it that there is a token.
 // Nil: there is to be no page.
 func (p *program) openAdmin(ctx context.Context, s *gatewaySettings, config embeddedgateway.Config) (*adminPage, error) {
+	if s.AdminListen == adminOff {
+		return nil, nil
+	}
+	cert, err := p.adminCertificate(s, config.Logger)
+	if err != nil {
+		return nil, err
+	}
 	_, asked := s.from["admin_listen"]
 	ln, err := listenAdmin(ctx, config.Logger, s.spelledAs("admin_listen"), s.AdminListen, asked)
 	if err != nil || ln == nil {
 		return nil, err
 	}
 	page := &adminPage{ln: ln, hosts: s.AdminHosts}
+	if cert != nil {
+		// A name that the certificate is for is no name of somebody else's.
+		page.https, page.hosts = true, append(slices.Clone(s.AdminHosts), cert.current().Leaf.DNSNames...)
+		page.ln = tls.NewListener(ln, cert.config())
+	}
 	if page.token, err = s.adminToken(config.Database); err == nil {
 		err = page.token.prepare()
 	}
@@ -49,9 +72,6 @@ func (p *program) openAdmin(ctx context.Context, s *gatewaySettings, config embe
 // listenAdmin opens the address of the page. Nil: there is to be none. An address
 // that nobody asked for is done without where it cannot be used.
 func listenAdmin(ctx context.Context, log *slog.Logger, setting, addr string, asked bool) (net.Listener, error) {
-	if addr == adminOff {
-		return nil, nil
-	}
 	ln, err := listenOn(ctx, setting, addr)
 	if err != nil && !asked {
 		log.WarnContext(ctx, "there is no page for the operator: its address cannot be used; choose another with --admin-listen, or none with --admin-listen off", "error", err)
@@ -81,10 +101,10 @@ func (p *program) serveWithAdmin(ctx context.Context, g *embeddedgateway.Gateway
 	if err != nil {
 		return err
 	}
-	p.announce(ctx, c.Logger, fmt.Sprintf("the operator's page is at http://%s, %s", reachable(page.ln.Addr()), page.token.where()))
-	if addr, err := netip.ParseAddrPort(page.ln.Addr().String()); err == nil && !addr.Addr().IsLoopback() {
+	p.announce(ctx, c.Logger, fmt.Sprintf("the operator's page is at %s://%s, %s", page.scheme(), reachable(page.ln.Addr()), page.token.where()))
+	if addr, err := netip.ParseAddrPort(page.ln.Addr().String()); err == nil && !addr.Addr().IsLoopback() && !page.https {
 		c.Logger.WarnContext(ctx, "the operator's page can be reached from other machines, and it speaks plain HTTP: "+
-			"let nothing but a proxy with TLS reach it", "address", page.ln.Addr().String())
+			"let nothing but a proxy with TLS reach it, or give it a certificate (admin_tls.cert)", "address", page.ln.Addr().String())
 	}
 	last, endPage := context.WithCancel(context.WithoutCancel(ctx))
 	defer endPage()

@@ -161,12 +161,13 @@ func (s *gatewaySettings) effective() []effective {
 
 // tryGateway tries what a start would need.
 func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *checked) {
-	config := embeddedgateway.Config{Protocols: s.Protocols, Front: s.front(), Standalone: true, Now: p.now, PublicURL: first(s.PublicURL, embeddedgateway.Origin)}
-	errs := make([]error, 4)
+	config := embeddedgateway.Config{Protocols: s.Protocols, Standalone: true, Now: p.now, PublicURL: first(s.PublicURL, embeddedgateway.Origin)}
+	errs := make([]error, 5)
 	config.SMTPURL, errs[0] = s.secretOf(s.SMTPURL, s.SMTPURLFile, "smtp.url_file")
 	config.SMTPTLS, errs[1] = s.smtpTLS()
 	config.Env, errs[2] = p.protocolEnv(s)
 	_, errs[3] = p.serverKey(s)
+	config.Front, errs[4] = s.front()
 	for _, err := range errs {
 		if err != nil {
 			found.wrong(err)
@@ -183,21 +184,33 @@ func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *che
 	if config.SMTPURL == "" {
 		found.note("no mail server is set: mail waits in the outbox until it expires")
 	}
+	if s.UpstreamCAFile != "" && (s.Upstream == nil || s.Upstream.Scheme != "https") {
+		found.note("%s is of no use: upstream.url does not begin with https", s.spelledAs("upstream.ca_file"))
+	}
 	p.tryDatabase(ctx, s, found)
 	p.tryAdmin(s, found)
 	if s.TLSCert != "" && s.TLSKey != "" {
 		cert, err := p.gatewayCertificate(s, p.gatewayLogger(s))
-		if err != nil {
-			found.wrong(err)
-		} else {
-			found.note("the certificate is for %s and is valid until %s",
-				strings.Join(cert.current().Leaf.DNSNames, ", "), cert.current().Leaf.NotAfter.UTC().Format("2006-01-02"))
-		}
+		found.certificate("the certificate", cert, err)
+	}
+	if s.AdminTLSCert != "" && s.AdminTLSKey != "" {
+		cert, err := p.adminCertificate(s, p.gatewayLogger(s))
+		found.certificate("the certificate of the operator's page", cert, err)
 	}
 	p.tryAddress(ctx, s, "listen", s.Listen, found)
 	if s.AdminListen != adminOff {
 		p.tryAddress(ctx, s, "admin_listen", s.AdminListen, found)
 	}
+}
+
+// certificate notes what a certificate is for, or what is wrong with it.
+func (c *checked) certificate(what string, cert *certificate, err error) {
+	if err != nil {
+		c.wrong(err)
+		return
+	}
+	leaf := cert.current().Leaf
+	c.note("%s is for %s and is valid until %s", what, strings.Join(leaf.DNSNames, ", "), leaf.NotAfter.UTC().Format("2006-01-02"))
 }
 
 // tryAddress looks whether an address is free.

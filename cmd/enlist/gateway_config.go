@@ -53,21 +53,25 @@ func (p *program) gatewayConfig(s *gatewaySettings) (embeddedgateway.Config, err
 		Audit: orEver(s.RetainAudit), Tickets: s.RetainTickets,
 	}
 	config.AccessLog = s.LogAccess
-	config.Front = s.front()
+	if config.Front, err = s.front(); err != nil {
+		return embeddedgateway.Config{}, err
+	}
 	config.Version = version()
 	return config, s.rehearse(&config)
 }
 
 // front is what stands behind the gateway; nil where nothing is set of it.
-func (s *gatewaySettings) front() *embeddedgateway.Front {
+func (s *gatewaySettings) front() (*embeddedgateway.Front, error) {
 	f := &embeddedgateway.Front{
 		Upstream: s.Upstream, Rules: s.Rules, AgentLimit: s.AgentLimit, KeyLimit: s.KeyLimit,
-		MaxBody: int64(s.UpstreamMaxBody), Timeout: s.UpstreamTimeout,
+		MaxBody: int64(s.UpstreamMaxBody), Timeout: s.UpstreamTimeout, Preflights: s.UpstreamPreflight,
 	}
 	if f.Upstream == nil && len(f.Rules) == 0 && f.AgentLimit.N == 0 && f.KeyLimit.N == 0 {
-		return nil
+		return nil, nil
 	}
-	return f
+	var err error
+	f.TLS, err = s.trusting("upstream.ca_file", s.UpstreamCAFile)
+	return f, err
 }
 
 // orEver is a retention as the gateway takes it: 0 keeps things for ever.
@@ -135,10 +139,20 @@ func (s *gatewaySettings) databaseSetting() string {
 // gatewayCertificate returns the certificate that the settings name; nil for
 // none. One that has expired is refused.
 func (p *program) gatewayCertificate(s *gatewaySettings, log *slog.Logger) (*certificate, error) {
-	if s.TLSCert == "" {
+	return p.certificateOf(s, "tls", s.TLSCert, s.TLSKey, log)
+}
+
+// adminCertificate is gatewayCertificate for the operator's page.
+func (p *program) adminCertificate(s *gatewaySettings, log *slog.Logger) (*certificate, error) {
+	return p.certificateOf(s, "admin_tls", s.AdminTLSCert, s.AdminTLSKey, log)
+}
+
+// certificateOf returns the certificate that the settings of a table name.
+func (p *program) certificateOf(s *gatewaySettings, table, cert, key string, log *slog.Logger) (*certificate, error) {
+	if cert == "" {
 		return nil, nil
 	}
-	c, err := newCertificateOf(s.TLSCert, s.TLSKey, [2]string{s.spelledAs("tls.cert"), s.spelledAs("tls.key")}, log)
+	c, err := newCertificateOf(cert, key, [2]string{s.spelledAs(table + ".cert"), s.spelledAs(table + ".key")}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -202,14 +216,19 @@ func (p *program) serverKey(s *gatewaySettings) ([]byte, error) {
 	return key, nil
 }
 
-// smtpTLS trusts what the system does and the certificates of smtp.ca_file, if
-// that is set.
+// smtpTLS is what TLS with the mail server begins from.
 func (s *gatewaySettings) smtpTLS() (*tls.Config, error) {
-	if s.SMTPCAFile == "" {
+	return s.trusting("smtp.ca_file", s.SMTPCAFile)
+}
+
+// trusting trusts what the system does and the certificates in the file that a
+// setting names, if it names one.
+func (s *gatewaySettings) trusting(name, file string) (*tls.Config, error) {
+	if file == "" {
 		return nil, nil
 	}
-	setting := s.spelledAs("smtp.ca_file")
-	text, err := os.ReadFile(s.SMTPCAFile)
+	setting := s.spelledAs(name)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
@@ -218,7 +237,7 @@ func (s *gatewaySettings) smtpTLS() (*tls.Config, error) {
 		roots = x509.NewCertPool() // a system without any
 	}
 	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: there is no certificate in %s; want them in PEM", setting, s.SMTPCAFile)
+		return nil, fmt.Errorf("%s: there is no certificate in %s; want them in PEM", setting, file)
 	}
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }

@@ -121,11 +121,13 @@ func scripts(dir string) testscript.Params {
 		Setup:               setUp,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"api":         apiCommand,
 			"ask":         askCommand,
 			"certificate": certificateCommand,
 			"expired":     expiredCommand,
 			"greet":       greet,
 			"readdress":   readdress,
+			"send":        sendCommand,
 			"start":       start,
 			"stop":        stopCommand,
 			"token":       token,

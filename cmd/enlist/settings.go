@@ -17,14 +17,17 @@ type gatewaySettings struct {
 	Protocols           []string
 	TrustedProxies      []netip.Prefix
 
-	Upstream        *url.URL
-	UpstreamTimeout time.Duration
-	UpstreamMaxBody byteSize
-	Rules           []embeddedgateway.Rule
-	AgentLimit      embeddedgateway.Rate
-	KeyLimit        embeddedgateway.Rate
+	Upstream          *url.URL
+	UpstreamCAFile    string
+	UpstreamPreflight bool
+	UpstreamTimeout   time.Duration
+	UpstreamMaxBody   byteSize
+	Rules             []embeddedgateway.Rule
+	AgentLimit        embeddedgateway.Rate
+	KeyLimit          embeddedgateway.Rate
 
-	TLSCert, TLSKey string
+	TLSCert, TLSKey           string
+	AdminTLSCert, AdminTLSKey string
 
 	SMTPURL, SMTPURLFile, SMTPCAFile string
 	ServerKey, ServerKeyFile         string
@@ -138,6 +141,14 @@ func frontSettings() []setting {
 			says: "the API behind the gateway, to which only registered agents get through",
 			to:   func(s *gatewaySettings) any { return &s.Upstream },
 		}, {
+			name: "upstream.ca_file", env: "ENLIST_UPSTREAM_CA_FILE", path: true, sample: `"api-ca.pem"`,
+			says: "certificates to trust for an API behind https, beside the system's",
+			to:   func(s *gatewaySettings) any { return &s.UpstreamCAFile },
+		}, {
+			name: "upstream.preflight",
+			says: "pass preflights of browsers (CORS), which never have a credential, on to the API, which answers them",
+			to:   func(s *gatewaySettings) any { return &s.UpstreamPreflight },
+		}, {
 			name: "upstream.timeout",
 			says: "how long the API may take until its answer begins",
 			to:   func(s *gatewaySettings) any { return &s.UpstreamTimeout },
@@ -161,6 +172,14 @@ func frontSettings() []setting {
 			name: "tls.key", flag: "tls-key", env: "ENLIST_GATEWAY_TLS_KEY", path: true, sample: `"privkey.pem"`,
 			says: "the file with its key, which nobody else may read",
 			to:   func(s *gatewaySettings) any { return &s.TLSKey },
+		}, {
+			name: "admin_tls.cert", env: "ENLIST_ADMIN_TLS_CERT", path: true, sample: `"admin-fullchain.pem"`,
+			says: "serve the operator's page by TLS, with the certificate chain in this file; it is read again when it changes",
+			to:   func(s *gatewaySettings) any { return &s.AdminTLSCert },
+		}, {
+			name: "admin_tls.key", env: "ENLIST_ADMIN_TLS_KEY", path: true, sample: `"admin-privkey.pem"`,
+			says: "the file with its key, which nobody else may read",
+			to:   func(s *gatewaySettings) any { return &s.AdminTLSKey },
 		},
 	}
 }

@@ -140,6 +140,7 @@ func (r *settingsReader) check() {
 		}
 	}
 	r.together("tls.cert", "tls.key")
+	r.together("admin_tls.cert", "admin_tls.key")
 	r.oneOnly("server_key", "server_key_file")
 	r.oneOnly("admin_token", "admin_token_file")
 	r.oneOnly("smtp.url", "smtp.url_file")

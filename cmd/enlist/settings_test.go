@@ -54,6 +54,7 @@ func TestWrongSettingsNameThemselves(t *testing.T) {
 		`protocols = ["nova"]`:                        `F:1: protocols: unknown protocol "nova": known are *`,
 		`protocols = []`:                              `F:1: protocols: name at least one, or leave it out for all: *`,
 		`trusted_proxies = ["everybody"]`:             `F:1: trusted_proxies: "everybody" is neither an address nor a network such as 10.0.0.0/8`,
+		`trusted_proxies = ["::ffff:10.0.0.0/104"]`:   `F:1: trusted_proxies: "::ffff:10.0.0.0/104" is a network of IPv4 in the dress of IPv6: write it as one of IPv4, such as 10.0.0.0/8`,
 		`public_url = "https://u:p@h"`:                `F:1: public_url: want a URL such as https://api.example.com, without a user, a query and a fragment`,
 		`upstream.url = "127.0.0.1:3000"`:             `F:1: upstream.url: want a URL such as *`,
 		`upstream.timeout = 30`:                       `F:1: upstream.timeout: want a time such as 30s or 90d, in quotation marks, got a number`,
@@ -126,7 +127,7 @@ func TestAllProblemsAreToldAtOnce(t *testing.T) {
 func TestWhichSettingHolds(t *testing.T) {
 	const file = "listen = \"127.0.0.1:1\"\nlog.level = \"warn\"\nserver_key_file = \"beside\"\ntrusted_proxies = [\"10.0.0.1\"]\n"
 	p, path := written(t, file, map[string]string{
-		"ENLIST_LISTEN": "127.0.0.1:2", "ENLIST_LOG_LEVEL": "error", "ENLIST_SERVER_KEY": "a-secret", "ENLIST_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1",
+		"ENLIST_LISTEN": "127.0.0.1:2", "ENLIST_LOG_LEVEL": "error", "ENLIST_SERVER_KEY": "a-secret", "ENLIST_TRUSTED_PROXIES": "10.0.0.0/8, ::ffff:192.0.2.1",
 	})
 	s, problems := p.readSettings(flagValues{"listen": {"127.0.0.1:3"}})
 	if len(problems) > 0 {

@@ -60,12 +60,16 @@ func putNetworks(to *[]netip.Prefix, values []string) error {
 	*to = nil
 	for _, value := range values {
 		if addr, err := netip.ParseAddr(value); err == nil {
+			addr = addr.Unmap()
 			*to = append(*to, netip.PrefixFrom(addr, addr.BitLen()))
 			continue
 		}
 		prefix, err := netip.ParsePrefix(value)
 		if err != nil {
 			return fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", value)
+		}
+		if prefix.Addr().Is4In6() { // peers are compared without this dress
+			return fmt.Errorf("%q is a network of IPv4 in the dress of IPv6: write it as one of IPv4, such as 10.0.0.0/8", value)
 		}
 		*to = append(*to, prefix)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
 )
 
@@ -32,12 +33,12 @@ const (
 // and two gateways of one machine would sign each other out.
 func cookieName(r *http.Request, v *visit) string {
 	if v.https {
-		return "__Host-enlist-admin"
+		return "__Host-" + embeddedgateway.OperatorCookie
 	}
 	if _, port, err := net.SplitHostPort(r.Host); err == nil {
-		return "enlist-admin-" + port
+		return embeddedgateway.OperatorCookie + "-" + port
 	}
-	return "enlist-admin"
+	return embeddedgateway.OperatorCookie
 }
 
 func (s *site) setCookie(w http.ResponseWriter, r *http.Request, v *visit, value string, age time.Duration) {
