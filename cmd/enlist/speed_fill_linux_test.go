@@ -66,7 +66,7 @@ func migrated(b testing.TB, o store.Options) {
 }
 
 // fill puts agents of Lona into a database, a token of each, as if they had
-// registered, and returns some of them. It is for an empty database, and closes it.
+// registered, with what an operator finds it by, and returns some of them. It is for an empty database, and closes it.
 func fill(b testing.TB, db *sql.DB, n int, numbered bool) (used []speedAgent) {
 	b.Helper()
 	const part = 100
@@ -77,12 +77,13 @@ func fill(b testing.TB, db *sql.DB, n int, numbered bool) (used []speedAgent) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	agents, keys := []any{}, []any{}
-	prepared := map[int]*sql.Stmt{} // by the number of arguments, which no two share
+	agents, keys, terms := []any{}, []any{}, []any{}
+	prepared := map[string]*sql.Stmt{}
 	for id := 1; id <= n; id++ {
 		a, keyID := madeAgent(id)
 		hash := sha256.Sum256([]byte(a.token))
-		agents = append(agents, id, wire.LonaName, a.id, a.id, `{"source":"bench"}`, 1, now, 0)
+		agents = append(agents, id, wire.LonaName, a.id, a.id, `{"source":"bench"}`, 1, now, 0, `["`+a.id+`"]`)
+		terms = append(terms, id, wire.LonaName, a.id)
 		keys = append(keys, id, id, wire.LonaName, a.id, "token", keyID, hash[:], `["*"]`, now, expires, 0, 0)
 		if id%max(1, n/speedUsed) == 0 && len(used) < speedUsed {
 			used = append(used, a)
@@ -94,22 +95,22 @@ func fill(b testing.TB, db *sql.DB, n int, numbered bool) (used []speedAgent) {
 			into string
 			args []any
 		}{
-			{"agents (id, protocol, name, display_name, attrs, seq, created_at, disabled_at)", agents},
+			{"agents (id, protocol, name, display_name, attrs, seq, created_at, disabled_at, found_by)", agents},
+			{"agent_terms (agent_id, protocol, term)", terms},
 			{`credentials (id, agent_id, protocol, agent_name, kind, key_id, hash, scopes,
 				created_at, expires_at, revoked_at, last_used_at)`, keys},
 		} {
-			stmt := prepared[len(insert.args)]
-			if stmt == nil {
-				if stmt, err = tx.Prepare("INSERT INTO " + insert.into + " VALUES " + rows(insert.into, len(insert.args), numbered)); err != nil {
+			q := "INSERT INTO " + insert.into + " VALUES " + rows(insert.into, len(insert.args), numbered)
+			if prepared[q] == nil {
+				if prepared[q], err = tx.Prepare(q); err != nil {
 					b.Fatal(err)
 				}
-				prepared[len(insert.args)] = stmt
 			}
-			if _, err := stmt.Exec(insert.args...); err != nil {
+			if _, err := prepared[q].Exec(insert.args...); err != nil {
 				b.Fatal(err)
 			}
 		}
-		agents, keys = agents[:0], keys[:0]
+		agents, keys, terms = agents[:0], keys[:0], terms[:0]
 	}
 	if err := tx.Commit(); err != nil {
 		b.Fatal(err)

@@ -23,21 +23,21 @@ func BenchmarkGrowth(b *testing.B) {
 	few := sqliteWith(b, max(1000, speedAgents(b)/1000))
 	small, large := newSpeedGateway(b, few.url, few.agents), newSpeedGateway(b, many.url, many.agents)
 	b.Run("requests", func(b *testing.B) {
-		grow(b, speedSlice, newContender(b, "few", small.at, sending(small.lonaRequests())),
+		grow(b, len(large.agents), speedSlice, newContender(b, "few", small.at, sending(small.lonaRequests())),
 			newContender(b, "many", large.at, sending(large.lonaRequests())))
 	})
 	b.Run("registrations", func(b *testing.B) {
-		grow(b, 10*speedClients, newContender(b, "few", small.at, makingAccounts(small.benchLoad, "lona")),
+		grow(b, 10*speedClients, 10*speedClients, newContender(b, "few", small.at, makingAccounts(small.benchLoad, "lona")),
 			newContender(b, "many", large.at, makingAccounts(large.benchLoad, "lona")))
 	})
 }
 
 // grow lets two contenders take turns and reports what the larger database costs:
 // 1 is nothing.
-func grow(b *testing.B, turn int, few, many *contender) {
+func grow(b *testing.B, warm, turn int, few, many *contender) {
 	b.Helper()
 	for _, c := range []*contender{few, many} {
-		c.turn(b, turn) // warm
+		c.turn(b, warm)
 		c.rates, c.took, c.cpu = nil, nil, nil
 	}
 	for b.Loop() {
@@ -59,7 +59,7 @@ func BenchmarkPostgres(b *testing.B) {
 	db := postgresWith(b, speedAgents(b))
 	b.Run("lona", func(b *testing.B) {
 		g := newSpeedGateway(b, db.url, db.agents)
-		g.compare(b, newContender(b, "lona", g.at, sending(g.lonaRequests())))
+		g.compare(b, newContender(b, "lona", g.at, sending(g.lonaRequests())), len(g.agents))
 	})
 }
 

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,6 +56,7 @@ type speedGateway struct {
 	*benchLoad
 	agents []speedAgent
 	clock  *atomic.Int64 // how far the gateway's clock is ahead
+	step   time.Duration // by how much more after each turn
 }
 
 // speedAgent is one of the agents that were in the database before.
@@ -61,7 +65,8 @@ type speedAgent struct{ id, token string }
 // newSpeedGateway serves a gateway on a database until the benchmark ends.
 func newSpeedGateway(b testing.TB, database string, agents []speedAgent) *speedGateway {
 	b.Helper()
-	g := &speedGateway{clock: &atomic.Int64{}, agents: agents}
+	// Or the limits of the keys would be used up.
+	g := &speedGateway{clock: &atomic.Int64{}, agents: agents, step: 20 * time.Second}
 	now := func() time.Time { return time.Now().Add(time.Duration(g.clock.Load())) }
 	wallets := make([]eip191.Wallet, 128)
 	var paid []string
@@ -214,30 +219,64 @@ func BenchmarkAuthenticated(b *testing.B) {
 		b.Run(way.name, func(b *testing.B) {
 			g := newSpeedGateway(b, db.url, db.agents)
 			requests := g.lonaRequests()
+			warm := len(requests) // each once
 			if way.protocol != "" {
 				g.jwt = way.jwt
 				requests = g.accounts(b, way.protocol, 128)
+				warm = speedSlice // keys have limits
 			}
-			g.compare(b, newContender(b, way.name, g.at, sending(requests)))
+			g.compare(b, newContender(b, way.name, g.at, sending(requests)), warm)
 		})
 	}
 }
 
-// compare lets a contender and the bare handler take turns, and reports.
-func (g *speedGateway) compare(b *testing.B, ours *contender) {
+// compare lets a contender and the bare handler take turns, after so many requests
+// to warm them, and reports.
+func (g *speedGateway) compare(b *testing.B, ours *contender, warm int) {
 	b.Helper()
-	plain := bareOf(b, g)
+	plain := bareOf(b, g, lonaRequest)
+	g.against(b, plain, ours, warm)
+}
+
+// against is compare with a bare handler that is there.
+func (g *speedGateway) against(b *testing.B, plain, ours *contender, warm int) {
+	b.Helper()
 	for _, c := range []*contender{plain, ours} {
-		c.turn(b, speedSlice) // warm
+		c.turn(b, warm)
 		c.rates, c.took, c.cpu = nil, nil, nil
 	}
 	for b.Loop() {
 		plain.turn(b, speedSlice)
 		ours.turn(b, speedSlice)
-		g.clock.Add(int64(20 * time.Second)) // or the limits of the keys would be used up
+		g.clock.Add(int64(g.step))
 	}
 	ours.report(b, plain)
 	b.ReportMetric(float64(speedAgents(b)), "agents")
+}
+
+// BenchmarkVerify asks /.enlist/verify, as a proxy in front of an API does for each
+// of its requests, about requests of 4,096 of the agents, by turns with a bare handler
+// that gives the same answer, one token of a caller included:
+//
+//	ENLIST_BENCH_AGENTS=1000000 go test ./cmd/enlist -run '^$' -bench Verify -benchtime 100x
+func BenchmarkVerify(b *testing.B) {
+	db := sqliteWith(b, speedAgents(b))
+	b.Run("lona", func(b *testing.B) {
+		g := newSpeedGateway(b, db.url, db.agents[:min(4096, len(db.agents))])
+		g.step = 0 // what a caller is told of serves for half a minute
+		var requests [][]byte
+		for _, a := range g.agents {
+			requests = append(requests, verifyRequest(g.at, a))
+		}
+		g.against(b, bareOf(b, g, verifyRequest), newContender(b, "verify", g.at, sending(requests)), len(requests))
+	})
+}
+
+// verifyRequest is what nginx asks about a request.
+func verifyRequest(at *url.URL, a speedAgent) []byte {
+	return benchRequest(at, "GET", "/.enlist/verify", [][2]string{
+		{wire.LonaKeyHeader, a.token}, {wire.LonaUserHeader, a.id}, {"X-Original-Method", "GET"}, {"X-Original-URI", "/orders?page=2"},
+	}, nil)
 }
 
 // lonaRequests is a request of each of the agents that were there before.
@@ -250,18 +289,17 @@ func (g *speedGateway) lonaRequests() (requests [][]byte) {
 
 // bareOf is a bare handler with the keys of a gateway's agents, which answers what the
 // gateway answers them.
-func bareOf(b testing.TB, g *speedGateway) *contender {
+func bareOf(b testing.TB, g *speedGateway, request func(*url.URL, speedAgent) []byte) *contender {
 	b.Helper()
 	keys := map[[32]byte]bool{}
 	for _, a := range g.agents {
 		keys[sha256.Sum256([]byte(a.token))] = true
 	}
-	req, err := http.NewRequest(http.MethodGet, g.at.String()+wire.LonaStrategiesPath, nil)
+	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(request(g.at, g.agents[0]))))
 	if err != nil {
 		b.Fatal(err)
 	}
-	req.Header.Set(wire.LonaKeyHeader, g.agents[0].token)
-	req.Header.Set(wire.LonaUserHeader, g.agents[0].id)
+	req.RequestURI, req.URL.Scheme, req.URL.Host = "", g.at.Scheme, g.at.Host
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		b.Fatal(err)
@@ -277,7 +315,7 @@ func bareOf(b testing.TB, g *speedGateway) *contender {
 	at := bare(b, keys, wire.LonaKeyHeader, resp.Header, body.Bytes())
 	var requests [][]byte
 	for _, a := range g.agents {
-		requests = append(requests, lonaRequest(at, a))
+		requests = append(requests, request(at, a))
 	}
 	return newContender(b, "bare", at, sending(requests))
 }
@@ -301,12 +339,49 @@ func (g *speedGateway) accounts(b testing.TB, protocol string, n int) (requests 
 	return requests
 }
 
-// cpuTime is how long this process has used processors.
+// cpuTime is how long this process has used processors, with the PostgreSQL server
+// that it has started.
 func cpuTime(b testing.TB) time.Duration {
 	b.Helper()
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	return time.Duration(used.Utime.Nano()+used.Stime.Nano()) + postgresTime(b)
+}
+
+// postgresTime is how long the processes of this one's PostgreSQL that run now have
+// used processors: proc_pid_stat(5), in ticks of 10 ms.
+func postgresTime(b testing.TB) (sum time.Duration) {
+	b.Helper()
+	const tick = 10 * time.Millisecond
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		b.Fatal(err)
+	}
+	parents, used := map[string]string{}, map[string]time.Duration{}
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, rest, ok := strings.Cut(string(stat), " (postgres) ")
+		fields := strings.Fields(rest)
+		if !ok || len(fields) < 13 {
+			continue
+		}
+		user, errUser := strconv.Atoi(fields[11])
+		system, errSystem := strconv.Atoi(fields[12])
+		if err := errors.Join(errUser, errSystem); err != nil {
+			b.Fatal(err)
+		}
+		parents[pid], used[pid] = fields[1], time.Duration(user+system)*tick
+	}
+	self := strconv.Itoa(os.Getpid())
+	for pid, parent := range parents {
+		if parent == self || parents[parent] == self {
+			sum += used[pid]
+		}
+	}
+	return sum
 }

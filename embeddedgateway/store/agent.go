@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"maps"
 	"time"
 )
 
@@ -60,11 +61,12 @@ func (s *Store) Agent(ctx context.Context, protocol, name string) (Agent, error)
 	if s.shared != nil {
 		return s.sharedAgent(ctx, protocol, name)
 	}
-	var a Agent
-	if err := s.read(ctx, s.agent, []any{protocol, name}, a.dest()...); err != nil {
-		return Agent{}, err
-	}
-	return a, nil
+	a, err := keep(ctx, s, &s.recent.byName, agentName{protocol, name}, func(a Agent) int64 { return a.ID }, func() (a Agent, err error) {
+		err = s.read(ctx, s.agent, []any{protocol, name}, a.dest()...)
+		return a, err
+	})
+	a.Attrs = maps.Clone(a.Attrs)
+	return a, err
 }
 
 // Agent returns the agent of that name, or [ErrNotFound].

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -108,12 +109,15 @@ func (s *Store) credential(ctx context.Context, protocol string, hash [32]byte) 
 	if s.shared != nil {
 		return s.sharedCredential(ctx, protocol, hash)
 	}
-	var c Credential
-	if err := s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...); err != nil {
-		return Credential{}, err
-	}
-	return c, nil
+	c, err := keep(ctx, s, &s.recent.byHash, keyHash{protocol, hash}, credentialID, func() (c Credential, err error) {
+		err = s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...)
+		return c, err
+	})
+	c.Scopes = slices.Clone(c.Scopes)
+	return c, err
 }
+
+func credentialID(c Credential) int64 { return c.ID }
 
 // Credential returns the credential with that hash in whatever state it is, or
 // [ErrNotFound].
@@ -139,11 +143,12 @@ func (t *Tx) CredentialByID(agentID int64, kind, keyID string) (Credential, erro
 // part in whatever state it is, or [ErrNotFound]. It does not wait for those
 // who write.
 func (s *Store) CredentialByID(ctx context.Context, agentID int64, kind, keyID string) (Credential, error) {
-	var c Credential
-	if err := s.read(ctx, s.keyID, []any{agentID, kind, keyID}, c.dest()...); err != nil {
-		return Credential{}, err
-	}
-	return c, nil
+	c, err := keep(ctx, s, &s.recent.byKeyID, keyName{agentID, kind, keyID}, credentialID, func() (c Credential, err error) {
+		err = s.read(ctx, s.keyID, []any{agentID, kind, keyID}, c.dest()...)
+		return c, err
+	})
+	c.Scopes = slices.Clone(c.Scopes)
+	return c, err
 }
 
 // Credentials returns the active credentials of that kind that the agent has,
@@ -166,8 +171,14 @@ func (s *Store) credentials(ctx context.Context, q string, args ...any) ([]Crede
 
 // Touch notes that a credential was used, unless a later use is noted already.
 func (t *Tx) Touch(id int64, at time.Time) error {
-	_, err := t.exec(touchKey, micros(at), id)
-	return err
+	run := func() error {
+		_, err := t.exec(touchKey, micros(at), id)
+		return err
+	}
+	if w, ok := t.q.(*writer); ok {
+		return w.changes.touching(fromMicros(micros(at)), run)
+	}
+	return run()
 }
 
 // HasCredential reports whether the agent was ever issued a credential of that

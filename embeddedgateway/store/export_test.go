@@ -31,3 +31,17 @@ func OpenPool(ctx context.Context, path, name, value, reads string) error {
 	}
 	return db.Close()
 }
+
+// Kept returns how many rows are kept: credentials by their hash and by their
+// public part, and agents.
+func (s *Store) Kept() (byHash, byKeyID, agents int) {
+	r := s.recent
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.byHash.newer.of) + len(r.byHash.older.of),
+		len(r.byKeyID.newer.of) + len(r.byKeyID.older.of),
+		len(r.byName.newer.of) + len(r.byName.older.of)
+}
+
+// KeepAtMost is how many rows of a kind are kept. Nobody may ask meanwhile.
+func (s *Store) KeepAtMost(n int) { s.recent.max = n }

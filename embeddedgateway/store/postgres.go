@@ -26,6 +26,8 @@ const (
 	// pool_max_conns in its URL says otherwise. A server has 100 by default.
 	defaultConns = 16
 	minConns     = 4
+	// shareConns is how many of them are for the reads that requests share.
+	shareConns = 2
 
 	// statementTime and lockTime are how long the server works on one statement,
 	// and lets it wait for somebody else's.
@@ -55,6 +57,7 @@ type postgresDB struct {
 	now  func() time.Time
 	log  *slog.Logger
 
+	shares      *sql.DB // for the reads below
 	credentials *shared[keyHash, Credential]
 	agents      *shared[agentName, Agent]
 	tickets     *shared[ticketHash, Ticket]
@@ -85,8 +88,9 @@ func openPostgres(ctx context.Context, url string, now func() time.Time, log *sl
 	}
 	setTimes(cfg)
 	db.pool = stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(durable))
-	db.pool.SetMaxOpenConns(conns)
-	db.pool.SetMaxIdleConns(conns)
+	db.pool.SetMaxOpenConns(conns - shareConns)
+	db.pool.SetMaxIdleConns(conns - shareConns)
+	db.openShares(cfg)
 	db.share()
 	return db, nil
 }
@@ -264,25 +268,6 @@ func release(conn *sql.Conn, err error) {
 	_ = conn.Close()
 }
 
-// fetch runs a statement that only reads, again if its connection is lost.
-func (db *postgresDB) fetch(ctx context.Context, q string, args []any, each func(*sql.Rows) error) error {
-	return db.persist(ctx, func() (again bool, err error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hangTime)
-		defer cancel()
-		rows, err := db.pool.QueryContext(ctx, q, args...)
-		if err != nil {
-			return isLost(err), err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			if err := each(rows); err != nil {
-				return false, err
-			}
-		}
-		return isLost(rows.Err()), rows.Err()
-	})
-}
-
 func (db *postgresDB) reader() *sql.DB { return db.pool }
 
 func (db *postgresDB) close() error {
@@ -290,7 +275,7 @@ func (db *postgresDB) close() error {
 	db.closed = true
 	db.mu.Unlock()
 	db.running.Wait()
-	return db.pool.Close()
+	return errors.Join(db.pool.Close(), db.shares.Close())
 }
 
 // hasCode reports whether a server has said one of these codes.

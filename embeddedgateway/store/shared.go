@@ -2,14 +2,13 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"maps"
 	"slices"
 	"sync"
 )
 
 // slots is how many reads of a [shared] are under way at once.
-const slots = 2
+const slots = 1
 
 // shared answers everybody who asks for a row at about the same time by one
 // statement: a round trip to a server costs much more than a row. It is no
@@ -85,19 +84,6 @@ func (s *shared[K, V]) run(b *batch[K, V]) {
 		s.mu.Unlock()
 	}
 }
-
-// What a row is asked for by.
-type (
-	keyHash struct {
-		protocol string
-		hash     [32]byte
-	}
-	agentName  struct{ protocol, name string }
-	ticketHash struct {
-		protocol, kind string
-		hash           [32]byte
-	}
-)
 
 // share makes the reads that requests share.
 func (db *postgresDB) share() {
@@ -175,9 +161,9 @@ func readMany[K comparable, P, V any](ctx context.Context, db *postgresDB, keys 
 	}
 	found := make(map[K]V, len(keys))
 	for _, g := range groups {
-		err := db.fetch(ctx, q, append(g.args, g.last), func(rows *sql.Rows) error {
+		err := db.fetch(ctx, q, append(g.args, g.last), func(row []any) error {
 			var v V
-			if err := rows.Scan(dest(&v)...); err != nil {
+			if err := assignAll(dest(&v), row); err != nil {
 				return err
 			}
 			found[key(v)] = v

@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -65,8 +67,10 @@ type sqliteDB struct {
 	write  *sql.DB
 	read   *sql.DB
 	rows   *rowReader
+	recent *recent
 	writer *writer
 	use    use
+	file   *walFile
 }
 
 // openSQLite opens a database file. A lock on a file beside it keeps other
@@ -97,12 +101,10 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 		return nil, err
 	}
 
-	// SQLite gives its other files the mode of this one.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	if err := create(path); err != nil {
 		return nil, err
 	}
-	if err := f.Close(); err != nil {
+	if db.file, err = claimWALIndex(path); err != nil {
 		return nil, err
 	}
 	if db.write, err = openPool(ctx, path, 1, writerPragmas()); err != nil {
@@ -124,8 +126,31 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 	if err != nil {
 		return nil, err
 	}
-	db.writer, err = startWriter(ctx, db.write, checkpoints, db.explain, now, log)
+	index, err := db.file.view(path)
+	if err != nil {
+		return nil, errors.Join(err, checkpoints.Close())
+	}
+	db.recent = &recent{index: index, max: maxRecent}
+	db.writer, err = startWriter(ctx, db.write, checkpoints, db.recent, db.explain, now, log)
 	return db, err
+}
+
+// create makes the file if it is not there, for its owner only: SQLite gives its
+// other files the mode of this one. One that is there is not opened: this process
+// may have it open already, and would lose its locks on it when the second
+// descriptor is closed.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if is, err := os.Stat(path); err == nil && is.IsDir() {
+			return &fs.PathError{Op: "open", Path: path, Err: syscall.EISDIR}
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // openPool opens connections with the given settings and checks that one has
@@ -231,6 +256,9 @@ func (db *sqliteDB) close() error {
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}
+	}
+	if db.file != nil {
+		errs = append(errs, db.file.release())
 	}
 	return errors.Join(append(errs, db.use.end())...)
 }

@@ -185,18 +185,26 @@ func (s *rowStmt) each(ctx context.Context, args []any, next func() (dest []any,
 			return err
 		}
 		dest, more := next()
-		if len(dest) != len(s.row) {
-			return fmt.Errorf("store: %d columns for %d values", len(s.row), len(dest))
-		}
-		for i, v := range s.row {
-			if err := assign(dest[i], v); err != nil {
-				return err
-			}
+		if err := assignAll(dest, s.row); err != nil {
+			return err
 		}
 		if !more {
 			return nil
 		}
 	}
+}
+
+// assignAll puts the values of a row where they belong.
+func assignAll[V any](dest []any, row []V) error {
+	if len(dest) != len(row) {
+		return fmt.Errorf("store: %d columns for %d values", len(row), len(dest))
+	}
+	for i, v := range row {
+		if err := assign(dest[i], v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // assign puts a value of a row where [sql.Row.Scan] would.

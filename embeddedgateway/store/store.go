@@ -93,6 +93,7 @@ type Store struct {
 	db           dialect
 	shared       *postgresDB          // whose reads requests share; nil: they read on their own
 	rows         *rowReader           // reads rows faster than the pool; nil: the pool does
+	recent       *recent              // rows that need not be read again
 	queries      map[*sql.Stmt]string // the text of each of the statements below
 	now          func() time.Time
 	terms        func(Agent) []string
@@ -120,14 +121,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Terms = func(Agent) []string { return nil }
 	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	s := &Store{now: now, terms: o.Terms, queries: map[*sql.Stmt]string{}}
+	s := &Store{now: now, terms: o.Terms, queries: map[*sql.Stmt]string{}, recent: &recent{}}
 	name := o.Path
 	if o.URL == "" {
 		db, err := openSQLite(ctx, o.Path, now, o.Logger)
 		if err != nil {
 			return nil, fmt.Errorf("open database %s: %w", name, err)
 		}
-		s.db, s.rows = db, db.rows
+		s.db, s.rows, s.recent = db, db.rows, db.recent
 	} else {
 		db, err := openPostgres(ctx, o.URL, now, o.Logger)
 		if err != nil {
@@ -233,6 +234,14 @@ func (s *Store) readError(err error) error {
 		return ErrClosed
 	}
 	return s.db.explain(err)
+}
+
+// keep returns a row that may be kept, by read where it is not.
+func keep[K comparable, V any](ctx context.Context, s *Store, in *rows[K, V], key K, id func(V) int64, read func() (V, error)) (V, error) {
+	if err := s.readable(ctx, nil); err != nil {
+		return *new(V), err
+	}
+	return remembered(s.recent, in, key, id, read)
 }
 
 // read runs one statement of the read pool for a single row. The database does

@@ -60,6 +60,9 @@ type writer struct {
 
 	checkpoints *checkpointer
 	batches     batchStats
+
+	recent  *recent
+	changes *changes
 }
 
 // part is the Tx of one caller on its way through a batch.
@@ -78,7 +81,7 @@ const (
 	withdrawn
 )
 
-func startWriter(ctx context.Context, write, checkpoints *sql.DB, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
+func startWriter(ctx context.Context, write, checkpoints *sql.DB, kept *recent, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
 	conn, err := write.Conn(ctx)
 	if err != nil {
 		return nil, errors.Join(err, checkpoints.Close())
@@ -88,6 +91,12 @@ func startWriter(ctx context.Context, write, checkpoints *sql.DB, explain func(e
 		queue: make(chan *part, 2*maxParts), back: make(chan struct{}),
 		quit: make(chan struct{}), stopped: make(chan struct{}),
 		checkpoints: newCheckpointer(checkpoints, log),
+		recent:      kept, changes: &changes{touched: map[int64]time.Time{}},
+	}
+	if kept.index != nil {
+		if err := conn.Raw(w.changes.watch); err != nil {
+			return nil, errors.Join(err, conn.Close(), checkpoints.Close())
+		}
 	}
 	if err := w.exec(ctx, "PRAGMA busy_timeout = 0"); err != nil { // begin waits itself
 		return nil, errors.Join(err, conn.Close(), checkpoints.Close())
@@ -213,6 +222,10 @@ func (w *writer) loop(ctx context.Context) {
 func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 	err := w.begin(ctx)
 	begun := err == nil
+	var alone func() bool
+	if begun {
+		alone = w.follow(ctx)
+	}
 	hold.Reset(maxHold)
 	var parts []*part
 	for p != nil {
@@ -235,6 +248,10 @@ func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 	if err != nil {
 		_ = w.exec(ctx, "ROLLBACK") // an error means that SQLite has done so itself
 		err = fmt.Errorf("store: nothing was written: %w", err)
+		alone = nil
+	}
+	if begun {
+		w.recent.ended(w.changes, alone)
 	}
 	if err == nil {
 		w.batches.add(len(parts))
@@ -246,6 +263,29 @@ func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 		close(p.done)
 	}
 	w.checkpoints.look()
+}
+
+// follow tells who keeps rows that a transaction has begun. What it returns
+// reports, when that is over, whether nobody else has committed since.
+func (w *writer) follow(ctx context.Context) (alone func() bool) {
+	if w.recent.index == nil {
+		return nil
+	}
+	w.changes.reset()
+	w.recent.begun()
+	// SQLite counts the commits that this connection did not make.
+	others := func() (n int64, err error) {
+		err = w.row(ctx, "PRAGMA data_version", nil, []any{&n})
+		return n, err
+	}
+	before, err := others()
+	if err != nil {
+		return nil
+	}
+	return func() bool {
+		after, err := others()
+		return err == nil && after == before
+	}
 }
 
 // begin begins a transaction when no other process has one.
@@ -298,6 +338,7 @@ func (w *writer) one(ctx context.Context, p *part) error {
 	p.turn <- struct{}{}
 	<-w.back
 	if p.err != nil {
+		w.changes.undone()
 		// SQLite ends a transaction itself when the disk is full or fails.
 		// Then the savepoint is gone, and so is what the others did.
 		if err := w.exec(ctx, "ROLLBACK TO part"); err != nil {
