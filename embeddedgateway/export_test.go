@@ -253,6 +253,12 @@ func Prober(now func() time.Time, ask func(context.Context) error) func(context.
 // SweepNow deletes what has outlived its time, without pauses.
 func (g *Gateway) SweepNow(ctx context.Context) (int, error) { return g.sweepOnce(ctx, 0) }
 
+// Still ends what a gateway does unasked, for a test that does it.
+func Still(g *Gateway) {
+	g.stop()
+	g.sweeper.Wait()
+}
+
 // HoldSweep makes a gateway the one that sweeps, until release is called.
 func HoldSweep(ctx context.Context, g *Gateway) (release func(), err error) {
 	held, err := g.holdSweep(ctx)

@@ -2,40 +2,25 @@ package embeddedgateway_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/chromium"
 )
 
-// screen is what a person holds.
-type screen struct {
-	width, height int64
-	scheme        string
-	dark          bool
-}
-
 // screens are a phone and a desktop, by day and by night.
-func screens() map[string]screen {
-	return map[string]screen{
-		"phone": {390, 844, "light", false}, "phone at night": {390, 844, "dark", true},
-		"small phone": {320, 568, "light", false},
-		"desktop":     {1280, 800, "light", false}, "desktop at night": {1280, 800, "dark", true},
+func screens() map[string]chromium.Screen {
+	return map[string]chromium.Screen{
+		"phone": {Width: 390, Height: 844}, "phone at night": {Width: 390, Height: 844, Dark: true},
+		"small phone": {Width: 320, Height: 568},
+		"desktop":     {Width: 1280, Height: 800}, "desktop at night": {Width: 1280, Height: 800, Dark: true},
 	}
 }
 
@@ -69,101 +54,30 @@ const measure = `(() => {
     Smallest: smallest, Contrast: contrast, Ground: ground }
 })()`
 
-// chromium starts a browser without a window for the test.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
-	var found string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			found = path
-			break
-		}
-	}
-	if found == "" {
-		t.Skip("Chromium is not installed; .ci/run installs it")
-	}
-	// Without its sandbox, which root and many containers may not set up: it
-	// opens nothing but what this test serves.
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(found), chromedp.NoSandbox)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start %s: %v", found, err)
-	}
-	return ctx
-}
-
 // open shows a page on a screen, in a tab of its own.
-func open(browser context.Context, t *testing.T, url string, s screen) look {
+func open(chrome context.Context, t *testing.T, url string, s chromium.Screen) look {
 	t.Helper()
-	tab, cancel := chromedp.NewContext(browser)
-	defer cancel()
-	var seen look
-	var mu sync.Mutex
-	err := chromedp.Listen(tab, func(event any) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch e := event.(type) {
-		case *network.EventRequestWillBeSent:
-			seen.requests = append(seen.requests, e.Request.URL)
-		case *log.EventEntryAdded:
-			seen.said = append(seen.said, fmt.Sprintf("%s: %s", e.Entry.Source, e.Entry.Text))
-		case *runtime.EventConsoleAPICalled:
-			seen.said = append(seen.said, fmt.Sprintf("console: %s", e.Type))
-		case *runtime.EventExceptionThrown:
-			seen.said = append(seen.said, "exception: "+e.ExceptionDetails.Text)
-		}
-	})
-	if err != nil {
-		t.Fatalf("open a tab: %v", err)
-	}
-	if err := chromedp.Do(tab, showOn(s), chromedp.Navigate(url)); err != nil {
-		t.Fatalf("open a page: %v", err)
-	}
-	measured, err := chromedp.Run(tab, chromedp.Evaluate[look](measure))
-	if err != nil {
-		t.Fatalf("measure a page: %v", err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	measured.requests, measured.said = seen.requests, seen.said
-	return measured
+	tab := chromium.Open(chrome, t, s)
+	tab.Do(chromedp.Navigate(url))
+	seen := chromium.Eval[look](tab, measure)
+	seen.requests, seen.said = tab.Requests(), tab.Said()
+	return seen
 }
 
-// showOn makes a tab one of this screen, and has it tell what it asks for and
-// what it finds wrong.
-func showOn(s screen) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
-		_, err := cdp.Call(ctx, tab, network.Enable, network.EnableParams{})
-		_, err2 := cdp.Call(ctx, tab, log.Enable, cdp.Empty{})
-		_, err3 := cdp.Call(ctx, tab, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
-			Width: s.width, Height: s.height, DeviceScaleFactor: 2, Mobile: s.width < 600,
-		})
-		_, err4 := cdp.Call(ctx, tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: s.scheme}},
-		})
-		return errors.Join(err, err2, err3, err4)
-	})
-}
-
-// wantReadable checks a page as a person on this screen sees it.
-func (l look) wantReadable(t *testing.T, s screen, url string) {
+// wantReadable checks a page as a person on this chromium.Screen sees it.
+func (l look) wantReadable(t *testing.T, s chromium.Screen, url string) {
 	t.Helper()
 	if !slices.Equal(l.requests, []string{url}) {
 		t.Errorf("the page asked for %d things, want itself alone", len(l.requests))
 	}
-	if l.Wide > l.Room || l.Room > float64(s.width) {
-		t.Errorf("the page is %v wide, there is room for %v of %d", l.Wide, l.Room, s.width)
+	if l.Wide > l.Room || l.Room > float64(s.Width) {
+		t.Errorf("the page is %v wide, there is room for %v of %d", l.Wide, l.Room, s.Width)
 	}
 	if l.Smallest < 12 || l.Contrast < 4.5 {
 		t.Errorf("the smallest letters have %v pixels and the weakest contrast is %.1f: hard to read", l.Smallest, l.Contrast)
 	}
-	if dark := !strings.HasPrefix(l.Ground, "rgb(255"); dark != s.dark {
-		t.Errorf("the ground is %s on a screen that is %s", l.Ground, s.scheme)
+	if dark := !strings.HasPrefix(l.Ground, "rgb(255"); dark != s.Dark {
+		t.Errorf("the ground is %s; dark: want %v", l.Ground, s.Dark)
 	}
 	if !strings.Contains(l.Text, l.Title) || l.Title == "" {
 		t.Errorf("got the title %q, which the text does not show", l.Title)
@@ -171,19 +85,19 @@ func (l look) wantReadable(t *testing.T, s screen, url string) {
 }
 
 func TestFluxraPagesInABrowser(t *testing.T) {
-	browser := chromium(t)
+	chrome := chromium.Start(t)
 	// The browser and the gateway go by the real clock.
 	gw := gatewaytest.New(t)
 	agent := fluxNew(t, gw, fluxBot)
 	link := gw.URL + "/api/auth/verify-email?token=" + lastToken(t, gw)
-	first := open(browser, t, link, screens()["phone"])
+	first := open(chrome, t, link, screens()["phone"])
 	first.wantReadable(t, screens()["phone"], link)
 	if first.Title != "Email verified" || !strings.Contains(first.Text, agent.id) || len(first.said) > 0 {
 		t.Errorf("got %s, and on the console %q", first.Text, first.said)
 	}
 	for name, s := range screens() {
 		t.Run(name, func(t *testing.T) {
-			used := open(browser, t, link, s)
+			used := open(chrome, t, link, s)
 			used.wantReadable(t, s, link)
 			// Chromium itself notes the status; nothing else may be there.
 			said := slices.DeleteFunc(used.said, func(s string) bool {
@@ -197,7 +111,7 @@ func TestFluxraPagesInABrowser(t *testing.T) {
 }
 
 func TestFluxraLettersInABrowser(t *testing.T) {
-	browser := chromium(t)
+	chrome := chromium.Start(t)
 	gw := gatewaytest.New(t)
 	fluxVerified(t, gw, "a.rather.long.address.of.somebody@a.rather.long.domain.example.com")
 	verification := lastLetter(t, gw)
@@ -214,7 +128,7 @@ func TestFluxraLettersInABrowser(t *testing.T) {
 		t.Cleanup(ts.Close)
 		for name, s := range screens() {
 			t.Run(what+" on a "+name, func(t *testing.T) {
-				letter := open(browser, t, ts.URL+"/", s)
+				letter := open(chrome, t, ts.URL+"/", s)
 				letter.wantReadable(t, s, ts.URL+"/")
 				if len(letter.said) > 0 {
 					t.Errorf("on the console: %q", letter.said)
@@ -226,7 +140,7 @@ func TestFluxraLettersInABrowser(t *testing.T) {
 
 // What the tests above rely on is that the browser tells them of a bad page.
 func TestTheBrowserTellsOfABadPage(t *testing.T) {
-	browser := chromium(t)
+	chrome := chromium.Start(t)
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src *")
@@ -234,7 +148,7 @@ func TestTheBrowserTellsOfABadPage(t *testing.T) {
 <p style="width:900px;font-size:8px;color:#ccc;background:#fff">wide, small and pale</p><script>console.log("x")</script>`)
 	}))
 	t.Cleanup(ts.Close)
-	bad := open(browser, t, ts.URL+"/", screens()["phone"])
+	bad := open(chrome, t, ts.URL+"/", screens()["phone"])
 	if len(bad.requests) < 2 || bad.Wide < 900 || bad.Smallest != 8 {
 		t.Errorf("got %d requests, %v wide, letters of %v", len(bad.requests), bad.Wide, bad.Smallest)
 	}

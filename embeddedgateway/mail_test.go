@@ -2,9 +2,7 @@ package embeddedgateway_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -240,12 +238,7 @@ func TestALetterIsGoodInItsOwnPlaceOnly(t *testing.T) {
 	gw := gatewaytest.New(t)
 	m := embeddedgateway.MailerOf(gw.Embedded())
 	one, other := m.Store(t, letterTo(gw, "one@example.org")), m.Store(t, letterTo(gw, "other@example.org"))
-	db, err := sql.Open("sqlite", "file:"+gw.Database+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec("UPDATE sealed SET data = (SELECT data FROM sealed WHERE name = $1) WHERE name = $2", one, other); err != nil {
+	if _, err := gw.Bare(t).Exec("UPDATE sealed SET data = (SELECT data FROM sealed WHERE name = $1) WHERE name = $2", one, other); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := gw.Embedded().Outbox(t.Context()); err == nil || !strings.Contains(err.Error(), other) {
@@ -481,15 +474,9 @@ func TestTwoGatewaysSendEachLetterOnce(t *testing.T) {
 	s := newMailServer(t, serverOptions{})
 	configure := s.mails(s.url("smtp", mailPassword))
 	gw := gatewaytest.New(t, configure)
-	cfg := embeddedgateway.Config{Database: "sqlite:" + gw.Database, Now: gw.Clock.Now}
-	configure(&cfg, gw.Clock)
-	other, err := embeddedgateway.New(context.Background(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
+	other := gatewaytest.New(t, configure, gatewaytest.ReplicaOf(gw))
 	const n = 20
-	mailers := []embeddedgateway.Mailer{embeddedgateway.MailerOf(gw.Embedded()), embeddedgateway.MailerOf(other)}
+	mailers := []embeddedgateway.Mailer{embeddedgateway.MailerOf(gw.Embedded()), embeddedgateway.MailerOf(other.Embedded())}
 	for i := range n {
 		mailers[i%2].Store(t, letterTo(gw, fmt.Sprintf("reader-%02d@example.org", i)))
 	}

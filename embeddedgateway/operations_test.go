@@ -160,10 +160,22 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 		`version="v1.2.3"`,
 		`enlist_database_transactions_total{result="committed"} `,
 		`enlist_database_retries_total 0`,
+		`go_goroutines `,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("there is no %s in\n%s", want, own(got))
+		}
+	}
+}
+
+func TestMetricsTellOfTheOneWriterOfSQLite(t *testing.T) {
+	gw := gatewaytest.New(t, gatewaytest.SQLite())
+	invited(t, gw, "my-agent")
+	got := scrape(t, gw)
+	for _, want := range []string{
 		`enlist_database_waiting_writers 0`,
 		`enlist_database_batch_transactions_count `,
 		`enlist_database_wal_bytes `,
-		`go_goroutines `,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("there is no %s in\n%s", want, own(got))

@@ -61,13 +61,10 @@ func TestTwoReplicasDoNotSweepAtOnce(t *testing.T) {
 	gw := gatewaytest.New(t, gatewaytest.Config(func(cfg *embeddedgateway.Config) { cfg.Retention.Audit = time.Hour }))
 	invited(t, gw, "my-agent")
 	gw.Clock.Advance(2 * time.Hour)
-	other, err := embeddedgateway.New(t.Context(), embeddedgateway.Config{
-		Database: "sqlite:" + gw.Database, Now: gw.Clock.Now, Retention: embeddedgateway.Retention{Audit: -1},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
+	other := gatewaytest.New(t, gatewaytest.ReplicaOf(gw),
+		gatewaytest.Config(func(cfg *embeddedgateway.Config) { cfg.Retention.Audit = -1 })).Embedded()
+	embeddedgateway.Still(gw.Embedded())
+	embeddedgateway.Still(other)
 	release, err := embeddedgateway.HoldSweep(t.Context(), other)
 	if err != nil {
 		t.Fatal(err)

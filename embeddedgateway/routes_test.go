@@ -2,7 +2,6 @@ package embeddedgateway_test
 
 import (
 	"bufio"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -320,11 +319,7 @@ func refusals(t testing.TB, gw *gatewaytest.Gateway) int {
 
 func wantNothingStored(t *testing.T, gw *gatewaytest.Gateway) {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+gw.Database+"?mode=ro")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := gw.Bare(t)
 	for _, table := range []string{"agents", "credentials", "tickets", "counters"} {
 		var n int
 		if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"testing"
 	"time"
@@ -187,24 +186,17 @@ func TestWhatIsHeardTwiceCountsOnce(t *testing.T) {
 }
 
 func TestProtocolsLimitsHoldOverReplicas(t *testing.T) {
-	gw := gatewaytest.New(t, gatewaytest.SQLite())
+	gw := gatewaytest.New(t)
 	key := ltxKey(t, gw, "scout")
-	cfg := embeddedgateway.Config{Database: "sqlite:" + gw.Database, Now: gw.Clock.Now}
-	other, err := embeddedgateway.New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { other.Close() })
+	other := gatewaytest.New(t, gatewaytest.ReplicaOf(gw))
 	for range 60 {
 		ltxWant(t, ltxWith(t, gw, http.MethodGet, wire.LithtrixMePath, key), http.StatusOK, "")
 	}
 	embeddedgateway.Exchange(t, gw.Embedded())
-	embeddedgateway.Exchange(t, other)
-	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, wire.LithtrixMePath, nil)
-	r.Header.Set("Authorization", "Bearer "+key)
-	other.Handler().ServeHTTP(w, r)
-	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
-		t.Errorf("the other replica: got %d with Retry-After %q, want 429", w.Code, w.Header().Get("Retry-After"))
+	embeddedgateway.Exchange(t, other.Embedded())
+	a := ltxWith(t, other, http.MethodGet, wire.LithtrixMePath, key)
+	if a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("the other replica: got %d with Retry-After %q, want 429", a.status, a.header.Get("Retry-After"))
 	}
 	gw.Restart(t)
 	ltxWant(t, ltxWith(t, gw, http.MethodGet, wire.LithtrixMePath, key), http.StatusTooManyRequests, wire.LithtrixRateLimited)

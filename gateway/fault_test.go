@@ -191,7 +191,7 @@ func TestADripEnds(t *testing.T) {
 
 func TestADeadlineEndsAllTries(t *testing.T) {
 	s := newService(t).on(registerPath, hang)
-	f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, deadline: 50 * time.Millisecond})
+	f := newFixture(t, setup{env: map[string]string{"LONA_GATEWAY_URL": s.URL}, deadline: 500 * time.Millisecond})
 
 	_, err := f.Lona.Register(t.Context(), named("my-agent"))
 

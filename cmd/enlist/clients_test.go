@@ -124,6 +124,7 @@ func (w *world) keepsSecrets(t *testing.T, received string) {
 
 // TestTheGoSDK has a client on the official Go SDK do what an agent does.
 func TestTheGoSDK(t *testing.T) {
+	t.Parallel()
 	for _, c := range clientCases() {
 		t.Run(c.transport+" "+c.revision, func(t *testing.T) {
 			t.Parallel()
@@ -391,6 +392,7 @@ type typeScriptLine struct {
 // its first version for the revisions with sessions, its second for the one
 // without.
 func TestTheTypeScriptSDK(t *testing.T) {
+	t.Parallel()
 	for _, c := range []clientCase{
 		{"stdio", "2025-11-25"}, {"stdio", "2026-07-28"}, {"http", "2025-11-25"}, {"http", "2026-07-28"}, {"sse", "2025-11-25"},
 	} {

@@ -42,6 +42,7 @@ func othersFail() map[string]string {
 // TestTheAgentDoorOfOthersIsGraded: what it fails in is known, each with its
 // reason, and it is nothing else.
 func TestTheAgentDoorOfOthersIsGraded(t *testing.T) {
+	t.Parallel()
 	report, err := conform.Run(t.Context(), conform.Options{
 		URL: peerServer(t, bundled+"agentdoor-server.cjs"), Protocol: "agentdoor", Now: time.Now, Exhaust: true,
 	})

@@ -53,6 +53,7 @@ func conformed(text, url string) string {
 }
 
 func TestConformReports(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	gw := graded(t, p)
 	if code := p.try("conform", gw.URL+"/", "--protocol", "lona"); code != exitOK {

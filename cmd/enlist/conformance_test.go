@@ -36,6 +36,7 @@ const (
 // with the tools, resources and prompts that its scenarios ask for, so that every
 // one of them runs. What it is expected to find is in .ci/conformance.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	dir := conformanceDir(t)
 	program := filepath.Join(t.TempDir(), "enlist.exe") // Windows wants the ending, others do not mind it
 	inTree(t, root, "build", "-tags", "conformance", "-o", program, "./cmd/enlist")
@@ -58,6 +59,7 @@ func TestConformance(t *testing.T) {
 // TestConformanceOfWhatIsShipped runs those scenarios that need nothing but what
 // every server has, against the program as it is.
 func TestConformanceOfWhatIsShipped(t *testing.T) {
+	t.Parallel()
 	dir := conformanceDir(t)
 	url := withBearer(t, serveMCP(t, "enlist", t.TempDir(), nil, "--embedded"))
 	both := []string{"tools-list", "server-sse-multiple-streams", "dns-rebinding-protection"}

@@ -11,6 +11,7 @@ import (
 // TestPostgresScripts runs the sessions in testdata/postgres, which find the URL
 // of an empty database in POSTGRES_URL.
 func TestPostgresScripts(t *testing.T) {
+	t.Parallel()
 	url := pgtest.URL(t)
 	params := scripts("testdata/postgres")
 	params.Setup = func(env *testscript.Env) error {

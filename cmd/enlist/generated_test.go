@@ -50,6 +50,7 @@ func checkReadme(t *testing.T, name, want string) {
 // TestGeneratedNotice keeps NOTICE equal to what is linked into the binary on
 // the platforms that are built.
 func TestGeneratedNotice(t *testing.T) {
+	t.Parallel()
 	modules := linked(t)
 	var b strings.Builder
 	b.WriteString(`Enlist

@@ -167,6 +167,7 @@ func watched(t *testing.T, p soakProtocol, session bool) (*victim, *evidence) {
 // TestNoProcessLeavesASecret does everything at each protocol, by a session and
 // by single calls, and looks at all that is there at each request and at the end.
 func TestNoProcessLeavesASecret(t *testing.T) {
+	t.Parallel()
 	for i, p := range soakProtocols() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()

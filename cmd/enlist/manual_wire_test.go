@@ -248,6 +248,7 @@ const manualAddress = "127.0.0.1:8420"
 // page's one after the other in a home of its own. A ```text block behind such a
 // block is what it prints, with … for what is left out.
 func TestExamplesOfTheManual(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range manualPages(t) {
 		if script := exampleScript(t, text); script != "" {

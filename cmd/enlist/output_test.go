@@ -200,6 +200,7 @@ func unpainted(text string) string {
 
 // TestJSONIsDocumented: the help of a command names every field of its JSON.
 func TestJSONIsDocumented(t *testing.T) {
+	t.Parallel()
 	p := livedIn(t)
 	secret := filepath.Join(t.TempDir(), "passphrase")
 	if err := os.WriteFile(secret, []byte("correct horse battery\n"), 0o600); err != nil {

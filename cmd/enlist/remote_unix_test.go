@@ -46,6 +46,7 @@ func held(t *testing.T) (gw *gatewaytest.Gateway, asked chan struct{}, release f
 // runs, over TLS and HTTP/2: the call is answered, another is refused, and what
 // was issued is stored. A second signal ends the program at once.
 func TestASignalLetsCallsOverTLSBeAnswered(t *testing.T) {
+	t.Parallel()
 	program := buildWith(t, nil)
 	for _, signals := range []int{1, 2} {
 		gw, asked, release := held(t)

@@ -104,6 +104,7 @@ func crashing(h http.Handler) http.Handler {
 // TestScripts runs the sessions in testdata/script, each in a folder of its own
 // with an empty home.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	runScripts(t, "testdata/script")
 }
 

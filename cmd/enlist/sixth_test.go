@@ -39,6 +39,7 @@ func sixthFiles() map[string]string {
 // the new protocol understand each other, and the tests over all protocols hold
 // for it without a change in any other file.
 func TestASixthProtocolTouchesTheFourListsOnly(t *testing.T) {
+	t.Parallel()
 	tree := t.TempDir()
 	copyTree(t, root, tree)
 	for from, to := range sixthFiles() {

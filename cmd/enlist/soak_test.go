@@ -30,6 +30,7 @@ const soakMargin = 30 * time.Second
 // at the gateway. Each round has a number that all its randomness comes from;
 // `-soak 1 -soak-seed NUMBER` repeats it.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	first := *soakSeed
 	if first == 0 {
 		first = rand.Uint64N(1 << 40)

@@ -13,6 +13,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/chromium"
 )
 
 // pagesOf are all the pages that there are, by names for pictures.
@@ -27,7 +29,7 @@ func (r *rig) pagesOf(agent string) map[string]string {
 }
 
 func TestPagesOnEveryScreen(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	r := newRig(t, nil)
 	agent := r.populate()
 	for name, s := range screens() {
@@ -50,7 +52,7 @@ func TestPagesOnEveryScreen(t *testing.T) {
 // TestAnOperatorWithoutAMouse goes through a day of the operator's by the keys
 // alone, at a desk and on a phone.
 func TestAnOperatorWithoutAMouse(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	for _, name := range []string{"desktop", "small-phone"} {
 		t.Run(name, func(t *testing.T) {
 			s := screens()[name]
@@ -65,13 +67,13 @@ func TestAnOperatorWithoutAMouse(t *testing.T) {
 			p.awaitTitle("Sign in")
 			p.press("something else" + kb.Enter)
 			p.await(`document.querySelector('[role=alert]')?.textContent === 'This is not the token of this gateway.'`)
-			if said := p.heard(); len(said) != 1 || !strings.Contains(said[0], "401") {
+			if said := p.Said(); len(said) != 1 || !strings.Contains(said[0], "401") {
 				t.Errorf("on the console: %q", said)
 			}
 			p.wantGood(s)
 			p.press(operatorToken + kb.Enter)
 			p.awaitTitle("Agents") // where it was going
-			if got := eval[string](p, `document.getElementById('q').value`); got != "harbour" {
+			if got := chromium.Eval[string](p.Tab, `document.getElementById('q').value`); got != "harbour" {
 				t.Errorf("it searched for %q", got)
 			}
 
@@ -139,7 +141,7 @@ func TestAnOperatorWithoutAMouse(t *testing.T) {
 }
 
 func TestLettersInABrowser(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	r := newRig(t, nil)
 	r.fluxra("weather-bot", "bot@example.com")
 	for name, s := range screens() {
@@ -150,7 +152,7 @@ func TestLettersInABrowser(t *testing.T) {
 			p.tabTo("Read the letter to bot@example.com")
 			p.press(kb.Enter)
 			p.awaitTitle("A letter")
-			if text := eval[string](p, "document.body.innerText"); !strings.Contains(text, "/api/auth/verify-email?token=evt_") {
+			if text := chromium.Eval[string](p.Tab, "document.body.innerText"); !strings.Contains(text, "/api/auth/verify-email?token=evt_") {
 				t.Errorf("the letter is not shown: %s", text)
 			}
 			p.wantGood(s)
@@ -160,15 +162,15 @@ func TestLettersInABrowser(t *testing.T) {
 }
 
 func TestNumbersAreLive(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	r := newRig(t, nil)
 	p := r.tab(chrome, t, screens()["desktop"])
 	p.signIn()
-	before := eval[string](p, `document.getElementById('bars-registrations').getAttribute('d')`)
+	before := chromium.Eval[string](p.Tab, `document.getElementById('bars-registrations').getAttribute('d')`)
 	r.lithtrix("scout", "me@example.com")
 	r.gw.Clock.Advance(30 * time.Second) // what there is in all is not counted all the time
 	p.await(`document.getElementById('n-agents').textContent === '1' && document.getElementById('total-registrations').textContent === '1'`)
-	if after := eval[string](p, `document.getElementById('bars-registrations').getAttribute('d')`); after == before || after == "" {
+	if after := chromium.Eval[string](p.Tab, `document.getElementById('bars-registrations').getAttribute('d')`); after == before || after == "" {
 		t.Errorf("the chart still is %q", after)
 	}
 
@@ -177,7 +179,7 @@ func TestNumbersAreLive(t *testing.T) {
 	p.press(kb.Enter)
 	p.await(`document.getElementById('live').textContent === 'Paused: go on' && document.getElementById('live').getAttribute('aria-pressed') === 'false'`)
 	r.lithtrix("scout-two", "me@example.com")
-	if got := eval[string](p, `document.getElementById('n-agents').textContent`); got != "1" {
+	if got := chromium.Eval[string](p.Tab, `document.getElementById('n-agents').textContent`); got != "1" {
 		t.Errorf("paused, it shows %s agents", got)
 	}
 	r.gw.Clock.Advance(30 * time.Second)
@@ -187,7 +189,7 @@ func TestNumbersAreLive(t *testing.T) {
 	// Its session ends under it.
 	r.setToken("enlist_admin_another_token_of_a_test_0123456789")
 	p.await(`document.getElementById('live').textContent === 'The session has ended: sign in again'`)
-	if said := p.heard(); len(said) != 1 || !strings.Contains(said[0], "401") {
+	if said := p.Said(); len(said) != 1 || !strings.Contains(said[0], "401") {
 		t.Errorf("on the console: %q", said)
 	}
 	p.press(kb.Enter)
@@ -197,26 +199,26 @@ func TestNumbersAreLive(t *testing.T) {
 // TestPagesWorkWithoutAScript: what can be done can be done without it, and what
 // only it does is not offered.
 func TestPagesWorkWithoutAScript(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	r := newRig(t, nil)
 	agent, _ := r.lithtrix("harbour-pilot", "harbour@example.com")
 	p := r.tab(chrome, t, screens()["desktop"])
-	p.do(chromedp.Func(func(ctx context.Context, to *chromedp.Target) error {
+	p.Do(chromedp.Func(func(ctx context.Context, to *chromedp.Target) error {
 		_, err := cdp.Call(ctx, to, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		return err
 	}))
 	p.open("/")
-	p.do(chromedp.SendKeys(chromedp.CSS("#token"), operatorToken+kb.Enter), chromedp.WaitVisible(chromedp.CSS("#minutes")))
-	if n := eval[int](p, `document.querySelectorAll('#live:not([hidden]), .copy:not([hidden])').length`); n != 0 {
+	p.Do(chromedp.SendKeys(chromedp.CSS("#token"), operatorToken+kb.Enter), chromedp.WaitVisible(chromedp.CSS("#minutes")))
+	if n := chromium.Eval[int](p.Tab, `document.querySelectorAll('#live:not([hidden]), .copy:not([hidden])').length`); n != 0 {
 		t.Errorf("%d buttons are there that do nothing", n)
 	}
 	p.open("/agent/suspend?" + url.Values{"protocol": {"lithtrix"}, "agent": {agent}}.Encode())
-	p.do(chromedp.Click(chromedp.CSS("button.main")), chromedp.WaitVisible(chromedp.CSS("p.said")))
+	p.Do(chromedp.Click(chromedp.CSS("button.main")), chromedp.WaitVisible(chromedp.CSS("p.said")))
 }
 
 // What the tests above rely on is that the browser tells them of a bad page.
 func TestTheBrowserTellsOfABadPage(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	r := newRig(t, nil)
 	bad := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -228,11 +230,11 @@ func TestTheBrowserTellsOfABadPage(t *testing.T) {
 	r.page.Store(&h)
 	p := r.tab(chrome, t, screens()["phone"])
 	p.open("/")
-	l := eval[look](p, measure)
+	l := chromium.Eval[look](p.Tab, measure)
 	if l.Wide < 900 || l.Smallest != 8 || len(l.Weak) != 1 || len(l.Cut) != 1 || len(l.Unnamed) != 1 || l.Positive != 1 || l.Headings != "h2" {
 		t.Errorf("got %+v", l)
 	}
-	if said := p.heard(); !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, "Content Security Policy") }) {
+	if said := p.Said(); !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, "Content Security Policy") }) {
 		t.Errorf("on the console: %q", said)
 	}
 }

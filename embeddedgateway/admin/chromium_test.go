@@ -2,110 +2,47 @@ package admin_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/chromium"
 )
 
 // shots is a folder that pictures of the pages are put into, to be looked at.
 var shots = flag.String("shots", "", "write screenshots to this folder")
 
-// screen is what a person looks at the pages on.
-type screen struct {
-	width, height int64
-	dark          bool
-}
-
 // screens are a desktop and phones, by day and by night.
-func screens() map[string]screen {
-	return map[string]screen{
-		"desktop": {1280, 900, false}, "desktop-at-night": {1280, 900, true},
-		"tablet": {768, 1024, false},
-		"phone":  {390, 844, false}, "phone-at-night": {390, 844, true}, "small-phone": {320, 568, false},
+func screens() map[string]chromium.Screen {
+	return map[string]chromium.Screen{
+		"desktop": {Width: 1280, Height: 900}, "desktop-at-night": {Width: 1280, Height: 900, Dark: true},
+		"tablet": {Width: 768, Height: 1024},
+		"phone":  {Width: 390, Height: 844}, "phone-at-night": {Width: 390, Height: 844, Dark: true}, "small-phone": {Width: 320, Height: 568},
 	}
-}
-
-// chromium starts a browser without a window for the test.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
-	var found string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			found = path
-			break
-		}
-	}
-	if found == "" {
-		t.Skip("Chromium is not installed; .ci/run installs it")
-	}
-	// Without its sandbox, which root and many containers may not set up: it
-	// opens nothing but what this test serves.
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(found), chromedp.NoSandbox)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start %s: %v", found, err)
-	}
-	return ctx
 }
 
 // tab is a tab of a browser, and the person before it, who has no mouse.
 type tab struct {
+	*chromium.Tab
 	t   *testing.T
-	ctx context.Context
 	url string
-
-	mu       sync.Mutex
-	requests []string
-	said     []string // on the console: mistakes, and what the policy stopped
 }
 
-func (r *rig) tab(browser context.Context, t *testing.T, s screen) *tab {
+func (r *rig) tab(chrome context.Context, t *testing.T, s chromium.Screen) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
-	t.Cleanup(cancel)
-	p := &tab{t: t, ctx: ctx, url: r.url}
-	if err := chromedp.Listen(ctx, p.hear); err != nil {
-		t.Fatalf("open a tab: %v", err)
-	}
-	scheme := map[bool]string{false: "light", true: "dark"}[s.dark]
-	p.do(chromedp.Func(func(ctx context.Context, to *chromedp.Target) error {
-		_, err := cdp.Call(ctx, to, network.Enable, network.EnableParams{})
-		_, err2 := cdp.Call(ctx, to, log.Enable, cdp.Empty{})
-		_, err3 := cdp.Call(ctx, to, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
-			Width: s.width, Height: s.height, DeviceScaleFactor: 1, Mobile: s.width < 600,
-		})
-		_, err4 := cdp.Call(ctx, to, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
-		})
-		return errors.Join(err, err2, err3, err4)
-	}))
+	p := &tab{chromium.Open(chrome, t, s), t, r.url}
 	t.Cleanup(func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if len(p.said) > 0 {
-			t.Errorf("on the console: %q", p.said)
+		if said := p.Said(); len(said) > 0 {
+			t.Errorf("on the console: %q", said)
 		}
-		for _, to := range p.requests {
+		for _, to := range p.Requests() {
 			if !strings.HasPrefix(to, r.url+"/") && !strings.HasPrefix(to, "about:") {
 				t.Errorf("the page asked for %s", to)
 			}
@@ -114,52 +51,12 @@ func (r *rig) tab(browser context.Context, t *testing.T, s screen) *tab {
 	return p
 }
 
-func (p *tab) hear(event any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch e := event.(type) {
-	case *network.EventRequestWillBeSent:
-		p.requests = append(p.requests, e.Request.URL)
-	case *log.EventEntryAdded:
-		p.said = append(p.said, fmt.Sprintf("%s: %s", e.Entry.Source, e.Entry.Text))
-	case *runtime.EventConsoleAPICalled:
-		p.said = append(p.said, fmt.Sprintf("console: %s", e.Type))
-	case *runtime.EventExceptionThrown:
-		p.said = append(p.said, "exception: "+e.ExceptionDetails.Text)
-	}
-}
-
-// heard takes what was said on the console, for a test that expects something.
-func (p *tab) heard() (said []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	said, p.said = p.said, nil
-	return said
-}
-
-func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
-	p.t.Helper()
-	if err := chromedp.Do(p.ctx, steps...); err != nil {
-		p.t.Fatalf("in the browser: %v", err)
-	}
-}
-
-func (p *tab) open(path string) { p.t.Helper(); p.do(chromedp.Navigate(p.url + path)) }
-
-// eval returns what an expression is in the page.
-func eval[T any](p *tab, expression string) T {
-	p.t.Helper()
-	value, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expression))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
-	return value
-}
+func (p *tab) open(path string) { p.t.Helper(); p.Do(chromedp.Navigate(p.url + path)) }
 
 // await waits until an expression is true in the page.
 func (p *tab) await(expression string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.Context, 20*time.Second)
 	defer cancel()
 	for {
 		_, err := chromedp.Run(ctx, chromedp.Poll[bool](expression))
@@ -167,7 +64,7 @@ func (p *tab) await(expression string) {
 			return
 		}
 		if ctx.Err() != nil { // else the page went away under the question
-			p.t.Fatalf("wait for %s: %v; the page says: %s", expression, err, eval[string](p, "document.body?.innerText ?? ''"))
+			p.t.Fatalf("wait for %s: %v; the page says: %s", expression, err, chromium.Eval[string](p.Tab, "document.body?.innerText ?? ''"))
 		}
 	}
 }
@@ -187,9 +84,9 @@ func (p *tab) tabTo(text string) {
 	p.t.Helper()
 	var passed []string
 	for range 80 {
-		p.do(chromedp.KeyEvent(kb.Tab))
-		now := eval[string](p, focused)
-		if !eval[bool](p, `(() => { const e = document.activeElement; if (e === document.body) return true; const s = getComputedStyle(e); return s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2 })()`) {
+		p.Do(chromedp.KeyEvent(kb.Tab))
+		now := chromium.Eval[string](p.Tab, focused)
+		if !chromium.Eval[bool](p.Tab, `(() => { const e = document.activeElement; if (e === document.body) return true; const s = getComputedStyle(e); return s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2 })()`) {
 			p.t.Errorf("%q has the focus and does not show it", now)
 		}
 		if now == text {
@@ -201,7 +98,7 @@ func (p *tab) tabTo(text string) {
 }
 
 // press types text or presses a key.
-func (p *tab) press(keys string) { p.t.Helper(); p.do(chromedp.KeyEvent(keys)) }
+func (p *tab) press(keys string) { p.t.Helper(); p.Do(chromedp.KeyEvent(keys)) }
 
 // signIn signs in without a mouse. The field for the token has the focus.
 func (p *tab) signIn() {
@@ -218,7 +115,7 @@ func (p *tab) shoot(name string) {
 	if *shots == "" {
 		return
 	}
-	picture, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
+	picture, err := chromedp.Run(p.Context, chromedp.FullScreenshot(100))
 	if err == nil {
 		err = os.WriteFile(filepath.Join(*shots, name+".png"), picture, 0o600)
 	}
@@ -275,18 +172,18 @@ const measure = `(() => {
   }
 })()`
 
-// wantGood checks a page as a person on this screen has it.
-func (p *tab) wantGood(s screen) {
+// wantGood checks a page as a person on this chromium.Screen has it.
+func (p *tab) wantGood(s chromium.Screen) {
 	p.t.Helper()
-	l := eval[look](p, measure)
-	if l.Wide > l.Room || l.Room > float64(s.width) || len(l.Cut) > 0 {
-		p.t.Errorf("the page is %v wide, there is room for %v of %d, and this is cut: %q", l.Wide, l.Room, s.width, l.Cut)
+	l := chromium.Eval[look](p.Tab, measure)
+	if l.Wide > l.Room || l.Room > float64(s.Width) || len(l.Cut) > 0 {
+		p.t.Errorf("the page is %v wide, there is room for %v of %d, and this is cut: %q", l.Wide, l.Room, s.Width, l.Cut)
 	}
 	if l.Smallest < 12 || len(l.Weak) > 0 {
 		p.t.Errorf("the smallest letters have %v pixels, and too little contrast has %q", l.Smallest, l.Weak)
 	}
-	if l.Dark != s.dark {
-		p.t.Errorf("dark: got %v, want %v", l.Dark, s.dark)
+	if l.Dark != s.Dark {
+		p.t.Errorf("dark: got %v, want %v", l.Dark, s.Dark)
 	}
 	if len(l.Unnamed) > 0 || len(l.Broken) > 0 || len(l.Doubles) > 0 || len(l.Small) > 0 || l.Positive > 0 {
 		p.t.Errorf("without a name: %q; without what is referred to: %q; twice: %q; small: %q; with a tabindex of its own: %d",

@@ -13,6 +13,7 @@ package gatewaytest
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -96,6 +97,13 @@ func PostgreSQL(url string) Option {
 // SQLite keeps everything in a file, for a test that looks into it.
 func SQLite() Option {
 	return func(c *embeddedgateway.Config, _ *Clock) { c.Database, c.ServerKey = "", nil }
+}
+
+// ReplicaOf keeps everything where another gateway does, and goes by its clock.
+func ReplicaOf(other *Gateway) Option {
+	return func(c *embeddedgateway.Config, _ *Clock) {
+		c.Database, c.ServerKey, c.Now = other.cfg.Database, other.cfg.ServerKey, other.Clock.Now
+	}
 }
 
 // databaseVariable names the database that gateways of tests run on which do not
@@ -205,6 +213,26 @@ func (g *Gateway) Restart(t testing.TB, opts ...Option) {
 
 // Embedded returns the gateway itself.
 func (g *Gateway) Embedded() *embeddedgateway.Gateway { return g.running.Load() }
+
+// Bare opens the database without the gateway, for a test that looks into it or
+// damages it.
+func (g *Gateway) Bare(t testing.TB) *sql.DB {
+	t.Helper()
+	driver, in := "pgx", g.cfg.Database
+	if path, ok := strings.CutPrefix(in, "sqlite:"); ok {
+		driver, in = "sqlite", "file:"+path+"?_pragma=busy_timeout(10000)"
+	}
+	db, err := sql.Open(driver, in)
+	if err != nil {
+		t.Fatalf("open the database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close the database: %v", err)
+		}
+	})
+	return db
+}
 
 // Client returns an HTTP client for the gateway. It follows no redirects.
 func (g *Gateway) Client() *http.Client {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -114,7 +113,7 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 	if err := claim(ctx, db.write); err != nil {
 		return nil, err
 	}
-	if err := (migrator{goose.DialectSQLite3, sqliteWords(), log}).up(ctx, db.write); err != nil {
+	if err := migrateSQLite(ctx, db.write.Driver(), path, log); err != nil {
 		return nil, err
 	}
 	if db.read, err = openPool(ctx, path, max(4, 2*runtime.GOMAXPROCS(0)), readerPragmas()); err != nil {

@@ -303,19 +303,27 @@ func (w *writer) follow(ctx context.Context) (alone func() bool) {
 
 // begin begins a transaction when no other process has one.
 func (w *writer) begin(ctx context.Context) error {
-	err := w.exec(ctx, "BEGIN IMMEDIATE")
+	return untilFree(ctx, w.patient, func() error { return w.exec(ctx, "BEGIN IMMEDIATE") })
+}
+
+// untilFree does something again as long as another process has the database,
+// but no longer than that. It must have done nothing when it says so.
+func untilFree(ctx context.Context, patient time.Duration, do func() error) error {
+	err := do()
 	if !isBusy(err) {
 		return err
 	}
-	late := time.NewTimer(w.patient)
+	late := time.NewTimer(patient)
 	defer late.Stop()
 	for isBusy(err) {
 		select {
+		case <-ctx.Done():
+			return err
 		case <-late.C:
 			return err
 		case <-time.After(look):
 		}
-		err = w.exec(ctx, "BEGIN IMMEDIATE")
+		err = do()
 	}
 	return err
 }
