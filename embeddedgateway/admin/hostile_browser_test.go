@@ -8,21 +8,21 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest/chromium"
 )
 
 // away has a tab forget what it asked for elsewhere, in a test in which it does.
 func (p *tab) away() {
-	p.heard()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.requests = nil
+	p.Said()
+	p.Requests()
 }
 
 // TestABrowserRunsNothingThatAgentsWrote opens every page about agents whose names,
 // ids, owners and letters would run a script if they were HTML. Whatever runs, asks
 // for something or is stopped by the policy is found by the tab.
 func TestABrowserRunsNothingThatAgentsWrote(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	r := newRig(t, nil)
 	const run = `"'></a><img src=/x onerror=window.ran=1><script>window.ran=2</script><svg onload=window.ran=3>`
 	r.lona("hostile", run, true)
@@ -40,16 +40,16 @@ func TestABrowserRunsNothingThatAgentsWrote(t *testing.T) {
 	} {
 		p.open(path)
 		p.await("document.readyState === 'complete'")
-		if ran := eval[string](p, `String(window.ran)`); ran != "undefined" {
+		if ran := chromium.Eval[string](p.Tab, `String(window.ran)`); ran != "undefined" {
 			t.Errorf("%s: %s was run", path, ran)
 		}
-		if got := eval[int](p, `document.querySelectorAll('img, [onload], [onerror], [onfocus], svg svg').length`); got != 0 {
+		if got := chromium.Eval[int](p.Tab, `document.querySelectorAll('img, [onload], [onerror], [onfocus], svg svg').length`); got != 0 {
 			t.Errorf("%s: %d elements are not of the page", path, got)
 		}
 	}
 	p.open("/agents")
 	p.awaitTitle("Agents")
-	if !strings.Contains(eval[string](p, `document.body.innerText`), "onerror=window.ran=1") {
+	if !strings.Contains(chromium.Eval[string](p.Tab, `document.body.innerText`), "onerror=window.ran=1") {
 		t.Error("what the agents wrote is nowhere")
 	}
 }
@@ -58,7 +58,7 @@ func TestABrowserRunsNothingThatAgentsWrote(t *testing.T) {
 // operator's, whose session a browser sends with what they ask for, and gets no
 // further by that.
 func TestAnotherServerOfTheSameHostDoesNothing(t *testing.T) {
-	chrome := chromium(t)
+	chrome := chromium.Start(t)
 	r := newRig(t, nil)
 	agent, key := r.lithtrix("scout", "me@example.com")
 	form := url.Values{"protocol": {"lithtrix"}, "agent": {agent}}
@@ -90,15 +90,15 @@ window.attack = async () => [
 	p.url = other.URL
 	p.open("/")
 	p.await("document.title === 'other'")
-	_ = eval[bool](p, `attack().then(list => { window.learned = list.join('|') }) && true`)
+	_ = chromium.Eval[bool](p.Tab, `attack().then(list => { window.learned = list.join('|') }) && true`)
 	p.await(`typeof window.learned === 'string'`)
-	got := eval[string](p, `window.learned`)
+	got := chromium.Eval[string](p.Tab, `window.learned`)
 	if want := strings.Repeat("refused|", 6); got+"|" != want {
 		t.Errorf("the other server's page learns %q", got)
 	}
-	_ = eval[bool](p, `document.forms[0].submit() === undefined`)
+	_ = chromium.Eval[bool](p.Tab, `document.forms[0].submit() === undefined`)
 	p.await("location.pathname === '/agent/suspend' && document.readyState === 'complete'")
-	if said := eval[string](p, `document.body.innerText`); !strings.Contains(said, "another site") {
+	if said := chromium.Eval[string](p.Tab, `document.body.innerText`); !strings.Contains(said, "another site") {
 		t.Errorf("a form of another server: %q", said)
 	}
 	if r.call("/v1/me", nil, "Authorization", "Bearer "+key)["status"] != http.StatusOK {
