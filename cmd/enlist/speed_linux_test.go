@@ -356,33 +356,41 @@ func cpuTime(b testing.TB) time.Duration {
 func postgresTime(b testing.TB) (sum time.Duration) {
 	b.Helper()
 	const tick = 10 * time.Millisecond
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		b.Fatal(err)
-	}
-	parents, used := map[string]string{}, map[string]time.Duration{}
-	for _, file := range files {
-		stat, err := os.ReadFile(file)
-		if err != nil {
-			continue // it has ended
-		}
-		pid, rest, ok := strings.Cut(string(stat), " (postgres) ")
-		fields := strings.Fields(rest)
-		if !ok || len(fields) < 13 {
-			continue
-		}
-		user, errUser := strconv.Atoi(fields[11])
-		system, errSystem := strconv.Atoi(fields[12])
-		if err := errors.Join(errUser, errSystem); err != nil {
-			b.Fatal(err)
-		}
-		parents[pid], used[pid] = fields[1], time.Duration(user+system)*tick
-	}
-	self := strconv.Itoa(os.Getpid())
-	for pid, parent := range parents {
-		if parent == self || parents[parent] == self {
-			sum += used[pid]
+	for _, server := range children(b, "self") {
+		for _, pid := range append(children(b, server), server) {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			if err != nil {
+				continue // it has ended
+			}
+			_, rest, ok := strings.Cut(string(stat), " (postgres) ")
+			fields := strings.Fields(rest)
+			if !ok || len(fields) < 13 {
+				continue
+			}
+			user, errUser := strconv.Atoi(fields[11])
+			system, errSystem := strconv.Atoi(fields[12])
+			if err := errors.Join(errUser, errSystem); err != nil {
+				b.Fatal(err)
+			}
+			sum += time.Duration(user+system) * tick
 		}
 	}
 	return sum
+}
+
+// children are the processes that a process has started.
+func children(b testing.TB, pid string) (pids []string) {
+	b.Helper()
+	files, err := filepath.Glob("/proc/" + pid + "/task/*/children")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, file := range files {
+		list, err := os.ReadFile(file)
+		if err != nil {
+			continue // its thread has ended
+		}
+		pids = append(pids, strings.Fields(string(list))...)
+	}
+	return pids
 }
