@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -142,10 +141,7 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 func create(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		if is, err := os.Stat(path); err == nil && is.IsDir() {
-			return &fs.PathError{Op: "open", Path: path, Err: syscall.EISDIR}
-		}
-		return nil
+		return mayOpen(path)
 	}
 	if err != nil {
 		return err

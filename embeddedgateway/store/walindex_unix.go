@@ -5,6 +5,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -109,6 +110,23 @@ func (f *walFile) release() error {
 		errs = append(errs, unix.Close(v.fd))
 	}
 	return errors.Join(errs...)
+}
+
+// mayOpen reports why this process may not read and write a file, without opening
+// it.
+func mayOpen(path string) error {
+	var stat unix.Stat_t
+	err := unix.Stat(path, &stat)
+	if err == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+		err = unix.EISDIR
+	}
+	if err == nil {
+		err = unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return nil
 }
 
 func identify(path string) (id fileID, size int64, err error) {
