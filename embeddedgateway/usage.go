@@ -19,6 +19,9 @@ const (
 	// exchangeEvery is how long it takes at most until a replica says what it
 	// counted: what the others may miss of it.
 	exchangeEvery = time.Second
+	// hurryAfter is how long it takes where a key has used a sixtieth of its limit
+	// that nobody was told of: what a kill takes with it.
+	hurryAfter = 100 * time.Millisecond
 	// skewed is how far the clocks of two replicas may differ.
 	skewed = 5 * time.Second
 	// minSlot is the shortest stretch of time that is told to others.
@@ -46,14 +49,15 @@ type usage struct {
 
 	limits  []*keyLimit // in the order of their names' making; not changed after New
 	several bool        // there are other replicas, as a rule; not changed after New
-	turn    sync.Mutex  // one exchange at a time
-	last    time.Time   // the exchange before
+	hurry   chan struct{}
+	turn    sync.Mutex // one exchange at a time
+	last    time.Time  // the exchange before
 
 	settling
 }
 
 func newUsage(now func() time.Time) *usage {
-	return &usage{replica: rand.Text(), now: now, settling: settling{peers: map[string]time.Time{}}}
+	return &usage{replica: rand.Text(), now: now, hurry: make(chan struct{}, 1), settling: settling{peers: map[string]time.Time{}}}
 }
 
 // limit returns a limit that all replicas keep together. Its name is its own
@@ -69,7 +73,7 @@ func (u *usage) limit(name string, n int, per time.Duration, now func() time.Tim
 		mine: map[int64]*slotCounts{},
 		seen: map[slotOf]seenCounts{},
 
-		usage: u, untold: map[int64]int{}, telling: map[int64]int{},
+		usage: u, untold: map[int64]int{}, telling: map[int64]int{}, much: max(1, n/slots),
 	}
 	u.limits = append(u.limits, k)
 	return k
@@ -145,18 +149,26 @@ func (u *usage) keep(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(exchangeEvery)
 	defer tick.Stop()
 	failed := false // said once, not once a second
+	var soon <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-u.hurry:
+			if soon == nil {
+				soon = time.After(hurryAfter)
+			}
+			continue
+		case <-soon:
 		case <-tick.C:
 			u.warm.Store(true)
-			err := u.exchange(ctx)
-			if err != nil && !failed && ctx.Err() == nil {
-				log.WarnContext(ctx, "exchanging counts with other replicas fails; until it does not, this one counts for itself", "error", err)
-			}
-			failed = err != nil
 		}
+		soon = nil
+		err := u.exchange(ctx)
+		if err != nil && !failed && ctx.Err() == nil {
+			log.WarnContext(ctx, "exchanging counts with other replicas fails; until it does not, this one counts for itself", "error", err)
+		}
+		failed = err != nil
 	}
 }
 
@@ -172,6 +184,7 @@ type exchanged struct {
 
 	usage           *usage
 	untold, telling map[int64]int // by key: what nobody was told of, and is being told
+	much            int           // of untold, for one key
 }
 
 // slotCounts is what was counted here in a stretch of time.
@@ -221,6 +234,12 @@ func (x *exchanged) note(id, at int64) {
 	s.state = untold
 	if len(x.untold) < maxCounted {
 		x.untold[id]++
+	}
+	if x.untold[id] >= x.much {
+		select {
+		case x.usage.hurry <- struct{}{}:
+		default:
+		}
 	}
 }
 

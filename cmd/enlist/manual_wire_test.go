@@ -282,7 +282,7 @@ func exampleScript(t *testing.T, text string) string {
 			continue
 		case strings.Contains(b.text, "--listen "+manualAddress):
 			command := strings.TrimPrefix(strings.TrimSpace(b.text), "enlist ")
-			fmt.Fprintf(&script, "start gateway %s\n", strings.Replace(command, manualAddress, "127.0.0.1:0", 1))
+			fmt.Fprintf(&script, "start gateway %s --admin-listen 127.0.0.1:0\n", strings.Replace(command, manualAddress, "127.0.0.1:0", 1)) // the page makes its token
 			continue
 		}
 		fmt.Fprintf(&script, "readdress block%d.sh\nexec sh -eu block%d.sh\n", i, i)

@@ -90,6 +90,7 @@ func TestAGatewayOnSQLiteSurvivesKills(t *testing.T) {
 	s.replicas = []*replica{startReplica(t, s.env)}
 	stop := s.load(t)
 	for range *siegeRounds {
+		s.progress(t)
 		<-time.After(rand.N(600 * time.Millisecond))
 		s.replicas[0].again(t)
 		s.replicas[0].wait(t) // it is killed when it works, not while it starts
@@ -132,6 +133,33 @@ func (s *siege) count(what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts[what]++
+}
+
+// progress returns when some more have registered: on a machine that is slow, kills
+// would else leave time for nothing.
+func (s *siege) progress(t *testing.T) {
+	t.Helper()
+	const more, patience = 3, 30 * time.Second
+	late := time.After(patience)
+	for before := s.registered(); s.registered() < before+more; {
+		select {
+		case <-late:
+			t.Fatalf("%d have not registered in %v", more, patience)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// registered is how many have.
+func (s *siege) registered() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for what, count := range s.counts {
+		if strings.HasPrefix(what, "registered at ") {
+			n += count
+		}
+	}
+	return n
 }
 
 // any returns one of the replicas.
