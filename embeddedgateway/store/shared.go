@@ -3,14 +3,11 @@ package store
 import (
 	"context"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 )
 
-// slots is how many reads of a [shared] are under way at once. A second one would
-// be begun with the few who come meanwhile, and cost the server as much as one for
-// many.
+// slots is how many reads of a [shared] are under way at once.
 const slots = 1
 
 // shared answers everybody who asks for a row at about the same time by one
@@ -64,31 +61,27 @@ func (s *shared[K, V]) join(ctx context.Context, key K) *batch[K, V] {
 	b.keys[key] = struct{}{}
 	if s.busy < slots {
 		s.busy++
-		go s.run()
+		s.next = nil
+		go s.run(b)
 	}
 	return b
 }
 
 // run reads for one batch after the other, until nobody waits.
-func (s *shared[K, V]) run() {
-	for {
-		for range yields { // those who are about to ask come along
-			runtime.Gosched()
-		}
-		s.mu.Lock()
-		b := s.next
-		if s.next = nil; b == nil {
-			s.busy--
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
+func (s *shared[K, V]) run(b *batch[K, V]) {
+	for b != nil {
 		keys := make([]K, 0, len(b.keys))
 		for key := range b.keys {
 			keys = append(keys, key)
 		}
 		b.found, b.err = s.read(b.ctx, keys)
 		close(b.done)
+		s.mu.Lock()
+		b, s.next = s.next, nil
+		if b == nil {
+			s.busy--
+		}
+		s.mu.Unlock()
 	}
 }
 
