@@ -20,6 +20,10 @@ func (s *Store) Reader() *sql.DB { return s.db.reader() }
 // meanwhile.
 func (s *Store) Hurry(d time.Duration) { s.db.(*sqliteDB).writer.patient = d }
 
+// Patient keeps a batch open for so long, however slow the machine is: for tests in
+// which several are to be in one. No Tx may run meanwhile.
+func (s *Store) Patient(d time.Duration) { s.db.(*sqliteDB).writer.longest = d }
+
 // Waiting returns how many parts have asked for a turn and have had none.
 func (s *Store) Waiting() int { return len(s.db.(*sqliteDB).writer.queue) }
 

@@ -87,9 +87,10 @@ type held struct {
 	result  <-chan error
 }
 
-// hold begins a Tx on s and returns when it has its turn.
+// hold begins a Tx on s, on which there is none, and returns when it has its turn.
 func hold(t *testing.T, s *store.Store, fn func(*store.Tx) error) held {
 	t.Helper()
+	s.Patient(time.Minute) // who is queued meanwhile is to be in the same batch
 	began, let, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
 		result <- s.Tx(context.Background(), func(tx *store.Tx) error {

@@ -57,6 +57,7 @@ type writer struct {
 	explain func(error) error
 	now     func() time.Time
 	patient time.Duration // how long to wait for other processes
+	longest time.Duration // how long a batch is open to others
 
 	queue   chan *part
 	back    chan struct{} // the part whose turn it was is through
@@ -92,7 +93,7 @@ func startWriter(ctx context.Context, write, checkpoints *sql.DB, kept *recent, 
 		return nil, errors.Join(err, checkpoints.Close())
 	}
 	w := &writer{
-		conn: conn, stmts: make(map[string]*rowStmt), explain: explain, now: now, patient: patience,
+		conn: conn, stmts: make(map[string]*rowStmt), explain: explain, now: now, patient: patience, longest: maxHold,
 		queue: make(chan *part, 2*maxParts), back: make(chan struct{}),
 		quit: make(chan struct{}), stopped: make(chan struct{}),
 		checkpoints: newCheckpointer(checkpoints, log),
@@ -239,7 +240,7 @@ func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 	if begun {
 		alone = w.follow(ctx)
 	}
-	hold.Reset(maxHold)
+	hold.Reset(w.longest)
 	var parts []*part
 	for p != nil {
 		if p.state.CompareAndSwap(waiting, taken) {
