@@ -15,7 +15,7 @@ import (
 // TestBenchAccounts: an account of every protocol is let in until its credential
 // is ended, and then it is not.
 func TestBenchAccounts(t *testing.T) {
-	secret := "a-registration-secret-of-a-test-0123456789"
+	secret := "the registration secret of TestBenchAccounts"
 	gw := gatewaytest.New(t, gatewaytest.TrustedProxies(netip.MustParsePrefix("127.0.0.1/32")),
 		gatewaytest.Env(map[string]string{"AGENT_REGISTRATION_SECRET": secret}))
 	at, err := url.Parse(gw.URL)
