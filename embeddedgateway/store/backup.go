@@ -30,7 +30,7 @@ const backupPages = 4096
 // it is there whole and checked or not at all. What was there before is
 // replaced only with force; else it is [fs.ErrExist].
 func Backup(ctx context.Context, path, to string, force bool) (_ Contents, err error) {
-	if path, err = filepath.Abs(path); err != nil {
+	if path, err = located(path); err != nil {
 		return Contents{}, err
 	}
 	if to, err = filepath.Abs(to); err != nil {

@@ -51,7 +51,7 @@ func Restore(ctx context.Context, r Restoring) (_ Restored, err error) {
 	if r.From, err = filepath.Abs(r.From); err != nil {
 		return Restored{}, err
 	}
-	if r.Path, err = filepath.Abs(r.Path); err != nil {
+	if r.Path, err = located(r.Path); err != nil {
 		return Restored{}, err
 	}
 	if err := fitToRestore(r); err != nil {

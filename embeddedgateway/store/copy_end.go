@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -122,7 +121,7 @@ func openEnd(ctx context.Context, o Options, pragmas []pragma) (*end, error) {
 	if o.URL != "" {
 		return openPostgresEnd(ctx, o)
 	}
-	path, err := filepath.Abs(o.Path)
+	path, err := located(o.Path)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -105,7 +104,7 @@ func knownMigrations() ([]Migration, error) {
 
 // appliedTo returns the version that a database is at, 0 for none.
 func appliedTo(ctx context.Context, o Options) (has int64, err error) {
-	file, err := filepath.Abs(o.Path)
+	file, err := located(o.Path)
 	if err != nil {
 		return 0, err
 	}

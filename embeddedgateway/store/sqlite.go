@@ -78,7 +78,7 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 	if path == "" {
 		return nil, errors.New("no path was given")
 	}
-	path, err = filepath.Abs(path)
+	path, err = located(path)
 	if err != nil {
 		return nil, err
 	}

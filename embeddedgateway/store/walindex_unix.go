@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -127,6 +128,21 @@ func mayOpen(path string) error {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return nil
+}
+
+// located is where the file of a database is, behind symbolic links: SQLite keeps
+// its other files beside the file itself. What lies beside a link, under their
+// names, is of some other time, and nobody keeps it up to date.
+func located(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	file, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return path, nil
+	}
+	return file, err
 }
 
 func identify(path string) (id fileID, size int64, err error) {
