@@ -50,6 +50,13 @@ func (s *Store) Kept() (byHash, byKeyID, agents int) {
 		len(r.byName.newer.of) + len(r.byName.older.of)
 }
 
+// AskedBefore is Credential for somebody who asked while the store was open.
+func (s *Store) AskedBefore(protocol string, hash [32]byte) (Credential, error) {
+	return remembered(s.recent, &s.recent.byHash, keyHash{protocol, hash}, credentialID, func() (c Credential, err error) {
+		return c, s.rows.get(context.Background(), selectKey, []any{protocol, hash[:]}, c.dest())
+	})
+}
+
 // KeepAtMost is how many rows of a kind are kept. Nobody may ask meanwhile.
 func (s *Store) KeepAtMost(n int) { s.recent.max = n }
 

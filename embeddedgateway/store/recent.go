@@ -30,6 +30,7 @@ type recent struct {
 	mu      sync.RWMutex
 	state   walHeader // of which the rows are
 	writing bool      // our writer has a transaction
+	over    bool      // the index is not there any more
 
 	byHash  rows[keyHash, Credential]
 	byKeyID rows[keyName, Credential]
@@ -102,8 +103,8 @@ func remembered[K comparable, V any](r *recent, in *rows[K, V], key K, id func(V
 	if r.index == nil {
 		return read()
 	}
-	now := r.index.header()
 	r.mu.RLock()
+	now := r.look()
 	v, ok := in.get(key)
 	ok = ok && now == r.state
 	known := now == r.state || r.writing
@@ -114,7 +115,9 @@ func remembered[K comparable, V any](r *recent, in *rows[K, V], key K, id func(V
 	if !known {
 		r.adopt()
 	}
-	now = r.index.header()
+	r.mu.RLock()
+	now = r.look()
+	r.mu.RUnlock()
 	v, err := read()
 	if err != nil {
 		return v, err
@@ -124,7 +127,7 @@ func remembered[K comparable, V any](r *recent, in *rows[K, V], key K, id func(V
 	// What was read is of this state or of a later one. The commit that led to a
 	// later one either changes the row, and comes here to say so or ends all that
 	// is kept; or it does not.
-	if now == r.state {
+	if now == r.state && !r.over {
 		in.put(r.max, key, id(v), v)
 	}
 	return v, nil
@@ -134,9 +137,29 @@ func remembered[K comparable, V any](r *recent, in *rows[K, V], key K, id func(V
 func (r *recent) adopt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now := r.index.stable(); !r.writing && now != r.state {
+	if r.over || r.writing {
+		return
+	}
+	if now := r.index.stable(); now != r.state {
 		r.begin(now)
 	}
+}
+
+// look is the header as it is now, and no header when the index is gone: somebody
+// may ask while the store is closed. The mutex is held.
+func (r *recent) look() walHeader {
+	if r.over {
+		return walHeader{}
+	}
+	return r.index.header()
+}
+
+// end is to be called before the index goes.
+func (r *recent) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	r.begin(walHeader{})
 }
 
 // begin forgets everything.

@@ -250,6 +250,20 @@ func TestWhatIsKeptIsNobodysToChange(t *testing.T) {
 	}
 }
 
+// TestNothingIsKeptWhenClosed: whoever is about to look at what is kept, while the
+// store is closed, is told so. What they would have looked at is not there any more.
+func TestNothingIsKeptWhenClosed(t *testing.T) {
+	k := newKept(t)
+	for _, s := range []*store.Store{k.store, k.other} { // the second is the last that has the file open
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.AskedBefore("p", k.key.Hash); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("a store that was closed: %v, want ErrClosed", err)
+		}
+	}
+}
+
 // TestWhatIsKeptIsBounded: more rows than may be kept are read, and no more kept.
 func TestWhatIsKeptIsBounded(t *testing.T) {
 	s := fresh(t)

@@ -253,6 +253,9 @@ func (db *sqliteDB) close() error {
 			errs = append(errs, pool.Close())
 		}
 	}
+	if db.recent != nil {
+		db.recent.end()
+	}
 	if db.file != nil {
 		errs = append(errs, db.file.release())
 	}
