@@ -289,6 +289,51 @@ func TestReadsThatAreSharedAreNotOld(t *testing.T) {
 	readers.Wait()
 }
 
+// TestPruningLeavesACountThatGoesOn: a count that was over when pruning began, and
+// that somebody begins again meanwhile, is not deleted: what was counted would be
+// forgotten.
+func TestPruningLeavesACountThatGoesOn(t *testing.T) {
+	t.Parallel()
+	var at atomic.Int64
+	at.Store(1_800_000_000)
+	s := openURL(t, pgtest.Ready(t), func() time.Time { return time.Unix(at.Load(), 0) })
+	hit := func(meanwhile func()) (wait time.Duration) {
+		t.Helper()
+		err := s.TxEach(t.Context(), func(tx *store.Tx) (err error) {
+			wait, err = tx.Hit("key", 1, time.Minute)
+			meanwhile()
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wait
+	}
+	hit(func() {})
+	at.Add(120)
+	pruned := make(chan error, 1)
+	prune := sync.OnceFunc(func() {
+		go func() { _, err := s.Prune(t.Context(), time.Unix(at.Load(), 0)); pruned <- err }()
+		for waiting := 0; waiting == 0; {
+			err := s.Reader().QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'DELETE FROM counters%'`).Scan(&waiting)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	if wait := hit(prune); wait != 0 {
+		t.Fatalf("a count that is over lets nobody in for %v", wait)
+	}
+	if err := <-pruned; err != nil {
+		t.Fatal(err)
+	}
+	if wait := hit(func() {}); wait != time.Minute {
+		t.Errorf("one more than the limit may come in %v, want in a minute", wait)
+	}
+}
+
 func digestOf(i int) (h [32]byte) {
 	copy(h[:], fmt.Sprint("key ", i))
 	return h

@@ -61,10 +61,12 @@ func (p Pruning) todo() []outlived {
 	return list
 }
 
-// delete is the statement that deletes some, the oldest first.
+// delete is the statement that deletes some, the oldest first. It says twice what
+// has expired: PostgreSQL asks the list that is inside only once, and would delete
+// a row that somebody changed while it waited for it.
 func (o outlived) delete() string {
 	return "DELETE FROM " + o.table + " WHERE id IN (SELECT id FROM " + o.table +
-		" WHERE " + o.expired + " ORDER BY " + o.by + " LIMIT $2)"
+		" WHERE " + o.expired + " ORDER BY " + o.by + " LIMIT $2) AND " + o.expired
 }
 
 // Outlived reports whether there is anything that a Pruning would delete. It
