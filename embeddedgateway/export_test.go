@@ -160,6 +160,13 @@ func Spend(g *Gateway, c Caller, h http.Header) error {
 	return nil
 }
 
+// Others returns how many other replicas are known.
+func Others(g *Gateway) int {
+	g.usage.turn.Lock()
+	defer g.usage.turn.Unlock()
+	return len(g.usage.peers)
+}
+
 // Counts reads what replicas tell one another.
 func Counts(raw []byte) (map[int64]int, error) { return unpackCounts(raw) }
 

@@ -110,6 +110,9 @@ func (u *usage) exchange(ctx context.Context) (err error) {
 	}
 	u.forgetPeers(now)
 	u.last = now
+	if len(u.present(now)) > 0 { // it was alone: who has just come is to know of it at once
+		errs = append(errs, u.tell(ctx))
+	}
 	return errors.Join(errs...)
 }
 
@@ -149,6 +152,7 @@ func (u *usage) keep(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(exchangeEvery)
 	defer tick.Stop()
 	failed := false // said once, not once a second
+	ticks := 0      // until all that are there have heard of this one, and have said so
 	var soon <-chan time.Time
 	for {
 		select {
@@ -161,7 +165,8 @@ func (u *usage) keep(ctx context.Context, log *slog.Logger) {
 			continue
 		case <-soon:
 		case <-tick.C:
-			u.warm.Store(true)
+			ticks++
+			u.warm.Store(ticks > 1)
 		}
 		soon = nil
 		err := u.exchange(ctx)

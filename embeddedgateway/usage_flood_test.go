@@ -16,18 +16,38 @@ import (
 
 // TestAFloodAtSeveralReplicasGetsOneLimit uses a key at three replicas at once, as
 // fast as they answer, by a protocol's limit and by one of what is behind the
-// gateway, as soon as they have started. All of it lies in one exchange of those that come once a second: were
-// that all, each replica would allow a whole limit.
+// gateway, as soon as they have started. All of it lies in one exchange of those
+// that come once a second: were that all, each replica would allow a whole limit.
 func TestAFloodAtSeveralReplicasGetsOneLimit(t *testing.T) {
 	t.Parallel()
+	t.Run("on SQLite", func(t *testing.T) {
+		var one *gatewaytest.Gateway
+		flood(t, func(c gatewaytest.Option) *gatewaytest.Gateway {
+			if one == nil {
+				one = gatewaytest.New(t, gatewaytest.SQLite(), c)
+				return one
+			}
+			return gatewaytest.New(t, gatewaytest.ReplicaOf(one), c)
+		})
+	})
+	t.Run("on PostgreSQL", func(t *testing.T) {
+		at := pgtest.Ready(t)
+		flood(t, func(c gatewaytest.Option) *gatewaytest.Gateway {
+			return gatewaytest.New(t, gatewaytest.PostgreSQL(at), c)
+		})
+	})
+}
+
+func flood(t *testing.T, begin func(gatewaytest.Option) *gatewaytest.Gateway) {
+	t.Helper()
 	const replicas, clients, each = 3, 8, 25
-	at := pgtest.Ready(t)
 	clock := gatewaytest.NewClock(docTime)
 	front := embeddedgateway.Front{AgentLimit: embeddedgateway.Rate{N: 100, Per: time.Hour}}
 	list := make([]*gatewaytest.Gateway, replicas)
 	for i := range list {
-		list[i] = gatewaytest.New(t, gatewaytest.PostgreSQL(at), gatewaytest.TrustedProxies(netip.MustParsePrefix("127.0.0.0/8")), gatewaytest.Config(func(c *embeddedgateway.Config) {
+		list[i] = begin(gatewaytest.Config(func(c *embeddedgateway.Config) {
 			c.Front, c.Now = &front, clock.Now
+			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		}))
 	}
 	for _, tt := range []struct {

@@ -32,7 +32,7 @@ type settling struct {
 	said  time.Time            // when this one said that it is there; so does it here
 
 	others atomic.Int64 // how many there are
-	warm   atomic.Bool  // whoever started at the same time has been heard since
+	warm   atomic.Bool  // whoever was there, or started at the same time, has been heard since
 
 	mu      sync.Mutex
 	away    bool          // the last exchange failed: nobody waits for the next
@@ -105,7 +105,7 @@ func (u *usage) run(ctx context.Context) {
 // ended notes how an exchange went.
 func (u *usage) ended(err error) {
 	others := int64(len(u.peers))
-	if u.several && !u.warm.Load() {
+	if !u.warm.Load() {
 		others = max(1, others)
 	}
 	u.others.Store(others)
@@ -141,10 +141,12 @@ func (u *usage) forgetPeers(now time.Time) {
 }
 
 // present is the row that says that this replica is there, if it is time to say
-// so again. One over a SQLite database is mostly alone: it says so by what it
-// counts, and writes nothing while it is idle.
+// so again. One over a SQLite database is mostly alone: it says so when it starts,
+// and after that while there are others, so that it writes nothing while it is
+// idle and alone.
 func (u *usage) present(now time.Time) []store.Usage {
-	if !u.several || !u.said.IsZero() && now.Sub(u.said).Abs() < presentEvery {
+	first, alone := u.said.IsZero(), !u.several && len(u.peers) == 0
+	if !first && (alone || now.Sub(u.said).Abs() < presentEvery) {
 		return nil
 	}
 	return []store.Usage{{

@@ -143,6 +143,24 @@ func TestNoWindowHoldsMoreThanTheLimitAndOneExchange(t *testing.T) {
 	}
 }
 
+// A gateway that is alone over a SQLite database says nothing of itself; but when
+// another one comes, it does, so that both know of each other before a flood.
+func TestWhoWasAloneTellsWhoComes(t *testing.T) {
+	r := newReplicas(t, 1, embeddedgateway.Front{AgentLimit: embeddedgateway.Rate{N: 10, Per: time.Minute}})
+	r.clock.Advance(time.Hour)
+	embeddedgateway.Exchange(t, r.list[0])
+	if got := embeddedgateway.Others(r.list[0]); got != 0 {
+		t.Errorf("alone: %d others are known", got)
+	}
+	r.start()
+	for i, g := range r.list {
+		embeddedgateway.Exchange(t, g)
+		if got := embeddedgateway.Others(g); got != 1 {
+			t.Errorf("replica %d: %d others are known, want one", i, got)
+		}
+	}
+}
+
 func TestCountsOutliveARestart(t *testing.T) {
 	for name, end := range map[string]func(*testing.T, *embeddedgateway.Gateway){
 		"an orderly one": func(t *testing.T, g *embeddedgateway.Gateway) {
