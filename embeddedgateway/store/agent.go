@@ -67,13 +67,15 @@ func (s *Store) Agent(ctx context.Context, protocol, name string) (Agent, error)
 	if s.shared != nil {
 		return s.sharedAgent(ctx, protocol, name)
 	}
-	a, err := keep(ctx, s, &s.recent.byName, agentName{protocol, name}, func(a Agent) int64 { return a.ID }, func() (a Agent, err error) {
+	a, err := keep(ctx, s, &s.recent.byName, agentName{protocol, name}, agentID, func() (a Agent, err error) {
 		err = s.read(ctx, s.agent, []any{protocol, name}, a.dest()...)
 		return a, err
 	})
 	a.Attrs = maps.Clone(a.Attrs)
 	return a, err
 }
+
+func agentID(a Agent) int64 { return a.ID }
 
 // Agent returns the agent of that name, or [ErrNotFound].
 func (t *Tx) Agent(protocol, name string) (Agent, error) {

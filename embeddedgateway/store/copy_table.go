@@ -61,7 +61,7 @@ func matchTables(ctx context.Context, from, to *end) (tables []table, err error)
 			return nil, e.explain(err)
 		}
 		for _, name := range all {
-			if !slices.Contains(copiedTables(), name) && name != progressTable && name != "goose_db_version" {
+			if !slices.Contains(copiedTables(), name) && name != progressTable && name != changesTable && name != "goose_db_version" {
 				return nil, e.explain(fmt.Errorf("it has a table that is not Enlist's: %s", name))
 			}
 		}

@@ -192,6 +192,10 @@ func (t *Tx) Touch(id int64, at time.Time) error {
 	if w, ok := t.q.(*writer); ok {
 		return w.changes.touching(fromMicros(micros(at)), run)
 	}
+	if t.touched == nil {
+		t.touched = map[int64]time.Time{}
+	}
+	t.touched[id] = fromMicros(micros(at))
 	return run()
 }
 

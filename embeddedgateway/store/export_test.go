@@ -57,6 +57,18 @@ func (s *Store) AskedBefore(protocol string, hash [32]byte) (Credential, error) 
 	})
 }
 
+// KeptOfServer returns how many rows of a server are kept: credentials and agents.
+func (s *Store) KeptOfServer() (keys, agents int) {
+	k := &s.shared.kept
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return len(k.byHash.newer.of) + len(k.byHash.older.of), len(k.byName.newer.of) + len(k.byName.older.of)
+}
+
+// RowReads returns how often a server was asked for rows, not only whether they are
+// what is kept.
+func (s *Store) RowReads() uint64 { return s.shared.rowReads.Load() }
+
 // KeepAtMost is how many rows of a kind are kept. Nobody may ask meanwhile.
 func (s *Store) KeepAtMost(n int) { s.recent.max = n }
 

@@ -27,7 +27,7 @@ const (
 	defaultConns = 16
 	minConns     = 4
 	// shareConns is how many of them are for the reads that requests share.
-	shareConns = 2
+	shareConns = 1
 
 	// statementTime and lockTime are how long the server works on one statement,
 	// and lets it wait for somebody else's.
@@ -58,9 +58,13 @@ type postgresDB struct {
 	log  *slog.Logger
 
 	shares      *sql.DB // for the reads below
-	credentials *shared[keyHash, Credential]
-	agents      *shared[agentName, Agent]
-	tickets     *shared[ticketHash, Ticket]
+	conns       atomic.Uint64
+	versions    *shared[struct{}, version]
+	credentials *shared[keyHash, dated[Credential]]
+	agents      *shared[agentName, dated[Agent]]
+	tickets     *shared[ticketHash, dated[Ticket]]
+	kept        kept
+	rowReads    atomic.Uint64 // statements for rows, for tests
 
 	mu      sync.Mutex
 	closed  bool
@@ -247,6 +251,7 @@ func (db *postgresDB) run(ctx context.Context, level sql.IsolationLevel, fn func
 	}
 	committed = true
 	if err = tx.Commit(); err == nil {
+		db.kept.used(t.touched)
 		return false, nil
 	}
 	if isConflict(err) {

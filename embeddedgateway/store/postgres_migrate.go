@@ -42,5 +42,14 @@ func (db *postgresDB) migrateOnce(ctx context.Context, pool *sql.DB) (err error)
 			err = errors.Join(err, unlock)
 		}
 	}()
-	return migrator{goose.DialectPostgres, postgresWords(), db.log}.up(ctx, pool)
+	if err := (migrator{goose.DialectPostgres, postgresWords(), db.log}).up(ctx, pool); err != nil {
+		return err
+	}
+	return conn.Raw(func(of any) error {
+		c, ok := of.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("store: a connection is %T", of)
+		}
+		return db.countOn(ctx, c.Conn())
+	})
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // slots is how many reads of a [shared] are under way at once.
@@ -87,19 +90,20 @@ func (s *shared[K, V]) run(b *batch[K, V]) {
 
 // share makes the reads that requests share.
 func (db *postgresDB) share() {
-	db.credentials = &shared[keyHash, Credential]{read: func(ctx context.Context, keys []keyHash) (map[keyHash]Credential, error) {
-		return readMany(ctx, db, keys, `SELECT `+keyColumns+` FROM credentials WHERE protocol = $1 AND hash = ANY($2)`,
-			func(k keyHash) ([]any, []byte) { return []any{k.protocol}, k.hash[:] },
+	db.versions = &shared[struct{}, version]{read: db.readVersion}
+	db.credentials = &shared[keyHash, dated[Credential]]{read: func(ctx context.Context, keys []keyHash) (map[keyHash]dated[Credential], error) {
+		return readMany(ctx, db, keys, keyColumns, `FROM credentials WHERE protocol = $1 AND hash = ANY($2)`,
+			func(k keyHash) ([]string, []byte) { return []string{k.protocol}, k.hash[:] },
 			func(c Credential) keyHash { return keyHash{c.Protocol, c.Hash} }, (*Credential).dest)
 	}}
-	db.agents = &shared[agentName, Agent]{read: func(ctx context.Context, keys []agentName) (map[agentName]Agent, error) {
-		return readMany(ctx, db, keys, `SELECT `+agentColumns+` FROM agents WHERE protocol = $1 AND name = ANY($2)`,
-			func(k agentName) ([]any, string) { return []any{k.protocol}, k.name },
+	db.agents = &shared[agentName, dated[Agent]]{read: func(ctx context.Context, keys []agentName) (map[agentName]dated[Agent], error) {
+		return readMany(ctx, db, keys, agentColumns, `FROM agents WHERE protocol = $1 AND name = ANY($2)`,
+			func(k agentName) ([]string, string) { return []string{k.protocol}, k.name },
 			func(a Agent) agentName { return agentName{a.Protocol, a.Name} }, (*Agent).dest)
 	}}
-	db.tickets = &shared[ticketHash, Ticket]{read: func(ctx context.Context, keys []ticketHash) (map[ticketHash]Ticket, error) {
-		return readMany(ctx, db, keys, `SELECT `+ticketColumns+` FROM tickets WHERE protocol = $1 AND kind = $2 AND hash = ANY($3)`,
-			func(k ticketHash) ([]any, []byte) { return []any{k.protocol, k.kind}, k.hash[:] },
+	db.tickets = &shared[ticketHash, dated[Ticket]]{read: func(ctx context.Context, keys []ticketHash) (map[ticketHash]dated[Ticket], error) {
+		return readMany(ctx, db, keys, ticketColumns, `FROM tickets WHERE protocol = $1 AND kind = $2 AND hash = ANY($3)`,
+			func(k ticketHash) ([]string, []byte) { return []string{k.protocol, k.kind}, k.hash[:] },
 			func(t Ticket) ticketHash { return ticketHash{t.Protocol, t.Kind, t.Hash} }, (*Ticket).dest)
 	}}
 }
@@ -110,7 +114,8 @@ func (s *Store) sharedCredential(ctx context.Context, protocol string, hash [32]
 	if err := s.readable(ctx, []any{protocol}); err != nil {
 		return Credential{}, err
 	}
-	c, err := s.shared.credentials.get(ctx, keyHash{protocol, hash})
+	db := s.shared
+	c, err := stillKept(ctx, db, &db.kept.byHash, keyHash{protocol, hash}, credentialID, db.credentials)
 	c.Scopes = slices.Clone(c.Scopes)
 	return c, s.readError(err)
 }
@@ -120,7 +125,8 @@ func (s *Store) sharedAgent(ctx context.Context, protocol, name string) (Agent, 
 	if err := s.readable(ctx, []any{protocol, name}); err != nil {
 		return Agent{}, err
 	}
-	a, err := s.shared.agents.get(ctx, agentName{protocol, name})
+	db := s.shared
+	a, err := stillKept(ctx, db, &db.kept.byName, agentName{protocol, name}, agentID, db.agents)
 	a.Attrs = maps.Clone(a.Attrs)
 	return a, s.readError(err)
 }
@@ -130,7 +136,8 @@ func (s *Store) sharedTicket(ctx context.Context, protocol, kind string, hash [3
 	if err := s.readable(ctx, []any{protocol, kind}); err != nil {
 		return Ticket{}, err
 	}
-	t, err := s.shared.tickets.get(ctx, ticketHash{protocol, kind, hash})
+	d, err := s.shared.tickets.get(ctx, ticketHash{protocol, kind, hash})
+	t := d.row
 	t.Data = maps.Clone(t.Data)
 	return t, s.readError(err)
 }
@@ -138,35 +145,46 @@ func (s *Store) sharedTicket(ctx context.Context, protocol, kind string, hash [3
 // group are the keys of one statement: they have all but the last argument in
 // common.
 type group[P any] struct {
-	args []any
+	args [][]byte
 	last []P
 }
 
 // readMany reads the rows of many keys, by a statement whose last argument is a
 // list. split takes a key apart; what belongs together is read together.
-func readMany[K comparable, P, V any](ctx context.Context, db *postgresDB, keys []K, q string,
-	split func(K) ([]any, P), key func(V) K, dest func(*V) []any,
-) (map[K]V, error) {
+func readMany[K comparable, P ~string | ~[]byte, V any](ctx context.Context, db *postgresDB, keys []K, columns, from string,
+	split func(K) ([]string, P), key func(V) K, dest func(*V) []any,
+) (map[K]dated[V], error) {
 	groups := map[string]*group[P]{}
 	for _, k := range keys {
 		args, last := split(k)
-		name := ""
-		for _, a := range args {
-			name += a.(string) + "\x00" //nolint:forcetypeassert // split returns strings
+		name := strings.Join(args, "\x00")
+		g := groups[name]
+		if g == nil {
+			g = &group[P]{}
+			for _, a := range args {
+				g.args = append(g.args, []byte(a))
+			}
+			groups[name] = g
 		}
-		if groups[name] == nil {
-			groups[name] = &group[P]{args: args}
-		}
-		groups[name].last = append(groups[name].last, last)
+		g.last = append(g.last, last)
 	}
-	found := make(map[K]V, len(keys))
+	q := statement{
+		counting: "SELECT " + readState + ", " + columns + " " + from,
+		plain:    "SELECT " + noState + ", " + columns + " " + from,
+	}
+	found := make(map[K]dated[V], len(keys))
 	for _, g := range groups {
-		err := db.fetch(ctx, q, append(g.args, g.last), func(row []any) error {
-			var v V
-			if err := assignAll(dest(&v), row); err != nil {
+		db.rowReads.Add(1)
+		err := db.fetch(ctx, q, append(g.args, arrayOf(g.last)), func(conn uint64, fields []pgconn.FieldDescription, row [][]byte) error {
+			v, err := values(fields, row)
+			if err != nil {
 				return err
 			}
-			found[key(v)] = v
+			d := dated[V]{at: version{conn: conn}}
+			if err := assignAll(append(d.at.dest(), dest(&d.row)...), v); err != nil {
+				return err
+			}
+			found[key(d.row)] = d
 			return nil
 		})
 		if err != nil {

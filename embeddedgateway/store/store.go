@@ -332,6 +332,7 @@ type Tx struct {
 	locked  Agent                // the agent whose row was locked last
 	more    func(Agent) []string // Options.Terms
 	events  []Event              // what was added to the trail
+	touched map[int64]time.Time  // on a server: which credentials were noted as used
 	err     error                // the first failure; every later call returns it
 	over    bool
 }
