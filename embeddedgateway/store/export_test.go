@@ -77,3 +77,11 @@ func (s *Store) Sync(by func(sync func() error) error) bool {
 	log.sync = func(f *os.File) error { return by(func() error { return before(f) }) }
 	return true
 }
+
+// KeptSealed returns how many lists of what is sealed are kept.
+func (s *Store) KeptSealed() int {
+	r := s.recent
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.sealed.newer.of) + len(r.sealed.older.of)
+}
