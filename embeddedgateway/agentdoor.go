@@ -166,7 +166,9 @@ func usablePoint(key []byte) bool {
 func identity(publicKey string) [32]byte { return digest(agentDoorIdentity + ":" + publicKey) }
 
 // register answers with a challenge. Nothing is taken from anybody by it: any
-// number may pend for one key, because who knows a public key need not have it.
+// number may pend for one key, because who knows a public key need not have it. So it
+// does not wait for the disk: whose challenge is lost when the power fails registers
+// again.
 func (a *agentDoor) register(ctx context.Context, c *call, in agentDoorRegisterBody) (wire.AgentDoorPending, error) {
 	var none wire.AgentDoorPending
 	scopes, err := a.choose(in.ScopesRequested)
@@ -194,7 +196,7 @@ func (a *agentDoor) register(ctx context.Context, c *call, in agentDoorRegisterB
 			agentDoorWallet: in.X402Wallet, agentDoorMetadata: metadata,
 		},
 	}
-	err = c.within(ctx, limit{"register", agentDoorRegistrations, time.Hour}, func(tx *store.Tx) error {
+	err = c.within(ctx, limit{"register", agentDoorRegistrations, time.Hour}, c.store.TxPassing, func(tx *store.Tx) error {
 		if err := unclaimedKey(tx, c, in.PublicKey); err != nil {
 			return err
 		}

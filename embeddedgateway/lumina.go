@@ -36,6 +36,7 @@ type lumina struct {
 	uses       *lastUse
 	paid       []string // wallets, in lower case
 	free, fast *keyLimit
+	late       latecomers
 }
 
 func newLumina(d deps) protocol {
@@ -58,7 +59,7 @@ func (*lumina) name() string { return wire.LuminaName }
 
 func (l *lumina) routes() []route {
 	return []route{
-		post(wire.LuminaOnboardPath, http.StatusCreated, l.onboard, limit{"onboard", 10, time.Hour}).registering(),
+		post(wire.LuminaOnboardPath, http.StatusCreated, l.onboard).registering(),
 		get(wire.LuminaKeysPath, l.list),
 		del(wire.LuminaKeysPath+"/{keyId}", http.StatusNoContent, l.revoke),
 		rest("/api/v1/agent"),
@@ -116,17 +117,17 @@ func (l *lumina) onboard(ctx context.Context, c *call, in luminaBody) (wire.Lumi
 	if err != nil {
 		return none, err
 	}
-	c.agent = wallet
-	seen, err := l.proven(wallet, in)
-	if err != nil {
-		return none, err
-	}
 	key, cred, err := l.newKey(in.Label)
 	if err != nil {
 		return none, err
 	}
+	var seen store.Ticket
 	var issued store.Credential
-	err = c.store.Tx(ctx, func(tx *store.Tx) (err error) {
+	err = c.proven(ctx, limit{"onboard", 10, time.Hour}, &l.late, func() (err error) {
+		c.agent = wallet
+		seen, err = l.proven(wallet, in)
+		return err
+	}, func(tx *store.Tx) (err error) {
 		issued, err = issueLumina(tx, c, wallet, cred, seen)
 		return err
 	})

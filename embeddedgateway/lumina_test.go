@@ -321,8 +321,13 @@ func TestLuminaOnboardsAreTenAnHourRefusedOnesToo(t *testing.T) {
 	}
 	gw.Restart(t)
 	wantLumina(t, postJSON(t, gw, onboardPath, at(5), nil), 429, "rate_limit")
+	wantLumina(t, postJSON(t, gw, onboardPath, at(5), nil), 429, "rate_limit")
 	gw.Clock.Advance(time.Hour)
-	wantLumina(t, postJSON(t, gw, onboardPath, at(5), nil), 409, "cap_reached")
+	wantLumina(t, postJSON(t, gw, onboardPath, at(-1000), nil), 400, "stale_timestamp")
+	for range 9 {
+		wantLumina(t, postJSON(t, gw, onboardPath, at(5), nil), 409, "cap_reached")
+	}
+	wantLumina(t, postJSON(t, gw, onboardPath, at(5), nil), 429, "rate_limit")
 }
 
 func TestLuminaListsAndRevokes(t *testing.T) {

@@ -339,12 +339,13 @@ func (c *call) event(name string) store.Event {
 }
 
 // spend counts the call against limits that go by the client's address: all of
-// them or, where one is used up, none.
+// them or, where one is used up, none. What comes of the call is not on the disk
+// without the count.
 func (c *call) spend(ctx context.Context, ls ...limit) error {
 	if len(ls) == 0 {
 		return nil
 	}
-	return c.store.TxEach(ctx, func(tx *store.Tx) error {
+	return c.store.TxEachPassing(ctx, func(tx *store.Tx) error {
 		for _, l := range ls {
 			if err := c.count(tx, l); err != nil {
 				return err

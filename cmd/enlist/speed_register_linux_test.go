@@ -62,7 +62,7 @@ func BenchmarkRegistered(b *testing.B) {
 			b.Fatal(err)
 		}
 		load := newBenchLoad(at, time.Now)
-		const fewer, more = 2 * speedClients, 10 * speedClients
+		const fewer, more = 2 * speedClients, 40 * speedClients // at its begin and end a turn does not keep all busy
 		keys := make(chan ed25519.PrivateKey, more)
 		g.key = func() (ed25519.PrivateKey, error) { return <-keys, nil }
 		load.key = g.key
@@ -81,7 +81,7 @@ func BenchmarkRegistered(b *testing.B) {
 	})
 	b.Run("lumina", func(b *testing.B) {
 		g := newSpeedGateway(b, db.url, db.agents)
-		wallets := make(chan eip191.Wallet, 10*speedClients)
+		wallets := make(chan eip191.Wallet, 40*speedClients)
 		g.wallet = func() (eip191.Wallet, error) { return <-wallets, nil }
 		ours := newContender(b, "ours", g.at, makingAccounts(g.benchLoad, wire.LuminaName))
 		for b.Loop() {

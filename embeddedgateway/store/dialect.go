@@ -27,6 +27,10 @@ type dialect interface {
 	tx(ctx context.Context, fn func(*Tx) error) error
 	// each is [Store.TxEach].
 	each(ctx context.Context, fn func(*Tx) error) error
+	// passing is [Store.TxPassing].
+	passing(ctx context.Context, fn func(*Tx) error) error
+	// eachPassing is [Store.TxEachPassing].
+	eachPassing(ctx context.Context, fn func(*Tx) error) error
 	// persist does something that only reads, and does it again as long as it
 	// says that its error may pass.
 	persist(ctx context.Context, do func() (again bool, err error)) error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -81,4 +82,25 @@ func AdmitPostgres(ctx context.Context, url string) (err error) {
 	pool := stdlib.OpenDB(*cfg)
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	return admitPostgres(ctx, pool)
+}
+
+// Sync has the write-ahead log synced by sync, which may do so by how it was done
+// before. It reports whether the log is synced behind the writer here. No Tx may run
+// meanwhile.
+func (s *Store) Sync(by func(sync func() error) error) bool {
+	log := s.db.(*sqliteDB).writer.log
+	if log == nil {
+		return false
+	}
+	before := log.sync
+	log.sync = func(f *os.File) error { return by(func() error { return before(f) }) }
+	return true
+}
+
+// KeptSealed returns how many lists of what is sealed are kept.
+func (s *Store) KeptSealed() int {
+	r := s.recent
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.sealed.newer.of) + len(r.sealed.older.of)
 }

@@ -152,6 +152,15 @@ func (db *postgresDB) tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.transact(ctx, sql.LevelSerializable, fn)
 }
 
+// passing is tx: the server would have to be told in a round trip of its own.
+func (db *postgresDB) passing(ctx context.Context, fn func(*Tx) error) error {
+	return db.tx(ctx, fn)
+}
+
+func (db *postgresDB) eachPassing(ctx context.Context, fn func(*Tx) error) error {
+	return db.each(ctx, fn)
+}
+
 func (db *postgresDB) each(ctx context.Context, fn func(*Tx) error) error {
 	return db.transact(ctx, sql.LevelReadCommitted, fn)
 }

@@ -35,6 +35,7 @@ type recent struct {
 	byHash  rows[keyHash, Credential]
 	byKeyID rows[keyName, Credential]
 	byName  rows[agentName, Agent]
+	sealed  rows[sealedKey, sealedList] // that of all kinds goes when anything sealed changes
 }
 
 // What a row is asked for by.
@@ -166,6 +167,7 @@ func (r *recent) end() {
 func (r *recent) begin(state walHeader) {
 	r.state = state
 	r.byHash, r.byKeyID, r.byName = rows[keyHash, Credential]{}, rows[keyName, Credential]{}, rows[agentName, Agent]{}
+	r.sealed = rows[sealedKey, sealedList]{}
 }
 
 // begun is to be called when our writer has begun a transaction: nobody else
@@ -211,12 +213,16 @@ func (r *recent) ended(c *changes, alone func() bool) {
 	for _, id := range c.agents {
 		r.byName.drop(id)
 	}
+	if c.sealed {
+		r.sealed = rows[sealedKey, sealedList]{}
+	}
 }
 
 // changes are the rows of credentials and agents that a transaction has changed
 // or deleted, also if it was undone.
 type changes struct {
 	credentials, agents []int64
+	sealed              bool // also where one is new: lists are kept of them
 
 	// Credentials of which nothing changed but when they were used last, which it
 	// does once a second.
@@ -252,10 +258,10 @@ func (c *changes) watch(conn any) error {
 
 // note is SQLite's hook before a row is inserted, changed or deleted.
 func (c *changes) note(d sqlite.SQLitePreUpdateData) {
-	if d.Op == sqlite3.SQLITE_INSERT {
-		return
-	}
 	switch {
+	case d.TableName == "sealed":
+		c.sealed = true
+	case d.Op == sqlite3.SQLITE_INSERT: // nothing is kept of a row that is not there
 	case d.TableName == "credentials" && !c.touches.IsZero():
 		c.touched[d.OldRowID] = c.touches
 	case d.TableName == "credentials":
@@ -266,6 +272,6 @@ func (c *changes) note(d sqlite.SQLitePreUpdateData) {
 }
 
 func (c *changes) reset() {
-	c.credentials, c.agents = c.credentials[:0], c.agents[:0]
+	c.credentials, c.agents, c.sealed = c.credentials[:0], c.agents[:0], false
 	clear(c.touched)
 }

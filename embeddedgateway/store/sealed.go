@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -100,9 +101,50 @@ func (t *Tx) Drop(id int64) error {
 // Sealed returns what is stored of a kind and has not expired, the oldest first
 // and at most limit. It does not wait for those who write.
 func (s *Store) Sealed(ctx context.Context, kind string, limit int) ([]Sealed, error) {
-	args := []any{kind, micros(s.now()), int64(limit)}
-	if s.rows != nil {
-		return listed(ctx, s, selectSealed, args, (*Sealed).dest)
+	now := s.now()
+	read := func() (sealedList, error) {
+		args := []any{kind, micros(now), int64(limit)}
+		list, err := listed(ctx, s, selectSealed, args, (*Sealed).dest)
+		return sealedList{list, now}, err
 	}
-	return collect(ctx, s, s.asks(selectSealed), args, (*Sealed).dest)
+	if limit > mostSealed {
+		l, err := read()
+		return l.list, err
+	}
+	l, err := keep(ctx, s, &s.recent.sealed, sealedKey{kind, limit}, func(sealedList) int64 { return 0 }, read)
+	if err == nil && !l.tells(now, limit) {
+		l, err = read()
+	}
+	return l.at(now), err
+}
+
+// mostSealed is how long a list may be asked for that may be kept.
+const mostSealed = 128
+
+type (
+	sealedKey struct {
+		kind  string
+		limit int
+	}
+	// sealedList is what was good of a kind at a time.
+	sealedList struct {
+		list []Sealed
+		when time.Time
+	}
+)
+
+// tells reports whether what is good at a time is all in the list.
+func (l sealedList) tells(now time.Time, limit int) bool {
+	return now.Equal(l.when) || now.After(l.when) && len(l.list) < limit
+}
+
+// at returns what of the list is good at a time, to be changed at will.
+func (l sealedList) at(now time.Time) (list []Sealed) {
+	for _, s := range l.list {
+		if s.ExpiresAt.IsZero() || s.ExpiresAt.After(now) {
+			s.Data = slices.Clone(s.Data)
+			list = append(list, s)
+		}
+	}
+	return list
 }

@@ -130,7 +130,11 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 		return nil, errors.Join(err, checkpoints.Close())
 	}
 	db.recent = &recent{index: index, max: maxRecent}
-	db.writer, err = startWriter(ctx, db.write, checkpoints, db.recent, db.explain, now, log)
+	behind, err := newSyncer(path)
+	if err != nil {
+		return nil, errors.Join(err, checkpoints.Close())
+	}
+	db.writer, err = startWriter(ctx, db.write, checkpoints, behind, db.recent, db.explain, now, log)
 	return db, err
 }
 
@@ -220,12 +224,21 @@ func claim(ctx context.Context, db *sql.DB) error {
 }
 
 func (db *sqliteDB) tx(ctx context.Context, fn func(*Tx) error) error {
-	return db.writer.tx(ctx, fn)
+	return db.writer.tx(ctx, fn, false)
+}
+
+// passing is tx without the wait for the disk.
+func (db *sqliteDB) passing(ctx context.Context, fn func(*Tx) error) error {
+	return db.writer.tx(ctx, fn, true)
+}
+
+func (db *sqliteDB) eachPassing(ctx context.Context, fn func(*Tx) error) error {
+	return db.writer.tx(ctx, fn, true)
 }
 
 // each is tx: a writer that is alone has nothing to lose by it.
 func (db *sqliteDB) each(ctx context.Context, fn func(*Tx) error) error {
-	return db.writer.tx(ctx, fn)
+	return db.writer.tx(ctx, fn, false)
 }
 
 // persist does it once: SQLite has no connection that could be lost.

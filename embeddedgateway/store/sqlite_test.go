@@ -328,6 +328,10 @@ func TestLogIsMovedIntoTheDatabaseAndBeginsAgain(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	s := fresh(t)
+	sync := "2" // FULL
+	if s.Sync(func(sync func() error) error { return sync() }) {
+		sync = "1" // NORMAL: see TestNobodyIsToldBeforeTheDiskHasIt
+	}
 	type querier interface {
 		QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row
 	}
@@ -338,7 +342,7 @@ func TestSettings(t *testing.T) {
 	}{
 		{"writer", s.Writer(), map[string]string{
 			"journal_mode":       "wal",
-			"synchronous":        "2", // FULL
+			"synchronous":        sync,
 			"fullfsync":          "1",
 			"foreign_keys":       "1",
 			"wal_autocheckpoint": "0",

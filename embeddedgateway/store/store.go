@@ -205,6 +205,20 @@ func (s *Store) counted(ctx context.Context, fn func(*Tx) error, run func(contex
 	return err
 }
 
+// TxPassing is Tx for what is worth nothing by itself, such as a challenge or the
+// count of a try. When it returns nil, everybody sees what fn wrote, and it outlasts
+// this process; but a machine that loses its power in the next moment may lose it,
+// unless another Tx has returned nil meanwhile: what is committed later is not on the
+// disk without what was before.
+func (s *Store) TxPassing(ctx context.Context, fn func(*Tx) error) error {
+	return s.counted(ctx, fn, s.db.passing)
+}
+
+// TxEachPassing is [Store.TxPassing] for such a callback as [Store.TxEach] is for.
+func (s *Store) TxEachPassing(ctx context.Context, fn func(*Tx) error) error {
+	return s.counted(ctx, fn, s.db.eachPassing)
+}
+
 // TxEach is Tx for a callback whose statements are right one by one, whatever
 // others do between them: counting, adding to the trail, deleting what has
 // expired. Where many change the same row at once, it spares a database that

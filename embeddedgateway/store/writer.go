@@ -45,7 +45,7 @@ var errUnfinished = errors.New("store: the callback did not return")
 // writer makes SQLite, which has one writer at a time, a fast database with
 // many. One goroutine begins a transaction, gives everybody who waits a turn in
 // it, each inside a savepoint, and commits once for all. Nobody is told of
-// success before that commit is on the disk.
+// success before that commit is on the disk, unless they need not know.
 //
 // A turn is run by the goroutine that asked for it, so that a panic and
 // [runtime.Goexit] in a callback end what they would end anyway, and not the
@@ -64,6 +64,8 @@ type writer struct {
 	quit    chan struct{}
 	stopped chan struct{}
 
+	log *syncer // nil: a COMMIT syncs the log itself
+
 	checkpoints *checkpointer
 	batches     batchStats
 
@@ -75,8 +77,10 @@ type writer struct {
 type part struct {
 	state atomic.Int32
 	turn  chan struct{} // the writer: run now
-	done  chan struct{} // the writer: it is over, err says how
+	done  chan struct{} // it is over, err says how
 	err   error
+
+	passing bool // see [Store.TxPassing]
 }
 
 // The states of a part. Both sides leave waiting by compare-and-swap, so that
@@ -87,32 +91,36 @@ const (
 	withdrawn
 )
 
-func startWriter(ctx context.Context, write, checkpoints *sql.DB, kept *recent, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
+func startWriter(ctx context.Context, write, checkpoints *sql.DB, behind *syncer, kept *recent, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
 	conn, err := write.Conn(ctx)
 	if err != nil {
-		return nil, errors.Join(err, checkpoints.Close())
+		return nil, errors.Join(err, behind.stop(), checkpoints.Close())
 	}
 	w := &writer{
 		conn: conn, stmts: make(map[string]*rowStmt), explain: explain, now: now, patient: patience, longest: maxHold,
 		queue: make(chan *part, 2*maxParts), back: make(chan struct{}),
 		quit: make(chan struct{}), stopped: make(chan struct{}),
-		checkpoints: newCheckpointer(checkpoints, log),
-		recent:      kept, changes: &changes{touched: map[int64]time.Time{}},
+		log: behind, checkpoints: newCheckpointer(checkpoints, log),
+		recent: kept, changes: &changes{touched: map[int64]time.Time{}},
 	}
 	if kept.index != nil {
 		if err := conn.Raw(w.changes.watch); err != nil {
-			return nil, errors.Join(err, conn.Close(), checkpoints.Close())
+			return nil, errors.Join(err, behind.stop(), conn.Close(), checkpoints.Close())
 		}
 	}
-	for _, q := range []string{
+	settings := []string{
 		"PRAGMA busy_timeout = 0", // begin waits itself
 		// What a savepoint may have to bring back stays in memory. SQLite would put
 		// it into a file when it is more than 64 KiB, which it soon is: in two and a
 		// half times as many system calls as the commit itself takes.
 		"PRAGMA temp_store = MEMORY",
-	} {
+	}
+	if behind != nil {
+		settings = append(settings, "PRAGMA synchronous = NORMAL")
+	}
+	for _, q := range settings {
 		if err := w.exec(ctx, q); err != nil {
-			return nil, errors.Join(err, conn.Close(), checkpoints.Close())
+			return nil, errors.Join(err, behind.stop(), conn.Close(), checkpoints.Close())
 		}
 	}
 	forever := context.WithoutCancel(ctx)
@@ -125,7 +133,7 @@ func startWriter(ctx context.Context, write, checkpoints *sql.DB, kept *recent, 
 func (w *writer) stop() error {
 	close(w.quit)
 	<-w.stopped
-	errs := []error{w.checkpoints.stop()}
+	errs := []error{w.log.stop(), w.checkpoints.stop()}
 	for _, s := range w.stmts {
 		errs = append(errs, s.Close())
 	}
@@ -133,11 +141,11 @@ func (w *writer) stop() error {
 }
 
 // tx hands fn to the writer and returns when the batch it was in is over.
-func (w *writer) tx(ctx context.Context, fn func(*Tx) error) error {
+func (w *writer) tx(ctx context.Context, fn func(*Tx) error, passing bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p := &part{turn: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &part{turn: make(chan struct{}, 1), done: make(chan struct{}), passing: passing}
 	tired := time.NewTimer(stuck)
 	defer tired.Stop()
 	queue, canceled, stopped := w.queue, ctx.Done(), w.stopped
@@ -217,6 +225,8 @@ func (w *writer) loop(ctx context.Context) {
 				<-time.After(pause)
 			default:
 			}
+		case err := <-w.log.pending():
+			w.log.ended(err)
 		case <-w.checkpoints.rest:
 			w.checkpoints.finish(ctx, w.conn)
 		case <-w.quit:
@@ -242,9 +252,10 @@ func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 	}
 	hold.Reset(w.longest)
 	var parts []*part
+	hurry := false
 	for p != nil {
 		if p.state.CompareAndSwap(waiting, taken) {
-			parts = append(parts, p)
+			parts, hurry = append(parts, p), hurry || p.passing
 			if err == nil {
 				err = w.one(ctx, p)
 			}
@@ -254,7 +265,10 @@ func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 		if len(parts) == maxParts || begun && err != nil {
 			break
 		}
-		p = w.next(hold)
+		p = w.next(hold, hurry)
+	}
+	if err == nil {
+		err = w.log.broken()
 	}
 	if err == nil {
 		err = w.exec(ctx, "COMMIT")
@@ -270,12 +284,7 @@ func (w *writer) batch(ctx context.Context, p *part, hold *time.Timer) {
 	if err == nil {
 		w.batches.add(len(parts))
 	}
-	for _, p := range parts {
-		if p.err == nil {
-			p.err = err
-		}
-		close(p.done)
-	}
+	w.tell(parts, err)
 	w.checkpoints.look()
 }
 
@@ -330,7 +339,8 @@ func untilFree(ctx context.Context, patient time.Duration, do func() error) erro
 }
 
 // next returns a part that waits, unless there is none or it is time to commit.
-func (w *writer) next(hold *time.Timer) *part {
+// Those who wait for the disk are in no hurry while the log is synced for others.
+func (w *writer) next(hold *time.Timer, hurry bool) *part {
 	select {
 	case <-hold.C:
 		return nil
@@ -342,6 +352,16 @@ func (w *writer) next(hold *time.Timer) *part {
 			return p
 		default:
 			runtime.Gosched()
+		}
+	}
+	if synced := w.log.pending(); synced != nil && !hurry {
+		select {
+		case p := <-w.queue:
+			return p
+		case err := <-synced:
+			w.log.ended(err)
+			return w.next(hold, hurry)
+		case <-hold.C:
 		}
 	}
 	return nil

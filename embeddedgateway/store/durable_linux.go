@@ -1,0 +1,25 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// syncLog puts what was written to a file on the disk, with its size where that
+// is needed to read it. (The time of the change, which Sync brings along, would
+// cost as much again.)
+func syncLog(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("sync %s: %w", f.Name(), err)
+		}
+		return nil
+	}
+}
