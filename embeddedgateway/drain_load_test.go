@@ -78,7 +78,7 @@ func (l leaver) ask(conn net.Conn, r *bufio.Reader) (leave bool, err error) {
 func TestTheEndLosesNoRequest(t *testing.T) {
 	for name, path := range map[string]string{"itself": "/health", "upstream": "/r"} {
 		t.Run(name, func(t *testing.T) {
-			for range 5 {
+			for range 2 {
 				gw, key := inFront(t, hello, embeddedgateway.Front{})
 				url, stop, ended := served(t, gw, time.Minute)
 				addr := strings.TrimPrefix(url, "http://")

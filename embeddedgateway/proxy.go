@@ -105,6 +105,9 @@ func (f *Front) check() error {
 		errs = append(errs, errors.New("upstream.url: this is not the base URL of an API: "+
 			"want such as http://127.0.0.1:3000, without a user, a query and a fragment"))
 	}
+	if err := CheckOrigins(f.Origins); err != nil {
+		errs = append(errs, fmt.Errorf("upstream.origins: %w", err))
+	}
 	if f.MaxBody < 0 {
 		errs = append(errs, fmt.Errorf("upstream.max_body: a body cannot have less than 0 bytes, got %d", f.MaxBody))
 	}

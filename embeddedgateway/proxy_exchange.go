@@ -202,6 +202,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	x.status = status
 	h := w.Header()
 	x.say(h)
+	x.front.readers.admit(h, x.in)
 	if x.in.ContentLength != 0 && (x.body == nil || !x.body.whole.Load()) {
 		x.hurry(h)
 	}

@@ -187,6 +187,9 @@ func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *che
 	if s.UpstreamCAFile != "" && (s.Upstream == nil || s.Upstream.Scheme != "https") {
 		found.note("%s is of no use: upstream.url does not begin with https", s.spelledAs("upstream.ca_file"))
 	}
+	if len(s.UpstreamOrigins) > 0 && s.Upstream != nil && !s.UpstreamPreflight {
+		found.note("%s: browsers ask by a preflight first, which is refused: set upstream.preflight = true", s.spelledAs("upstream.origins"))
+	}
 	p.tryDatabase(ctx, s, found)
 	p.tryAdmin(s, found)
 	if s.TLSCert != "" && s.TLSKey != "" {

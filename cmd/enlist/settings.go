@@ -20,6 +20,7 @@ type gatewaySettings struct {
 	Upstream          *url.URL
 	UpstreamCAFile    string
 	UpstreamPreflight bool
+	UpstreamOrigins   []string
 	UpstreamTimeout   time.Duration
 	UpstreamMaxBody   byteSize
 	Rules             []embeddedgateway.Rule
@@ -148,6 +149,17 @@ func frontSettings() []setting {
 			name: "upstream.preflight",
 			says: "pass preflights of browsers (CORS), which never have a credential, on to the API, which answers them",
 			to:   func(s *gatewaySettings) any { return &s.UpstreamPreflight },
+		}, {
+			name: "upstream.origins", sample: `["https://app.example.com"]`,
+			says: "the origins whose pages may read refusals of the gateway, too; * alone: all",
+			to:   func(s *gatewaySettings) any { return &s.UpstreamOrigins },
+			check: func(s *gatewaySettings) error {
+				err := embeddedgateway.CheckOrigins(s.UpstreamOrigins)
+				if err != nil {
+					s.UpstreamOrigins = nil // it is told once
+				}
+				return err
+			},
 		}, {
 			name: "upstream.timeout",
 			says: "how long the API may take until its answer begins",
