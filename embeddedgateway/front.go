@@ -25,6 +25,9 @@ type Front struct {
 	// AgentLimit is how often an agent, KeyLimit how often a key may ask, in all
 	// gateways over the database together. A zero Rate does not limit.
 	AgentLimit, KeyLimit Rate
+	// MaxOpen is how many requests to the API one agent may have under way at once
+	// at this gateway, WebSockets and streams among them. 0: 256; less: any number.
+	MaxOpen int
 	// MaxBody is how many bytes a request to the API may have. 0: 10 MiB.
 	MaxBody int64
 	// Timeout is how long the API may take until its answer begins. 0: 30 s.

@@ -73,8 +73,12 @@ func (x *exchange) serve(ctx context.Context) {
 		x.failed(x.ResponseWriter, x.in, errAPISlow)
 		return
 	}
-	if !x.begin() {
-		x.failed(x.ResponseWriter, x.in, errDraining)
+	switch err := x.begin(); {
+	case errors.Is(err, errDraining):
+		x.failed(x.ResponseWriter, x.in, err)
+		return
+	case err != nil:
+		x.refused(x.record(err))
 		return
 	}
 	defer x.end()

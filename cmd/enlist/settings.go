@@ -26,6 +26,7 @@ type gatewaySettings struct {
 	Rules             []embeddedgateway.Rule
 	AgentLimit        embeddedgateway.Rate
 	KeyLimit          embeddedgateway.Rate
+	OpenLimit         int
 
 	TLSCert, TLSKey           string
 	AdminTLSCert, AdminTLSKey string
@@ -76,7 +77,7 @@ type setting struct {
 func gatewayDefaults() *gatewaySettings {
 	return &gatewaySettings{
 		Listen: defaultListen, AdminListen: defaultAdminListen,
-		UpstreamTimeout: 30 * time.Second, UpstreamMaxBody: 10 << 20,
+		UpstreamTimeout: 30 * time.Second, UpstreamMaxBody: 10 << 20, OpenLimit: 256,
 		LogFormat: "text", LogLevel: "info", LogAccess: embeddedgateway.AccessErrors,
 		RetainAudit: 90 * 24 * time.Hour, RetainTickets: time.Hour,
 		DrainTimeout: embeddedgateway.DefaultDrainTimeout,
@@ -176,6 +177,10 @@ func frontSettings() []setting {
 			name: "limits.key", flag: "limit-key", sample: `"100/1m"`,
 			says: "how often one key may ask the API, over all replicas, such as 100/1m",
 			to:   func(s *gatewaySettings) any { return &s.KeyLimit },
+		}, {
+			name: "limits.open", flag: "limit-open",
+			says: "how many requests to the API one agent may have under way at once at each replica, WebSockets and streams among them; 0: any number",
+			to:   func(s *gatewaySettings) any { return &s.OpenLimit },
 		}, {
 			name: "tls.cert", flag: "tls-cert", env: "ENLIST_GATEWAY_TLS_CERT", path: true, sample: `"fullchain.pem"`,
 			says: "serve TLS with the certificate chain in this file; it is read again when it changes",
