@@ -30,12 +30,8 @@ func CheckOrigins(origins []string) error {
 			return errors.New("want origins such as https://app.example.com, or \"*\" alone") // not the value: it may hold a password
 		}
 		asSent := strings.ToLower(u.Scheme + "://" + u.Host)
-		switch {
-		case u.Scheme == "http":
-			asSent = strings.TrimSuffix(asSent, ":80")
-		default:
-			asSent = strings.TrimSuffix(asSent, ":443")
-		}
+		usual := map[string]string{"http": ":80", "https": ":443"}
+		asSent = strings.TrimSuffix(asSent, usual[u.Scheme])
 		if origin != asSent {
 			return fmt.Errorf("write it as browsers send it, without a path: %s", asSent)
 		}

@@ -68,8 +68,12 @@ func TestARefusalIsForThePagesThatMayReadIt(t *testing.T) {
 			method, path, body, key string
 			status                  int
 		}{
-			{"GET", "/r", "", "", 401}, {"GET", "/a//b", "", key, 400}, {"GET", "/closed", "", key, 403}, {"POST", "/r", "long", key, 413},
-			{"GET", "/r", "", key, 200}, {"GET", "/r", "", key, 429},
+			{"GET", "/r", "", "", 401},
+			{"GET", "/a//b", "", key, 400},
+			{"GET", "/closed", "", key, 403},
+			{"POST", "/r", "long", key, 413},
+			{"GET", "/r", "", key, 200},
+			{"GET", "/r", "", key, 429},
 		} {
 			h := header{}
 			for _, from := range tt.from {

@@ -133,7 +133,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{proxy: p, ResponseWriter: w, in: r, id: w.Header().Get(requestIDHeader)}
 	admitted, err := p.admit(r, target{method: r.Method, path: path})
 	if err != nil {
-		x.refused(err)
+		x.refused(r.Context(), err)
 		return
 	}
 	x.admission = admitted

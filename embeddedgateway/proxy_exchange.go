@@ -78,7 +78,7 @@ func (x *exchange) serve(ctx context.Context) {
 		x.failed(x.ResponseWriter, x.in, err)
 		return
 	case err != nil:
-		x.refused(x.record(err))
+		x.refused(ctx, x.record(ctx, err))
 		return
 	}
 	defer x.end()

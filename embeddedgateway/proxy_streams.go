@@ -46,23 +46,23 @@ func (x *exchange) begin() error {
 }
 
 // record puts a refusal of the exchange into the audit trail.
-func (x *exchange) record(err error) error {
+func (x *exchange) record(ctx context.Context, err error) error {
 	caller := x.admission.caller
 	c := &call{
 		Request: x.in, protocol: caller.Protocol, store: x.store, ip: clientIP(x.in, x.cfg.TrustedProxies),
 		agent: caller.Agent, keyID: caller.KeyID,
 	}
-	return x.front.record(x.in.Context(), c, err)
+	return x.front.record(ctx, c, err)
 }
 
 // refused answers that the request does not get to the API.
-func (x *exchange) refused(err error) {
+func (x *exchange) refused(ctx context.Context, err error) {
 	p, ok := errors.AsType[*problem](err)
 	if !ok {
 		p = unavailable()
 	}
 	x.front.refuse(x.ResponseWriter, x.in, p)
-	x.logged(x.in.Context(), x, p.kind.status())
+	x.logged(ctx, x, p.kind.status())
 }
 
 // end takes it off. No timer of it does anything from now on.

@@ -88,7 +88,7 @@ func gatewayDefaults() *gatewaySettings {
 // gatewaySettingList is every setting, in the order of the sample file.
 func gatewaySettingList() []setting {
 	var all []setting
-	for _, group := range [][]setting{mainSettings(), frontSettings(), secretSettings(), operationSettings()} {
+	for _, group := range [][]setting{mainSettings(), frontSettings(), tlsSettings(), secretSettings(), operationSettings()} {
 		all = append(all, group...)
 	}
 	return all
@@ -181,7 +181,13 @@ func frontSettings() []setting {
 			name: "limits.open", flag: "limit-open",
 			says: "how many requests to the API one agent may have under way at once at each replica, WebSockets and streams among them; 0: any number",
 			to:   func(s *gatewaySettings) any { return &s.OpenLimit },
-		}, {
+		},
+	}
+}
+
+func tlsSettings() []setting {
+	return []setting{
+		{
 			name: "tls.cert", flag: "tls-cert", env: "ENLIST_GATEWAY_TLS_CERT", path: true, sample: `"fullchain.pem"`,
 			says: "serve TLS with the certificate chain in this file; it is read again when it changes",
 			to:   func(s *gatewaySettings) any { return &s.TLSCert },
