@@ -27,7 +27,7 @@ type observed struct {
 	agent    string
 	keyID    string
 
-	taken    *taken
+	of       *Gateway
 	hijacked bool
 }
 
@@ -35,6 +35,7 @@ type observed struct {
 func (o *observed) WriteHeader(status int) {
 	if o.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		o.status = status
+		o.leave(status)
 	}
 	o.ResponseWriter.WriteHeader(status)
 }
@@ -43,8 +44,17 @@ func (o *observed) WriteHeader(status int) {
 func (o *observed) Write(b []byte) (int, error) {
 	if o.status == 0 {
 		o.status = http.StatusOK
+		o.leave(o.status)
 	}
 	return o.ResponseWriter.Write(b)
+}
+
+// leave has the client leave the connection with this answer, if the gateway is
+// about to end: what it sends as that is closed would be lost.
+func (o *observed) leave(status int) {
+	if o.of.draining.Load() && status != http.StatusSwitchingProtocols {
+		o.Header()["Connection"] = []string{"close"} // over HTTP/2 it is GOAWAY
+	}
 }
 
 // Hijack implements [http.Hijacker]: whoever takes the connection over speaks
@@ -56,7 +66,7 @@ func (o *observed) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	if !o.hijacked {
 		o.hijacked = true
-		o.taken.add(1)
+		o.of.taken.add(1)
 	}
 	if o.status == 0 {
 		o.status = http.StatusSwitchingProtocols
@@ -93,13 +103,8 @@ type observer struct {
 // ServeHTTP implements [http.Handler].
 func (o *observer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := o.cfg.Now()
-	seen := &observed{ResponseWriter: w, id: o.requestID(r), taken: &o.taken}
+	seen := &observed{ResponseWriter: w, id: o.requestID(r), of: o.Gateway}
 	w.Header()[requestIDHeader] = []string{seen.id}
-	if o.draining.Load() && r.Header.Get("Upgrade") == "" {
-		// While Drain.Delay lasts, clients leave a connection with the answer that
-		// they get: what they send as it is closed would be lost.
-		w.Header().Set("Connection", "close") // over HTTP/2 it is GOAWAY
-	}
 	o.metrics.inFlight.Add(1)
 	defer o.over(seen, r, began) // a handler may panic to cut the answer off
 	o.next.ServeHTTP(seen, r)

@@ -11,8 +11,9 @@ import (
 const DefaultDrainTimeout = 8 * time.Second
 
 // Drain says how a gateway that serves ends. First /readyz says no, and requests
-// are answered as before; when Delay is over, no connection is taken any more;
-// and what is under way then has Timeout to end.
+// are answered as before, but that each answer has its client leave the
+// connection; when Delay is over, no connection is taken any more; and what is
+// under way then has Timeout to end. Connections that nobody uses are closed then.
 type Drain struct {
 	Delay   time.Duration
 	Timeout time.Duration // 0: DefaultDrainTimeout

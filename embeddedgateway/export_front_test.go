@@ -39,3 +39,16 @@ func Meter(g *Gateway, count func(Caller) (left http.Header, retryAfter time.Dur
 		return left, nil
 	}
 }
+
+// Ask counts a request of a caller as the proxy does, which may wait for other
+// replicas.
+func Ask(ctx context.Context, g *Gateway, c Caller) error {
+	_, err := g.limits.count(ctx, c)
+	return err
+}
+
+// Alone has a replica believe that nobody else is there, as after a while.
+func Alone(g *Gateway) {
+	g.usage.warm.Store(true)
+	g.usage.others.Store(0)
+}

@@ -25,6 +25,9 @@ type Front struct {
 	// AgentLimit is how often an agent, KeyLimit how often a key may ask, in all
 	// gateways over the database together. A zero Rate does not limit.
 	AgentLimit, KeyLimit Rate
+	// MaxOpen is how many requests to the API one agent may have under way at once
+	// at this gateway, WebSockets and streams among them. 0: 256; less: any number.
+	MaxOpen int
 	// MaxBody is how many bytes a request to the API may have. 0: 10 MiB.
 	MaxBody int64
 	// Timeout is how long the API may take until its answer begins. 0: 30 s.
@@ -35,6 +38,10 @@ type Front struct {
 	// Preflights says that the API answers the preflights of browsers (CORS), which
 	// never have a credential, itself: it gets them from anybody, as from nobody.
 	Preflights bool
+	// Origins are those whose pages may read what the gateway answers in the place
+	// of the API, such as https://app.example.com; "*" alone: all. None: a page sees
+	// a refusal as an error of the network. What the API answers, it says itself.
+	Origins []string
 }
 
 // Rule guards a part of an API.
@@ -90,6 +97,7 @@ type front struct {
 	secrets     headerNames // the headers that credentials come in, or beside
 	presentedIn []string
 	guards      guards
+	readers     readers
 	assertions  *assertions
 
 	// usage counts a request against the limits of its caller and says in the
@@ -110,6 +118,7 @@ func newFront(d deps, served []protocol) (*front, error) {
 	if d.Front == nil {
 		return f, nil
 	}
+	f.readers = d.Front.Origins
 	var err error
 	f.guards, err = newGuards(d.Front.Rules)
 	return f, err
@@ -205,18 +214,20 @@ func refusal(k kind, code, message string) *problem {
 // refuse answers with a problem, which is what every error here is, in the
 // gateway's own form: a proxy, and an API whose clients may come by any protocol,
 // have no use for five.
-func (f *front) refuse(w http.ResponseWriter, _ *http.Request, err error) {
-	status, body := f.spell(w.Header(), err)
+func (f *front) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status, body := f.spell(w.Header(), r, err)
 	reply(w, status, body)
 }
 
-// spell puts a problem into a header, and returns what goes with it.
-func (f *front) spell(h http.Header, err error) (status int, body []byte) {
+// spell puts a problem with a request into a header, and returns what goes with
+// it.
+func (f *front) spell(h http.Header, r *http.Request, err error) (status int, body []byte) {
 	p, ok := errors.AsType[*problem](err)
 	if !ok {
 		p = unavailable()
 	}
 	copyHeader(h, p.header)
+	f.readers.admit(h, r)
 	said := refused{Code: p.event(), Message: p.message}
 	if p.kind == kindUnauthorized {
 		h.Set("WWW-Authenticate", f.challenge(p))

@@ -279,6 +279,9 @@ func (d deps) unlock(ctx context.Context, path string, db *store.Store) error {
 	if err := d.usage.exchange(ctx); err != nil {
 		return err
 	}
+	if !d.usage.several || len(d.usage.peers) == 0 {
+		d.usage.meet() // there is nobody to meet
+	}
 	return d.signer.begin(ctx)
 }
 

@@ -61,8 +61,8 @@ func (p *inProcess) dial(ctx context.Context) (net.Conn, error) {
 
 // close ends the server when the requests under way are answered.
 func (p *inProcess) close() error {
+	_ = p.Close() // it takes no more
 	err := p.server.stop(context.Background(), DefaultDrainTimeout)
-	_ = p.Close()
 	p.start.Do(func() { close(p.ended) }) // it never started
 	<-p.ended
 	return err

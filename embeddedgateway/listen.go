@@ -17,9 +17,6 @@ const (
 	writeTime  = 30 * time.Second // a request and its answer
 	idleTime   = 2 * time.Minute  // a connection between two requests
 	maxHeader  = 32 << 10
-	// unusedTime is how long a connection is waited for at the end that has not
-	// asked for anything yet: what it was made for is on its way.
-	unusedTime = 250 * time.Millisecond
 )
 
 // Serve answers requests on a listener until ctx ends, over TLS if Config.TLS is
@@ -33,6 +30,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 
 func (g *Gateway) serve(ctx context.Context, ln net.Listener, patience time.Duration) error {
 	s := newServer(ctx, g)
+	s.quiet = quietTime
 	failed := make(chan error, 1)
 	go func() { failed <- s.listen(ln) }()
 	select {
@@ -62,15 +60,19 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, patience time.Dura
 	return err
 }
 
-// server is an http.Server that knows its connections that have not asked for
-// anything yet: [http.Server.Shutdown] would wait 5 seconds for each.
+// server is an http.Server that knows its connections, so that it can end without
+// losing what is asked by them: see [server.lastCall].
 type server struct {
 	http.Server
-	mu     sync.Mutex
-	unused map[net.Conn]bool // nil: stopping
-	door   *door             // nil: it does not listen itself
+	quiet  time.Duration // how long at the end a connection must have asked for nothing
+	ending func()        // ends what has no end of its own
+	door   *door         // nil: it does not listen itself
 	taken  *taken
 	cut    context.CancelFunc // ends the contexts of all requests
+
+	mu    sync.Mutex
+	conns map[net.Conn]connState // nil: it takes no more
+	ticks int                    // of the last call
 }
 
 // newServer makes a server for the gateway. When it is stopped, what has no end
@@ -78,7 +80,7 @@ type server struct {
 func newServer(ctx context.Context, g *Gateway) *server {
 	s := newServerFor(ctx, g, g.handler)
 	s.taken = &g.taken
-	s.RegisterOnShutdown(g.proxy.drain)
+	s.ending = g.proxy.drain
 	return s
 }
 
@@ -98,49 +100,10 @@ func newServerFor(ctx context.Context, g *Gateway, h http.Handler) *server {
 			TLSConfig:         g.cfg.TLS,
 			BaseContext:       func(net.Listener) context.Context { return base },
 		},
-		unused: map[net.Conn]bool{}, taken: &taken{}, cut: cut,
+		ending: func() {}, taken: &taken{}, cut: cut, conns: map[net.Conn]connState{},
 	}
 	s.ConnState = s.track
 	return s
-}
-
-// door is a listener that can take no more connections some time before its
-// server is told so.
-type door struct {
-	net.Listener
-	shut, closed chan struct{} // closed in this order, or only the second
-	once         sync.Once
-}
-
-func (d *door) shutOut() {
-	close(d.shut)
-	_ = d.Listener.Close() // an error means that it is
-}
-
-// Accept implements [net.Listener].
-func (d *door) Accept() (net.Conn, error) {
-	conn, err := d.Listener.Accept()
-	if err != nil {
-		select {
-		case <-d.shut:
-			<-d.closed
-		default:
-		}
-	}
-	return conn, err
-}
-
-// Close implements [net.Listener].
-func (d *door) Close() (err error) {
-	d.once.Do(func() {
-		close(d.closed)
-		select {
-		case <-d.shut:
-		default:
-			err = d.Listener.Close()
-		}
-	})
-	return err
 }
 
 // listen serves a listener, over TLS if there is a certificate.
@@ -158,68 +121,4 @@ func (s *server) through(ln net.Listener) net.Listener {
 	defer s.mu.Unlock()
 	s.door = &door{Listener: ln, shut: make(chan struct{}), closed: make(chan struct{})}
 	return s.door
-}
-
-func (s *server) track(conn net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case state != http.StateNew:
-		delete(s.unused, conn)
-	case s.unused == nil:
-		_ = conn.Close()
-	default:
-		s.unused[conn] = true
-	}
-}
-
-// lastCall takes no more connections, and waits for those to ask that have been
-// made and have not yet: from Shutdown on the server would not answer. Those that
-// say nothing it closes.
-func (s *server) lastCall(most time.Duration) {
-	s.mu.Lock()
-	if s.door != nil {
-		s.door.shutOut()
-	}
-	s.mu.Unlock()
-	late := time.NewTimer(most)
-	defer late.Stop()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for waits := true; waits; {
-		s.mu.Lock()
-		waits = len(s.unused) > 0
-		s.mu.Unlock()
-		if !waits {
-			break
-		}
-		select {
-		case <-tick.C:
-		case <-late.C:
-			waits = false
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for conn := range s.unused {
-		_ = conn.Close()
-	}
-	s.unused = nil
-}
-
-// stop ends the server when the requests under way are answered. It gives up
-// after patience, and cuts them off then.
-func (s *server) stop(ctx context.Context, patience time.Duration) error {
-	s.lastCall(min(unusedTime, patience))
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	defer s.cut() // a WebSocket ends with it
-	err := s.Shutdown(ctx)
-	if err == nil {
-		err = s.taken.wait(ctx)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("requests still under way after %s were cut off: %w", patience, err), s.Close())
-	}
-	return nil
 }

@@ -35,6 +35,12 @@ func (s *scraped) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge("enlist_ready", "1 while requests are taken and the database answers, else 0.", ready)
 
+	if s.proxy.to != nil {
+		all, last := s.proxy.underWay()
+		gauge("enlist_upstream_open", "Requests to the API behind the gateway that are under way.", float64(all))
+		gauge("enlist_upstream_streams", "Those of them that are WebSockets and streams of events.", float64(last))
+	}
+
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
 	defer cancel()
 	if n, err := s.store.CountSealed(ctx, letterKind, mostMail); err == nil {

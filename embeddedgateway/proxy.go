@@ -27,6 +27,7 @@ const (
 
 	frontMaxBody = 10 << 20         // where Front.MaxBody is 0
 	frontTimeout = 30 * time.Second // where Front.Timeout is 0
+	frontMaxOpen = 256              // where Front.MaxOpen is 0
 
 	dialTime = 5 * time.Second
 	// poolTime is how long a connection to the API stays open that is not used:
@@ -45,13 +46,15 @@ type proxy struct {
 	to        *url.URL // nil: nothing is behind the gateway
 	transport *http.Transport
 	maxBody   int64
+	maxOpen   int // less than 1: any number
 	timeout   time.Duration
 	stall     time.Duration // how long a client may take to receive a part of an answer
 	buffers   *buffers
 	errors    *log.Logger
 
 	mu       sync.Mutex
-	streams  map[*exchange]bool // all that last
+	streams  map[*exchange]bool // all that are under way
+	open     map[int64]int      // how many of each agent
 	draining bool               // nothing that lasts may begin
 	closed   bool               // nothing may
 	ended    sync.WaitGroup
@@ -60,7 +63,7 @@ type proxy struct {
 
 // newProxy makes the proxy of a gateway.
 func newProxy(g *Gateway) *proxy {
-	p := &proxy{Gateway: g, streams: map[*exchange]bool{}}
+	p := &proxy{Gateway: g, streams: map[*exchange]bool{}, open: map[int64]int{}}
 	if g.cfg.Front == nil || g.cfg.Front.Upstream == nil {
 		return p
 	}
@@ -70,6 +73,9 @@ func newProxy(g *Gateway) *proxy {
 	}
 	p.to = &to
 	p.maxBody, p.timeout, p.stall = g.cfg.Front.MaxBody, g.cfg.Front.Timeout, writeTime
+	if p.maxOpen = g.cfg.Front.MaxOpen; p.maxOpen == 0 {
+		p.maxOpen = frontMaxOpen
+	}
 	if p.maxBody == 0 {
 		p.maxBody = frontMaxBody
 	}
@@ -105,6 +111,9 @@ func (f *Front) check() error {
 		errs = append(errs, errors.New("upstream.url: this is not the base URL of an API: "+
 			"want such as http://127.0.0.1:3000, without a user, a query and a fragment"))
 	}
+	if err := CheckOrigins(f.Origins); err != nil {
+		errs = append(errs, fmt.Errorf("upstream.origins: %w", err))
+	}
 	if f.MaxBody < 0 {
 		errs = append(errs, fmt.Errorf("upstream.max_body: a body cannot have less than 0 bytes, got %d", f.MaxBody))
 	}
@@ -124,12 +133,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{proxy: p, ResponseWriter: w, in: r, id: w.Header().Get(requestIDHeader)}
 	admitted, err := p.admit(r, target{method: r.Method, path: path})
 	if err != nil {
-		refusal, ok := errors.AsType[*problem](err)
-		if !ok {
-			refusal = unavailable()
-		}
-		p.front.refuse(w, r, refusal)
-		p.logged(r.Context(), x, refusal.kind.status())
+		x.refused(r.Context(), err)
 		return
 	}
 	x.admission = admitted

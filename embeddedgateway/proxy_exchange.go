@@ -73,8 +73,12 @@ func (x *exchange) serve(ctx context.Context) {
 		x.failed(x.ResponseWriter, x.in, errAPISlow)
 		return
 	}
-	if !x.begin() {
-		x.failed(x.ResponseWriter, x.in, errDraining)
+	switch err := x.begin(); {
+	case errors.Is(err, errDraining):
+		x.failed(x.ResponseWriter, x.in, err)
+		return
+	case err != nil:
+		x.refused(ctx, x.record(ctx, err))
 		return
 	}
 	defer x.end()
@@ -102,6 +106,9 @@ func (x *exchange) serve(ctx context.Context) {
 		FlushInterval: flushTime, BufferPool: x.buffers, ErrorLog: x.errors,
 	}
 	to.ServeHTTP(x, r)
+	if x.body != nil && !x.body.whole.Load() {
+		x.linger() // net/http would wait for the rest of it, and this without an end
+	}
 	for name := range x.Header() { // of the trailers
 		if ours(strings.TrimPrefix(name, http.TrailerPrefix)) {
 			delete(x.Header(), name)
@@ -193,6 +200,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 		message = "the body of the request could not be read to its end"
 	case x.in.Context().Err() != nil: // the client has left: nobody hears what is said
 		status, code, level = http.StatusBadGateway, "client_gone", slog.LevelDebug
+		message = "the client closed its side of the connection before the API answered; the API may have done what was asked"
 	}
 	x.metrics.upstream.WithLabelValues(code).Inc()
 	if x.cfg.Logger.Enabled(ctx, level) {
@@ -202,6 +210,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	x.status = status
 	h := w.Header()
 	x.say(h)
+	x.front.readers.admit(h, x.in)
 	if x.in.ContentLength != 0 && (x.body == nil || !x.body.whole.Load()) {
 		x.hurry(h)
 	}
@@ -219,6 +228,15 @@ func (x *exchange) hurry(h http.Header) {
 		return // only the request ends, not the connection
 	}
 	h.Set("Connection", "close")
+	x.linger()
+}
+
+// linger ends in a moment the wait for what is left of the request. The answer has
+// said that the connection is closed behind it.
+func (x *exchange) linger() {
+	if x.in.ProtoMajor != 1 {
+		return
+	}
 	c := http.NewResponseController(x.ResponseWriter)
 	time.AfterFunc(lingerTime, func() { _ = c.SetReadDeadline(past()) }) // no other request comes by it
 }

@@ -2,14 +2,17 @@ package embeddedgateway_test
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway"
 	"github.com/enlist-mcp/enlist/embeddedgateway/gatewaytest"
@@ -232,4 +235,53 @@ func TestAStatusThatIsNoneIsA502(t *testing.T) {
 		c.Front = &embeddedgateway.Front{Upstream: &url.URL{Scheme: "http", Host: ln.Addr().String()}}
 	}))
 	wantStatus(t, send(t, gw, "GET", "/r", "", bearer(ltxKey(t, gw, "scout"))), http.StatusBadGateway, "upstream_unavailable")
+}
+
+// TestWhoDoesNotSendTheRestHoldsNoConnection has the API answer before it got the
+// body, of which no more comes: the answer arrives, and the connection ends.
+func TestWhoDoesNotSendTheRestHoldsNoConnection(t *testing.T) {
+	gw, key := inFront(t, func(w http.ResponseWriter, _ *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Length", "2")
+		io.WriteString(w, "no")
+		http.NewResponseController(w).Flush()
+	}, embeddedgateway.Front{})
+	for _, body := range []string{"Content-Length: 1000\r\n\r\nthe begin", "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n"} {
+		resp, conn, r := exchanged(t, gw, "POST", "POST /r HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+key+"\r\n"+body)
+		if said, err := io.ReadAll(resp.Body); err != nil || string(said) != "no" || !resp.Close {
+			t.Errorf("%q: got %q (%v), closes: %t", body, said, err, resp.Close)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil { // a bound that only a hang exceeds
+			t.Fatal(err)
+		}
+		if _, err := r.ReadByte(); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q: the connection stays", body)
+		}
+	}
+}
+
+// TestAClientThatClosesItsSideIsToldSo: to net/http it has gone, so the API is
+// not asked on; what is said must not have anybody repeat what may be done.
+func TestAClientThatClosesItsSideIsToldSo(t *testing.T) {
+	gw, key := inFront(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}, embeddedgateway.Front{})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(gw.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /r HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+key+"\r\nContent-Length: 1\r\n\r\nx"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(answer), `"client_gone"`) || strings.Contains(string(answer), "try again") {
+		t.Errorf("got %s (%v)", answer, err)
+	}
 }

@@ -3,6 +3,7 @@ package embeddedgateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -18,16 +19,50 @@ const (
 	maxUnknown = 6
 )
 
-// begin puts an exchange on the list of those that go on, unless none may begin.
-func (x *exchange) begin() bool {
+// codeTooManyOpen is what an agent is told that has too many requests under way.
+const codeTooManyOpen = "too_many_open"
+
+// begin puts an exchange on the list of those that go on, unless none may begin,
+// or no more of its agent.
+func (x *exchange) begin() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
-		return false
+		return errDraining
+	}
+	if !x.admission.preflight {
+		agent := x.admission.caller.AgentID
+		if x.maxOpen > 0 && x.open[agent] >= x.maxOpen {
+			return &problem{
+				kind: kindLimited, code: codeTooManyOpen, retryAfter: time.Second, header: x.admission.limits,
+				message: fmt.Sprintf("too many requests under way: at most %d by one agent at once, WebSockets and streams included; end one, then try again", x.maxOpen),
+			}
+		}
+		x.open[agent]++
 	}
 	x.streams[x] = true
 	x.ended.Add(1)
-	return true
+	return nil
+}
+
+// record puts a refusal of the exchange into the audit trail.
+func (x *exchange) record(ctx context.Context, err error) error {
+	caller := x.admission.caller
+	c := &call{
+		Request: x.in, protocol: caller.Protocol, store: x.store, ip: clientIP(x.in, x.cfg.TrustedProxies),
+		agent: caller.Agent, keyID: caller.KeyID,
+	}
+	return x.front.record(ctx, c, err)
+}
+
+// refused answers that the request does not get to the API.
+func (x *exchange) refused(ctx context.Context, err error) {
+	p, ok := errors.AsType[*problem](err)
+	if !ok {
+		p = unavailable()
+	}
+	x.front.refuse(x.ResponseWriter, x.in, p)
+	x.logged(ctx, x, p.kind.status())
 }
 
 // end takes it off. No timer of it does anything from now on.
@@ -35,6 +70,11 @@ func (x *exchange) end() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.streams, x)
+	if agent := x.admission.caller.AgentID; !x.admission.preflight {
+		if x.open[agent]--; x.open[agent] == 0 {
+			delete(x.open, agent)
+		}
+	}
 	x.ended.Done()
 }
 
@@ -67,6 +107,18 @@ func (x *exchange) lasting() bool {
 	defer x.mu.Unlock()
 	x.stream = true
 	return !x.draining
+}
+
+// underWay is how many exchanges there are, and how many of them last.
+func (p *proxy) underWay() (all, last int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for x := range p.streams {
+		if x.stream {
+			last++
+		}
+	}
+	return len(p.streams), last
 }
 
 // drain ends what has no end of its own; all else is answered. A client that

@@ -3,6 +3,7 @@ package embeddedgateway
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
@@ -26,8 +27,8 @@ var errLease = errors.New("another process has taken over")
 // Retention says how long is kept what nobody needs any more. Zero is the
 // default; a negative time keeps it for ever.
 type Retention struct {
-	Audit   time.Duration // events of the audit trail; for ever
-	Tickets time.Duration // what has expired, to say that it has; an hour
+	Audit   time.Duration // events of the audit trail; the default is for ever
+	Tickets time.Duration // what has expired, to say that it has; the default is an hour
 }
 
 // retain deletes now and then what has outlived its time, until ctx ends.
@@ -50,8 +51,12 @@ func (g *Gateway) retain(ctx context.Context) {
 // sweepOnce deletes what has outlived its time, unless another process over the
 // same database does, and returns how much.
 func (g *Gateway) sweepOnce(ctx context.Context, pause time.Duration) (n int, err error) {
+	tickets := g.cfg.Retention.Tickets
+	if tickets < 0 {
+		tickets = math.MaxInt64 // before the first of them
+	}
 	todo := store.Pruning{
-		Now: g.cfg.Now(), Tickets: max(g.cfg.Retention.Tickets, 0), Events: max(g.cfg.Retention.Audit, 0),
+		Now: g.cfg.Now(), Tickets: tickets, Events: max(g.cfg.Retention.Audit, 0),
 		Pruned:  func(table string, rows int) { g.metrics.pruned.WithLabelValues(table).Add(float64(rows)) },
 		Between: func(ctx context.Context) error { return g.betweenParts(ctx, pause) },
 	}

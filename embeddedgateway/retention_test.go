@@ -2,6 +2,7 @@ package embeddedgateway_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,30 @@ func TestTheAuditTrailIsKeptForAsLongAsItIsSaid(t *testing.T) {
 			sweep(t, gw)
 			if left := len(gw.Audit(t)); before == 0 || (left == before) != c.kept {
 				t.Errorf("%d events were there, %d are left", before, left)
+			}
+		})
+	}
+}
+
+func TestWhatHasExpiredIsKeptForAsLongAsItIsSaid(t *testing.T) {
+	const invite, hour = time.Hour, time.Hour
+	for name, c := range map[string]struct {
+		tickets, after time.Duration
+		kept           bool
+	}{
+		"not yet":              {3 * hour, invite + 2*hour, true},
+		"then":                 {3 * hour, invite + 4*hour, false},
+		"where unset, not yet": {0, invite + hour/2, true},
+		"where unset":          {0, invite + 2*hour, false},
+		"where it is for ever": {-1, 10 * 365 * 24 * hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gw := gatewaytest.New(t, gatewaytest.Config(func(cfg *embeddedgateway.Config) { cfg.Retention.Tickets = c.tickets }))
+			invited(t, gw, "my-agent")
+			gw.Clock.Advance(c.after)
+			sweep(t, gw)
+			if deleted := strings.Contains(scrape(t, gw), `enlist_pruned_rows_total{table="tickets"} 1`); deleted == c.kept {
+				t.Errorf("the invite was deleted: %t", deleted)
 			}
 		})
 	}

@@ -57,7 +57,7 @@ type usage struct {
 }
 
 func newUsage(now func() time.Time) *usage {
-	return &usage{replica: rand.Text(), now: now, hurry: make(chan struct{}, 1), settling: settling{peers: map[string]time.Time{}}}
+	return &usage{replica: rand.Text(), now: now, hurry: make(chan struct{}, 1), settling: settling{peers: map[string]time.Time{}, met: make(chan struct{})}}
 }
 
 // limit returns a limit that all replicas keep together. Its name is its own
@@ -73,7 +73,7 @@ func (u *usage) limit(name string, n int, per time.Duration, now func() time.Tim
 		mine: map[int64]*slotCounts{},
 		seen: map[slotOf]seenCounts{},
 
-		usage: u, untold: map[int64]int{}, telling: map[int64]int{}, much: max(1, n/slots),
+		usage: u, untold: map[int64]int{}, telling: map[int64]int{}, early: map[int64]int{}, much: max(1, n/slots),
 	}
 	u.limits = append(u.limits, k)
 	return k
@@ -153,6 +153,7 @@ func (u *usage) keep(ctx context.Context, log *slog.Logger) {
 	defer tick.Stop()
 	failed := false // said once, not once a second
 	ticks := 0      // until all that are there have heard of this one, and have said so
+	met := time.After(meetTime)
 	var soon <-chan time.Time
 	for {
 		select {
@@ -162,6 +163,9 @@ func (u *usage) keep(ctx context.Context, log *slog.Logger) {
 			if soon == nil {
 				soon = time.After(hurryAfter)
 			}
+			continue
+		case <-met:
+			u.meet()
 			continue
 		case <-soon:
 		case <-tick.C:
@@ -189,6 +193,7 @@ type exchanged struct {
 
 	usage           *usage
 	untold, telling map[int64]int // by key: what nobody was told of, and is being told
+	early           map[int64]int // by key: what was told while this replica met the others
 	much            int           // of untold, for one key
 }
 
@@ -276,9 +281,15 @@ func (k *keyLimit) told(ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for id, n := range k.telling {
-		if !ok {
+		switch {
+		case !ok:
 			k.untold[id] += n
+		case k.usage.meets():
+			k.early[id] += n
 		}
+	}
+	if !k.usage.meets() {
+		clear(k.early)
 	}
 	clear(k.telling)
 	for begin, s := range k.mine {

@@ -88,3 +88,36 @@ func flood(t *testing.T, begin func(gatewaytest.Option) *gatewaytest.Gateway) {
 		})
 	}
 }
+
+// TestAReplicaThatJoinsAllowsNoSecondLimit has one join another that was alone, and
+// so told nobody anything for up to a second, and uses a key at both at once.
+func TestAReplicaThatJoinsAllowsNoSecondLimit(t *testing.T) {
+	t.Parallel()
+	const limit, most = 100, 200
+	r := newReplicas(t, 1, embeddedgateway.Front{AgentLimit: embeddedgateway.Rate{N: limit, Per: time.Hour}}, gatewaytest.PostgreSQL(pgtest.Ready(t)))
+	agent := embeddedgateway.Caller{AgentID: 7}
+	embeddedgateway.Alone(r.list[0])
+	r.start()
+	var let atomic.Int64
+	var all sync.WaitGroup
+	for _, g := range r.list {
+		for range most {
+			all.Go(func() {
+				if embeddedgateway.Ask(t.Context(), g, agent) == nil {
+					let.Add(1)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if got := let.Load(); got < limit || got > limit+limit/4 {
+		t.Errorf("%d were let in, want %d, and a fourth more at most", got, limit)
+	}
+	late := r.start()
+	if err := embeddedgateway.Ask(t.Context(), late, agent); err == nil {
+		t.Error("one that joins later lets in one more")
+	}
+	if err := embeddedgateway.Ask(t.Context(), late, embeddedgateway.Caller{AgentID: 8}); err != nil {
+		t.Errorf("another agent is refused: %v", err)
+	}
+}

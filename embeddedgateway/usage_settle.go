@@ -16,6 +16,10 @@ const (
 	// settleTime is how long a request waits until its replica has told and
 	// heard. After that it counts for itself, as where the database is away.
 	settleTime = 2 * time.Second
+	// meetTime is how long a replica that joins others allows its part only: after
+	// it they have heard of it, and told what they counted until then, which they
+	// do once a second.
+	meetTime = exchangeEvery * 3 / 2
 	// presentEvery is how often a replica says that it is there, and presentFor
 	// for how long others believe it.
 	presentEvery = 20 * time.Second
@@ -33,6 +37,9 @@ type settling struct {
 
 	others atomic.Int64 // how many there are
 	warm   atomic.Bool  // whoever was there, or started at the same time, has been heard since
+
+	met     chan struct{} // closed when whoever was there before has heard of this one, and told
+	meeting sync.Once
 
 	mu      sync.Mutex
 	away    bool          // the last exchange failed: nobody waits for the next
@@ -70,6 +77,16 @@ func (u *usage) settle(ctx context.Context, late <-chan time.Time) bool {
 		u.next = make(chan struct{})
 	}
 	next := u.next
+	if u.meets() {
+		u.mu.Unlock()
+		select { // there is nothing to hear before
+		case <-u.met:
+			return true
+		case <-late:
+		case <-ctx.Done():
+		}
+		return false
+	}
 	if !u.running {
 		u.running = true
 		u.rounds.Go(func() { u.run(context.WithoutCancel(ctx)) })
@@ -101,6 +118,19 @@ func (u *usage) run(ctx context.Context) {
 		close(next)
 	}
 }
+
+// meets reports whether others may not know of this replica yet.
+func (u *usage) meets() bool {
+	select {
+	case <-u.met:
+		return false
+	default:
+		return true
+	}
+}
+
+// meet ends that.
+func (u *usage) meet() { u.meeting.Do(func() { close(u.met) }) }
 
 // ended notes how an exchange went.
 func (u *usage) ended(err error) {
@@ -154,6 +184,16 @@ func (u *usage) present(now time.Time) []store.Usage {
 	}}
 }
 
+// used is how often a key was used here since others were told. While they may not
+// have been, all counts. The mutex of the limit is held.
+func (x *exchanged) used(id int64) int {
+	n := x.untold[id] + x.telling[id]
+	if x.usage.meets() {
+		n += x.early[id]
+	}
+	return n
+}
+
 // due reports whether others should be told, and heard, before a key is used once
 // more: when this replica has used up its part of what is left of the limit since
 // it did so last. So all together use a fourth of a limit too much at most, when
@@ -161,5 +201,5 @@ func (u *usage) present(now time.Time) []store.Usage {
 // mutex of the limit is held.
 func (x *exchanged) due(id int64, left int) bool {
 	others := int(x.usage.others.Load())
-	return others > 0 && x.untold[id]+x.telling[id] >= max(1, left/(share*(others+1)))
+	return others > 0 && x.used(id) >= max(1, left/(share*(others+1)))
 }

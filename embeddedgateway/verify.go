@@ -45,7 +45,7 @@ func (v verifier) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, nil)
 		return
 	}
-	status, body := v.spell(w.Header(), err)
+	status, body := v.spell(w.Header(), r, err)
 	w.Header().Set(refusalHeader, string(body))
 	reply(w, status, body)
 }

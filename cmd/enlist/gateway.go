@@ -56,6 +56,7 @@ people reach it (public_url) and which proxy to believe (trusted_proxies).`,
 				return &usageError{err}
 			}
 			settings, problems := p.readSettings(givenFlags(cmd.Flags()))
+			p.logsJSON = settings.LogFormat == logJSON // what is wrong, too
 			if err := failedSettings(problems); err != nil {
 				return err
 			}
@@ -118,7 +119,7 @@ func givenFlags(set *pflag.FlagSet) flagValues {
 
 // serveGateway listens before it opens the gateway, which must know its address.
 func (p *program) serveGateway(ctx context.Context, s *gatewaySettings) (err error) {
-	p.serves, p.logsJSON = true, s.LogFormat == logJSON
+	p.serves = true
 	collectLess(p.env)
 	config, err := p.gatewayConfig(s)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -186,6 +187,13 @@ func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *che
 	}
 	if s.UpstreamCAFile != "" && (s.Upstream == nil || s.Upstream.Scheme != "https") {
 		found.note("%s is of no use: upstream.url does not begin with https", s.spelledAs("upstream.ca_file"))
+	}
+	if len(s.UpstreamOrigins) > 0 && s.Upstream != nil && !s.UpstreamPreflight {
+		found.note("%s: browsers ask by a preflight first, which is refused: set upstream.preflight = true", s.spelledAs("upstream.origins"))
+	}
+	if os.Geteuid() == 0 {
+		found.note("the check runs as root, whom no owner and no mode keeps out: what it finds of files and folders is so for root. " +
+			"If the gateway runs as another user, run the check as that one, such as by sudo -u USER")
 	}
 	p.tryDatabase(ctx, s, found)
 	p.tryAdmin(s, found)

@@ -65,8 +65,12 @@ func (s *gatewaySettings) front() (*embeddedgateway.Front, error) {
 	f := &embeddedgateway.Front{
 		Upstream: s.Upstream, Rules: s.Rules, AgentLimit: s.AgentLimit, KeyLimit: s.KeyLimit,
 		MaxBody: int64(s.UpstreamMaxBody), Timeout: s.UpstreamTimeout, Preflights: s.UpstreamPreflight,
+		Origins: s.UpstreamOrigins, MaxOpen: s.OpenLimit,
 	}
-	if f.Upstream == nil && len(f.Rules) == 0 && f.AgentLimit.N == 0 && f.KeyLimit.N == 0 {
+	if f.MaxOpen == 0 {
+		f.MaxOpen = -1
+	}
+	if f.Upstream == nil && len(f.Rules) == 0 && f.AgentLimit.N == 0 && f.KeyLimit.N == 0 && len(f.Origins) == 0 {
 		return nil, nil
 	}
 	var err error

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/enlist-mcp/enlist/gateway/wire"
 )
@@ -37,6 +40,16 @@ func (p *program) announce(ctx context.Context, log *slog.Logger, text string) {
 		return
 	}
 	fmt.Fprintln(p.stderr, text)
+}
+
+// logFailure says why a gateway did not start, or ended, where programs read the
+// log: each line is JSON, and so are the last.
+func (p *program) logFailure(cmd *cobra.Command, err error) {
+	log := slog.New(slog.NewJSONHandler(p.stderr, &slog.HandlerOptions{ReplaceAttr: maskAttr}))
+	text := strings.TrimSpace(plain(strings.ReplaceAll(err.Error(), "\n\t", " "))) // pgx lists what it tried so
+	for line := range strings.SplitSeq(text, "\n") {
+		log.ErrorContext(cmd.Context(), cmd.CommandPath()+" failed", "error", line)
+	}
 }
 
 // maskAttr masks what is text in an attribute.

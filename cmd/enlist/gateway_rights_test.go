@@ -115,6 +115,22 @@ func TestADatabaseWithoutRightsIsRefused(t *testing.T) {
 	}
 }
 
+// TestTheCheckSaysForWhomItSpeaks: root may write everywhere, which says nothing of
+// the user that the gateway runs as.
+func TestTheCheckSaysForWhomItSpeaks(t *testing.T) {
+	check := []string{"gateway", "check", "--listen", "127.0.0.1:0", "--admin-listen", "off"}
+	folder, enlist := asNobody(t)
+	said, _ := enlist(append(check, "--database", "sqlite:"+filepath.Join(folder, "gateway.db"))...)
+	if strings.Contains(said, "as root") {
+		t.Errorf("as another user:\n%s", said)
+	}
+	p := newPerson(t)
+	said = p.does(append(check, "--database", "sqlite:"+filepath.Join(folder, "gateway.db"))...)
+	if strings.Contains(said, "note     the check runs as root") != (os.Geteuid() == 0) {
+		t.Errorf("as the user %d:\n%s", os.Geteuid(), said)
+	}
+}
+
 // TestAPostgresWithoutRightsIsRefused: the user may log in and read, and no more.
 func TestAPostgresWithoutRightsIsRefused(t *testing.T) {
 	database := pgtest.URL(t)

@@ -147,6 +147,10 @@ func (p *program) printFailure(cmd *cobra.Command, args []string, err error, usa
 			return
 		}
 	}
+	if p.logsJSON {
+		p.logFailure(cmd, err)
+		return
+	}
 	said := screen{colour: p.coloured(p.stderr)}
 	// Cobra sets off what may have been meant by tabs and empty lines.
 	text := strings.TrimSpace(strings.ReplaceAll(err.Error(), "\t", "  "))

@@ -20,11 +20,13 @@ type gatewaySettings struct {
 	Upstream          *url.URL
 	UpstreamCAFile    string
 	UpstreamPreflight bool
+	UpstreamOrigins   []string
 	UpstreamTimeout   time.Duration
 	UpstreamMaxBody   byteSize
 	Rules             []embeddedgateway.Rule
 	AgentLimit        embeddedgateway.Rate
 	KeyLimit          embeddedgateway.Rate
+	OpenLimit         int
 
 	TLSCert, TLSKey           string
 	AdminTLSCert, AdminTLSKey string
@@ -75,7 +77,7 @@ type setting struct {
 func gatewayDefaults() *gatewaySettings {
 	return &gatewaySettings{
 		Listen: defaultListen, AdminListen: defaultAdminListen,
-		UpstreamTimeout: 30 * time.Second, UpstreamMaxBody: 10 << 20,
+		UpstreamTimeout: 30 * time.Second, UpstreamMaxBody: 10 << 20, OpenLimit: 256,
 		LogFormat: "text", LogLevel: "info", LogAccess: embeddedgateway.AccessErrors,
 		RetainAudit: 90 * 24 * time.Hour, RetainTickets: time.Hour,
 		DrainTimeout: embeddedgateway.DefaultDrainTimeout,
@@ -86,7 +88,7 @@ func gatewayDefaults() *gatewaySettings {
 // gatewaySettingList is every setting, in the order of the sample file.
 func gatewaySettingList() []setting {
 	var all []setting
-	for _, group := range [][]setting{mainSettings(), frontSettings(), secretSettings(), operationSettings()} {
+	for _, group := range [][]setting{mainSettings(), frontSettings(), tlsSettings(), secretSettings(), operationSettings()} {
 		all = append(all, group...)
 	}
 	return all
@@ -149,6 +151,17 @@ func frontSettings() []setting {
 			says: "pass preflights of browsers (CORS), which never have a credential, on to the API, which answers them",
 			to:   func(s *gatewaySettings) any { return &s.UpstreamPreflight },
 		}, {
+			name: "upstream.origins", sample: `["https://app.example.com"]`,
+			says: "the origins whose pages may read refusals of the gateway, too; * alone: all",
+			to:   func(s *gatewaySettings) any { return &s.UpstreamOrigins },
+			check: func(s *gatewaySettings) error {
+				err := embeddedgateway.CheckOrigins(s.UpstreamOrigins)
+				if err != nil {
+					s.UpstreamOrigins = nil // it is told once
+				}
+				return err
+			},
+		}, {
 			name: "upstream.timeout",
 			says: "how long the API may take until its answer begins",
 			to:   func(s *gatewaySettings) any { return &s.UpstreamTimeout },
@@ -165,6 +178,16 @@ func frontSettings() []setting {
 			says: "how often one key may ask the API, over all replicas, such as 100/1m",
 			to:   func(s *gatewaySettings) any { return &s.KeyLimit },
 		}, {
+			name: "limits.open", flag: "limit-open",
+			says: "how many requests to the API one agent may have under way at once at each replica, WebSockets and streams among them; 0: any number",
+			to:   func(s *gatewaySettings) any { return &s.OpenLimit },
+		},
+	}
+}
+
+func tlsSettings() []setting {
+	return []setting{
+		{
 			name: "tls.cert", flag: "tls-cert", env: "ENLIST_GATEWAY_TLS_CERT", path: true, sample: `"fullchain.pem"`,
 			says: "serve TLS with the certificate chain in this file; it is read again when it changes",
 			to:   func(s *gatewaySettings) any { return &s.TLSCert },

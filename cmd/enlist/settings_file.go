@@ -144,6 +144,12 @@ func (l fileLeaf) as(to any) ([]string, error) {
 		}
 		return l.values, nil
 	}
+	if _, ok := to.(*int); ok {
+		if l.kind != unstable.Integer {
+			return nil, fmt.Errorf("want a whole number such as 256, without quotation marks, got %s", got)
+		}
+		return l.values, nil
+	}
 	if l.kind != unstable.String {
 		return nil, fmt.Errorf("want %s, in quotation marks, got %s", wantsText(to), got)
 	}

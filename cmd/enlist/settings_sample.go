@@ -82,7 +82,9 @@ func writeSample(b *strings.Builder, s setting, key string, defaults *gatewaySet
 	if value == "" {
 		to := s.to(defaults)
 		value = show(to)
-		if _, ok := to.(*bool); !ok {
+		switch to.(type) {
+		case *bool, *int:
+		default:
 			value = quoteTOML(value)
 		}
 	}

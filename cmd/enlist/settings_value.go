@@ -42,6 +42,11 @@ func put(to any, values []string) error {
 		if err != nil {
 			return fmt.Errorf("want true or false, got %q", value)
 		}
+	case *int:
+		*to, err = strconv.Atoi(strings.ReplaceAll(value, "_", "")) // as TOML may have it
+		if err != nil || *to < 0 {
+			return fmt.Errorf("want a whole number such as 256, got %q", value)
+		}
 	case *time.Duration:
 		*to, err = parseSpan(value)
 	case *byteSize:
@@ -91,6 +96,8 @@ func show(to any) string {
 		return strings.Join(list, ", ")
 	case *bool:
 		return strconv.FormatBool(*to)
+	case *int:
+		return strconv.Itoa(*to)
 	case *time.Duration:
 		return showSpan(*to)
 	case *byteSize:
