@@ -40,12 +40,8 @@ func (s System) WithRing(r Ring) System   { s.ring = r; return s }
 
 func (s System) WithPragmas(p string) System { s.pragmas = p; return s }
 
-// WithPause has the index not wait for others, and f instead of the pause before
-// it is tried again.
-func (s System) WithPause(f func(context.Context) error) System {
-	s.wait, s.pause = 0, f
-	return s
-}
+// WithPause has f instead of the pause before the index is tried again.
+func (s System) WithPause(f func(context.Context) error) System { s.pause = f; return s }
 
 // WithFirst shortens how long auto waits for the keyring.
 func (s System) WithFirst(d time.Duration) System { s.first = d; return s }

@@ -43,7 +43,6 @@ type index struct {
 	on      files
 	path    string
 	pragmas string                      // more of them, from tests
-	wait    time.Duration               // for another process's transaction
 	pause   func(context.Context) error // before what was in the way is tried again
 
 	mu     sync.Mutex

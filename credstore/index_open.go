@@ -10,27 +10,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // with opens the database if it is not open, or if another file is in its place.
 func (x *index) with(ctx context.Context, op string, f func(*sql.DB) error) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	within, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		err := x.try(ctx, f)
-		if err == nil {
-			return nil
-		}
-		if !busy(err) || x.pause(within) != nil {
-			return x.problem(op, err)
-		}
+	err := patiently(ctx, x.pause, func() error { return x.try(ctx, f) })
+	if err == nil {
+		return nil
 	}
+	return x.problem(op, err)
 }
 
 func (x *index) try(ctx context.Context, f func(*sql.DB) error) error {
@@ -45,33 +35,6 @@ func (x *index) try(ctx context.Context, f func(*sql.DB) error) error {
 		return err
 	}
 	return f(x.db)
-}
-
-const (
-	// patience is for how long is tried again what another process is in the way
-	// of, and retryPause the pause between two tries.
-	patience   = time.Second
-	retryPause = 10 * time.Millisecond
-)
-
-// busy reports whether another process was in the way, so that nothing was done.
-// SQLite waits for others by itself, but does not always do so while one closes
-// the database as the last or opens it as the first: that is over in no time.
-// Where it has waited in vain, the time to try again is over.
-func busy(err error) bool {
-	var failed *sqlite.Error
-	return errors.As(err, &failed) && failed.Code()&0xff == sqlite3.SQLITE_BUSY
-}
-
-func pause(ctx context.Context) error {
-	t := time.NewTimer(retryPause)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 func (x *index) open(ctx context.Context, stat fs.FileInfo) error {
@@ -130,7 +93,7 @@ func (x *index) dsn(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path // a drive letter
 	}
-	u := url.URL{Scheme: "file", Path: path, RawQuery: fmt.Sprintf("_txlock=immediate&_dqs=0&_pragma=busy_timeout(%d)", x.wait.Milliseconds()) +
+	u := url.URL{Scheme: "file", Path: path, RawQuery: fmt.Sprintf("_txlock=immediate&_dqs=0&_pragma=busy_timeout(%d)", BusyMillis) +
 		"&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=trusted_schema(0)" + x.pragmas}
 	return u.String()
 }

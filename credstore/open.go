@@ -49,7 +49,6 @@ type system struct {
 	writeWait  time.Duration
 	repairWait time.Duration
 	pragmas    string                      // for the index
-	wait       time.Duration               // for the index
 	pause      func(context.Context) error // of the index
 }
 
@@ -63,7 +62,6 @@ func realSystem() system {
 		first:      3 * time.Second,
 		writeWait:  10 * time.Second,
 		repairWait: 3 * time.Second,
-		wait:       5 * time.Second,
 		pause:      pause,
 	}
 }
@@ -115,7 +113,7 @@ func newDurable(o Options, home string, on system) *durable {
 	return &durable{
 		mode: o.Mode, home: home, on: on.files, now: o.Now, logger: o.Logger,
 		locks:   newLocks(on.files, filepath.Join(home, "locks")),
-		index:   &index{on: on.files, path: filepath.Join(home, "index.db"), pragmas: on.pragmas, wait: on.wait, pause: on.pause},
+		index:   &index{on: on.files, path: filepath.Join(home, "index.db"), pragmas: on.pragmas, pause: on.pause},
 		keyring: newKeyringVault(on.ring, "", on.answer),
 		file: &fileVault{
 			on: on.files, path: filepath.Join(home, credentialsFile),

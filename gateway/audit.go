@@ -102,9 +102,11 @@ func (j *journal) events(ctx context.Context, since time.Time, most int) ([]Even
 	if since.IsZero() {
 		from = 0
 	}
-	rows, err := patiently(ctx, func() (*sql.Rows, error) {
-		return db.QueryContext(ctx, `SELECT at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code, token_name
+	var rows *sql.Rows
+	err = credstore.Patiently(ctx, func() (err error) {
+		rows, err = db.QueryContext(ctx, `SELECT at, client, version, action, protocol, origin, agent, kind, label, method, path, status, outcome, code, token_name
 			FROM (SELECT * FROM events WHERE at >= $1 ORDER BY id DESC LIMIT $2) ORDER BY id`, from, most)
+		return err
 	})
 	if err != nil {
 		return nil, j.problem(err)

@@ -142,9 +142,3 @@ var (
 
 // Unplain returns the place of the first byte that may begin an escape.
 func (*Scrubber) Unplain(text string) int { return unplain(text, 0) }
-
-// Patiently tries again what another process was in the way of.
-func Patiently(ctx context.Context, try func() error) error {
-	_, err := patiently(ctx, func() (struct{}, error) { return struct{}{}, try() })
-	return err
-}

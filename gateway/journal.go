@@ -13,8 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"modernc.org/sqlite" // registers the driver of the journal, too
-	sqlite3 "modernc.org/sqlite/lib"
+	_ "modernc.org/sqlite" // the driver of the journal
 
 	"github.com/enlist-mcp/enlist/credstore"
 )
@@ -190,8 +189,7 @@ func (j *journal) open(ctx context.Context) (db, quick *sql.DB, err error) {
 		return nil, nil, j.problem(err)
 	}
 	db.SetMaxOpenConns(1)
-	_, err = patiently(ctx, func() (struct{}, error) { return struct{}{}, prepareJournal(ctx, db) })
-	if err != nil {
+	if err = credstore.Patiently(ctx, func() error { return prepareJournal(ctx, db) }); err != nil {
 		_ = db.Close()
 		return nil, nil, j.problem(err)
 	}
@@ -231,7 +229,7 @@ func (j *journal) dsn(synchronous string) string {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path // a drive letter
 	}
-	u := url.URL{Scheme: "file", Path: path, RawQuery: "_txlock=immediate&_dqs=0&_pragma=busy_timeout(5000)" +
+	u := url.URL{Scheme: "file", Path: path, RawQuery: fmt.Sprintf("_txlock=immediate&_dqs=0&_pragma=busy_timeout(%d)", credstore.BusyMillis) +
 		"&_pragma=journal_mode(WAL)&_pragma=trusted_schema(0)&_pragma=synchronous(" + synchronous + ")"}
 	return u.String()
 }
@@ -318,7 +316,11 @@ func (j *journal) transact(ctx context.Context, db *sql.DB, step string, f func(
 			return j.problem(err)
 		}
 	}
-	tx, err := patiently(ctx, func() (*sql.Tx, error) { return db.BeginTx(ctx, nil) })
+	var tx *sql.Tx
+	err := credstore.Patiently(ctx, func() (err error) {
+		tx, err = db.BeginTx(ctx, nil)
+		return err
+	})
 	if err != nil {
 		return j.problem(err)
 	}
@@ -327,29 +329,6 @@ func (j *journal) transact(ctx context.Context, db *sql.DB, step string, f func(
 		return j.problem(err)
 	}
 	return j.problem(tx.Commit())
-}
-
-const (
-	// patience is for how long is tried again what another process is in the way
-	// of, and retryPause the pause between two tries.
-	patience   = time.Second
-	retryPause = 10 * time.Millisecond
-)
-
-// patiently tries again what another process was in the way of. SQLite waits for
-// others by itself, but does not always do so while one closes the database as
-// the last or opens it as the first: that is over in no time. Where it has waited
-// in vain, nothing is tried again.
-func patiently[T any](ctx context.Context, try func() (T, error)) (T, error) {
-	within, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		out, err := try()
-		var failed *sqlite.Error
-		if err == nil || !errors.As(err, &failed) || failed.Code()&0xff != sqlite3.SQLITE_BUSY || sleep(within, retryPause) != nil {
-			return out, err
-		}
-	}
 }
 
 const operationKey = ` WHERE protocol = $1 AND origin = $2 AND agent = $3 AND kind = $4 AND label = $5`
@@ -373,7 +352,11 @@ func (j *journal) unfinished(ctx context.Context, of ...credstore.Key) ([]Unfini
 	if len(of) == 1 {
 		query, args = query+operationKey, keyArgs(of[0])
 	}
-	rows, err := patiently(ctx, func() (*sql.Rows, error) { return db.QueryContext(ctx, query+` ORDER BY begun_at`, args...) })
+	var rows *sql.Rows
+	err = credstore.Patiently(ctx, func() (err error) {
+		rows, err = db.QueryContext(ctx, query+` ORDER BY begun_at`, args...)
+		return err
+	})
 	if err != nil {
 		return nil, j.problem(err)
 	}

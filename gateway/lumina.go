@@ -225,25 +225,31 @@ type luminaIssued struct {
 	fields map[string]json.RawMessage
 }
 
-// onboard gets a key. One whose answer was lost may live at the service; it is
-// not asked for again here, because each one takes a place of three.
-func (l *Lumina) onboard(ctx context.Context, k credstore.Key, w eip191.Wallet) (luminaIssued, error) {
-	at := l.now().Unix()
+// onboard gets a key, first by the signature of a time, which is again where that was
+// sent before. One whose answer was lost may live at the service; it is not asked
+// for again here, because each one takes a place of three. asks is told of each
+// further time before it is signed.
+func (l *Lumina) onboard(ctx context.Context, k credstore.Key, w eip191.Wallet, at int64, again bool, asks func(at int64) error) (issued luminaIssued, first bool, err error) {
 	for n := 1; ; n++ {
 		issued, err := l.round(ctx, k, w, at)
 		var e *Error
 		if !errors.As(err, &e) {
-			return issued, err
-		}
-		switch {
-		case e.Code == wire.LuminaCapReached, e.Code == wire.LuminaKeyLimitReached:
-			return issued, &KeysFullError{Err: e, Keys: l.keysOf(ctx, k)}
-		case e.Code != wire.LuminaInvalidSignature || n == luminaSignings || !l.http.pause(ctx, time.Second):
-			return issued, err
+			return issued, n == 1, err
 		}
 		// Signing is deterministic: somebody with the same wallet, another
 		// process of ours most likely, has sent this signature this second.
+		// Or it is again, and has arrived or never will.
+		used := e.Code == wire.LuminaInvalidSignature || again && n == 1 && e.Code == wire.LuminaStaleTimestamp
+		switch {
+		case e.Code == wire.LuminaCapReached, e.Code == wire.LuminaKeyLimitReached:
+			return issued, false, &KeysFullError{Err: e, Keys: l.keysOf(ctx, k)}
+		case !used || n == luminaSignings || !l.http.pause(ctx, time.Second):
+			return issued, false, err
+		}
 		at = max(at+1, l.now().Unix())
+		if err := asks(at); err != nil {
+			return issued, false, err
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,14 +21,17 @@ const luminaMaxAsked = 8
 
 // issue gets a key and stores it in the place of what is held, which ends then.
 // Before it asks for one it notes when: a key whose answer is lost is found by
-// that, and by its label. held has the name of the wallet, whether or not it is
-// stored. The caller holds the lock.
+// that, and by its label. One that was asked for before, and may be on its way yet,
+// is asked for by the same signature, which is good for one key: either this is
+// that key, or there is none to come. held has the name of the wallet, whether or
+// not it is stored. The caller holds the lock.
 func (l *Lumina) issue(ctx context.Context, act Action, k credstore.Key, w eip191.Wallet, held credstore.Credential) (info credstore.Info, err error) {
-	mark := held
-	mark.Attrs = maps.Clone(held.Attrs)
-	asked := append(split(held.Attrs[luminaAsked]), strconv.FormatInt(l.now().Unix(), 10))
-	mark.Attrs[luminaAsked] = strings.Join(asked[max(0, len(asked)-luminaMaxAsked):], ",")
-	if err := l.begun.begin(ctx, k, mark, mark.Attrs, luminaNeeded()...); err != nil {
+	asked := split(held.Attrs[luminaAsked])
+	at, again := l.outstanding(asked)
+	if !again {
+		at, asked = l.now().Unix(), noted(asked, l.now().Unix())
+	}
+	if err := l.asks(ctx, k, held, asked); err != nil {
 		return credstore.Info{}, err
 	}
 	ctx, op, err := l.steward.begin(ctx, act, k)
@@ -37,13 +41,17 @@ func (l *Lumina) issue(ctx context.Context, act Action, k credstore.Key, w eip19
 	}
 	var left error
 	defer func() { op.end(ctx, cmp.Or(err, left)) }()
-	issued, err := l.onboard(ctx, k, w)
+	issued, first, err := l.onboard(ctx, k, w, at, again, func(at int64) error { return l.asks(ctx, k, held, noted(asked, at)) })
 	if err != nil {
 		l.takeBack(ctx, k, held, err)
 		return credstore.Info{}, err
 	}
 	attrs := map[string]string{luminaWallet: held.Attrs[luminaWallet]}
-	setAttr(attrs, luminaAsked, held.Attrs[luminaAsked])
+	if before := split(held.Attrs[luminaAsked]); again && first {
+		setAttr(attrs, luminaAsked, strings.Join(before[:len(before)-1], ","))
+	} else {
+		setAttr(attrs, luminaAsked, held.Attrs[luminaAsked])
+	}
 	if held.State != credstore.StateRevoked && held.State != credstore.StatePending {
 		setAttr(attrs, luminaReplaces, held.KeyID)
 	}
@@ -54,10 +62,23 @@ func (l *Lumina) issue(ctx context.Context, act Action, k credstore.Key, w eip19
 	if err != nil {
 		return c.Info, err
 	}
-	if c, left = l.sweep(ctx, c, c.Secret); left != nil {
+	if c, _, left = l.sweep(ctx, c, c.Secret, again); left != nil {
 		l.log.WarnContext(ctx, "a key that may have been lost on its way could not be looked for", "origin", k.Origin, "agent", k.Agent, "error", l.http.scrub.Own(left.Error()))
 	}
 	return c.Info, nil
+}
+
+// noted returns a note of when keys were asked for with one more time.
+func noted(asked []string, at int64) []string {
+	asked = append(slices.Clone(asked), strconv.FormatInt(at, 10))
+	return asked[max(0, len(asked)-luminaMaxAsked):]
+}
+
+// asks notes when keys were asked for, beside what is held.
+func (l *Lumina) asks(ctx context.Context, k credstore.Key, held credstore.Credential, asked []string) error {
+	held.Attrs = maps.Clone(held.Attrs)
+	held.Attrs[luminaAsked] = strings.Join(asked, ",")
+	return l.begun.begin(ctx, k, held, held.Attrs, luminaNeeded()...)
 }
 
 // takeBack removes the note of a key that the service cannot have issued.
@@ -145,7 +166,7 @@ func (l *Lumina) rotate(ctx context.Context, k credstore.Key, inPlace bool) (_ c
 		return held.Info, err
 	}
 	if held.UsableAt(l.now()) { // a key that was lost may have the place that is needed
-		if swept, err := l.sweep(ctx, held, held.Secret); err == nil {
+		if swept, _, err := l.sweep(ctx, held, held.Secret, false); err == nil {
 			held = swept
 		}
 	}
@@ -222,7 +243,7 @@ func (l *Lumina) revoke(ctx context.Context, c credstore.Credential) (err error)
 			return err
 		}
 	}
-	if swept, err := l.sweep(ctx, c, c.Secret); err == nil {
+	if swept, _, err := l.sweep(ctx, c, c.Secret, false); err == nil {
 		c = swept
 	} else if !keyRefused(err) {
 		return err

@@ -379,7 +379,11 @@ func (tr *trigger) expire() {
 }
 
 // stand puts the trigger around a gateway.
+//
+// The gateway's clock is the processes' own and goes on with theirs: when a key was
+// made is what tells one that was lost from others.
 func (tr *trigger) stand(c *embeddedgateway.Config) {
+	c.Now = time.Now
 	c.Wrap = func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			tr.mu.Lock()
