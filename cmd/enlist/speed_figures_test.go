@@ -65,6 +65,8 @@ func TestGeneratedFigures(t *testing.T) {
 		value("Growth/requests", "few/s", "%.0f"), value("Growth/requests", "×cpu", "%.2f×"))
 	fmt.Fprintf(&b, "| The same registrations, of a thousandth of the agents | %s | | %s of the processor's time with all of them |\n",
 		value("Growth/registrations", "few/s", "%.0f"), value("Growth/registrations", "×cpu", "%.2f×"))
+	fmt.Fprintf(&b, "| Registrations at Lona with PostgreSQL %s ms away, by two gateways | %s | | %s those by one |\n",
+		value("Replicas", "round-trip-ms", "%.0f"), value("Replicas", "two/s", "%.0f"), value("Replicas", "×one", "%.1f×"))
 	checkReadme(t, "figures", b.String())
 }
 

@@ -11,6 +11,9 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/enlist-mcp/enlist/embeddedgateway/store/pgtest"
+	"github.com/enlist-mcp/enlist/gateway/wire"
 )
 
 // BenchmarkGrowth compares a database of a hundredth of the agents (1,000 at
@@ -52,7 +55,7 @@ func grow(b *testing.B, warm, turn int, few, many *contender) {
 }
 
 // BenchmarkPostgres is BenchmarkAuthenticated by Lona's token on PostgreSQL, on
-// this machine, and by one and two gateways on the same database.
+// this machine.
 //
 //	ENLIST_BENCH_AGENTS=1000000 go test ./cmd/enlist -run '^$' -bench Postgres -benchtime 100x
 func BenchmarkPostgres(b *testing.B) {
@@ -61,6 +64,38 @@ func BenchmarkPostgres(b *testing.B) {
 		g := newSpeedGateway(b, db.url, db.agents)
 		g.compare(b, newContender(b, "lona", g.at, sending(g.lonaRequests())), len(g.agents))
 	})
+}
+
+// farAway is how long a message takes to a database in another data center.
+const farAway = 3 * time.Millisecond
+
+// BenchmarkReplicas has 64 clients register at one gateway, and by turns at two that
+// share a PostgreSQL which is [farAway]. There the connections of a gateway are what
+// limits it. (On one machine with the server its processors are, and two gateways
+// are no faster than one.)
+//
+//	go test ./cmd/enlist -run '^$' -bench Replicas -benchtime 50x
+func BenchmarkReplicas(b *testing.B) {
+	db := postgresWith(b, speedAgents(b))
+	url := pgtest.Far(b, db.url, farAway)
+	first, second := newSpeedGateway(b, url, db.agents), newSpeedGateway(b, url, db.agents)
+	register := makingAccounts(first.benchLoad, wire.LonaName)
+	one, two := newContender(b, "one", first.at, register), newContender(b, "two", first.at, register)
+	one.conns = append(one.conns, newContender(b, "", first.at, nil).conns...)
+	two.conns = append(two.conns, newContender(b, "", second.at, nil).conns...)
+	for _, c := range []*contender{one, two} {
+		c.turn(b, len(c.conns))
+		c.rates, c.took, c.cpu = nil, nil, nil
+	}
+	for b.Loop() {
+		one.turn(b, 2*len(one.conns))
+		two.turn(b, 2*len(two.conns))
+	}
+	b.ReportMetric(0, "ns/op") // it would be of both
+	b.ReportMetric(one.median(), "one/s")
+	b.ReportMetric(two.median(), "two/s")
+	b.ReportMetric(two.median()/one.median(), "×one")
+	b.ReportMetric(2*1e3*farAway.Seconds(), "round-trip-ms")
 }
 
 // servedAt is what a gateway says first.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,9 +17,7 @@ type Cutter struct {
 	// URL is the database, by way of the cutter.
 	URL string
 
-	server string
-	cuts   atomic.Int32
-	all    sync.WaitGroup
+	cuts atomic.Int32
 
 	mu   sync.Mutex
 	mode cutMode
@@ -40,21 +37,13 @@ const (
 // until [Cutter.Before] or [Cutter.After] is called.
 func Cut(t testing.TB, database string) *Cutter {
 	t.Helper()
-	u, err := url.Parse(database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &Cutter{server: u.Host}
-	u.Host = ln.Addr().String()
-	c.URL = u.String()
-	c.all.Go(func() { c.accept(ln) })
-	t.Cleanup(func() {
-		_ = ln.Close()
-		c.all.Wait() // whoever has a connection has closed it: it was opened later
+	c := &Cutter{}
+	c.URL = relay(t, database, func(client, server net.Conn) {
+		l := &link{Cutter: c, client: client, server: server}
+		var both sync.WaitGroup
+		both.Go(l.up)
+		both.Go(l.down)
+		both.Wait()
 	})
 	return c
 }
@@ -94,23 +83,6 @@ func (c *Cutter) commit() cutMode {
 
 // Cuts is how many connections were cut.
 func (c *Cutter) Cuts() int { return int(c.cuts.Load()) }
-
-func (c *Cutter) accept(ln net.Listener) {
-	for {
-		client, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("tcp", c.server) //nolint:noctx // at once
-		if err != nil {
-			_ = client.Close()
-			continue
-		}
-		l := &link{Cutter: c, client: client, server: server}
-		c.all.Go(l.up)
-		c.all.Go(l.down)
-	}
-}
 
 // link is one connection.
 type link struct {
