@@ -40,7 +40,15 @@ func TestNobodyIsToldBeforeTheDiskHasIt(t *testing.T) {
 		return done
 	}
 	first := write("first")
-	<-begun
+	sync := func(waits <-chan error) {
+		t.Helper()
+		select {
+		case <-begun:
+		case err := <-waits:
+			t.Fatalf("told %v without a sync", err)
+		}
+	}
+	sync(first)
 	ran := make(chan struct{})
 	second := make(chan error, 1)
 	go func() {
@@ -67,7 +75,7 @@ func TestNobodyIsToldBeforeTheDiskHasIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The sync that was under way says nothing of what was committed meanwhile.
-	<-begun
+	sync(second)
 	if n := told.Load(); n != 1 {
 		t.Fatalf("%d were told by a sync that began before their commit", n-1)
 	}

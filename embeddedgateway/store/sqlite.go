@@ -130,11 +130,7 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 		return nil, errors.Join(err, checkpoints.Close())
 	}
 	db.recent = &recent{index: index, max: maxRecent}
-	behind, err := newSyncer(path)
-	if err != nil {
-		return nil, errors.Join(err, checkpoints.Close())
-	}
-	db.writer, err = startWriter(ctx, db.write, checkpoints, behind, db.recent, db.explain, now, log)
+	db.writer, err = startWriter(ctx, path, db.write, checkpoints, db.recent, db.explain, now, log)
 	return db, err
 }
 

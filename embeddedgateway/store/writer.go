@@ -91,10 +91,14 @@ const (
 	withdrawn
 )
 
-func startWriter(ctx context.Context, write, checkpoints *sql.DB, behind *syncer, kept *recent, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
+func startWriter(ctx context.Context, path string, write, checkpoints *sql.DB, kept *recent, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
 	conn, err := write.Conn(ctx)
 	if err != nil {
-		return nil, errors.Join(err, behind.stop(), checkpoints.Close())
+		return nil, errors.Join(err, checkpoints.Close())
+	}
+	behind, err := newSyncer(path)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close(), checkpoints.Close())
 	}
 	w := &writer{
 		conn: conn, stmts: make(map[string]*rowStmt), explain: explain, now: now, patient: patience, longest: maxHold,
