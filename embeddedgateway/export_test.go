@@ -281,7 +281,17 @@ func HoldSweep(ctx context.Context, g *Gateway) (release func(), err error) {
 func Recheck(g *Gateway) { RecheckFor(context.Background(), g) }
 
 // RecheckFor is Recheck while a context lasts.
-func RecheckFor(ctx context.Context, g *Gateway) { g.proxy.recheck(ctx) }
+func RecheckFor(ctx context.Context, g *Gateway) { g.proxy.recheck(ctx, g.front.identify) }
+
+// RecheckAway is Recheck while the database does not answer, and returns how often
+// it was asked.
+func RecheckAway(g *Gateway) (asked int) {
+	g.proxy.recheck(context.Background(), func(context.Context, *call) (Caller, error) {
+		asked++
+		return Caller{}, store.ErrUnavailable
+	})
+	return asked
+}
 
 // MaxUnknown is how often in succession that may fail.
 const MaxUnknown = maxUnknown

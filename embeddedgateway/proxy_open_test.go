@@ -78,6 +78,28 @@ func TestAnAgentHasOnlySoManyWebSockets(t *testing.T) {
 	c.CloseNow()
 }
 
+// A database that is away is waited for once for all that goes on: each for itself
+// they would not end in a minute, as they are to.
+func TestADatabaseThatIsAwayIsAskedOnceForAll(t *testing.T) {
+	gone := make(chan error, 3)
+	gw, key := inFront(t, echo(gone), embeddedgateway.Front{})
+	var open []*websocket.Conn
+	for range 3 {
+		open = append(open, talk(t, gw.URL, key))
+	}
+	for i := range embeddedgateway.MaxUnknown {
+		for _, c := range open {
+			say(t, c, "still here")
+		}
+		if asked := embeddedgateway.RecheckAway(gw.Embedded()); asked != 1 {
+			t.Errorf("look %d: it was asked %d times, want once", i+1, asked)
+		}
+	}
+	for range open {
+		<-gone
+	}
+}
+
 // Whatever is under way counts, and nothing that is over; without a limit nothing
 // does.
 func TestRequestsUnderWayAreCounted(t *testing.T) {

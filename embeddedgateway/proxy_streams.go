@@ -161,24 +161,32 @@ func (p *proxy) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			p.recheck(ctx)
+			p.recheck(ctx, p.front.identify)
 		}
 	}
 }
 
 // recheck ends what goes on with a credential that may not be used any more: one
 // that was revoked or has expired, or whose agent was suspended or deleted.
-func (p *proxy) recheck(ctx context.Context) {
+func (p *proxy) recheck(ctx context.Context, identify func(context.Context, *call) (Caller, error)) {
 	p.checking.Lock()
 	defer p.checking.Unlock()
 	p.mu.Lock()
 	list := slices.Collect(maps.Keys(p.streams))
 	p.mu.Unlock()
+	var away error
 	for _, x := range list {
 		c := &call{Request: x.in, protocol: keyring{}.name(), store: p.store, ip: clientIP(x.in, p.cfg.TrustedProxies)}
-		_, err := p.front.identify(ctx, c)
+		err := away
+		if away == nil {
+			_, err = identify(ctx, c)
+		}
 		refusal, ok := errors.AsType[*problem](err)
-		if err != nil && (!ok || refusal.kind.fault() || x.admission.preflight) { // which has none, and is no answer that lasts
+		fault := err != nil && (!ok || refusal.kind.fault())
+		if fault {
+			away = err // for the others, too: each would wait for the database, one after the other
+		}
+		if fault || err != nil && x.admission.preflight { // which has none, and is no answer that lasts
 			if x.unknown++; x.unknown < maxUnknown {
 				continue
 			}

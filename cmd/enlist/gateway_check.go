@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -191,6 +192,9 @@ func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *che
 	if len(s.UpstreamOrigins) > 0 && s.Upstream != nil && !s.UpstreamPreflight {
 		found.note("%s: browsers ask by a preflight first, which is refused: set upstream.preflight = true", s.spelledAs("upstream.origins"))
 	}
+	if s.Upstream != nil {
+		p.tryUpstream(ctx, s, found)
+	}
 	if os.Geteuid() == 0 {
 		found.note("the check runs as root, whom no owner and no mode keeps out: what it finds of files and folders is so for root. " +
 			"If the gateway runs as another user, run the check as that one, such as by sudo -u USER")
@@ -210,6 +214,21 @@ func (p *program) tryGateway(ctx context.Context, s *gatewaySettings, found *che
 		p.tryAddress(ctx, s, "admin_listen", s.AdminListen, found)
 	}
 }
+
+// tryUpstream notes an API that nobody answers for. It may start later.
+func (p *program) tryUpstream(ctx context.Context, s *gatewaySettings, found *checked) {
+	port := first(s.Upstream.Port(), map[string]string{"http": "80", "https": "443"}[s.Upstream.Scheme])
+	d := net.Dialer{Timeout: upstreamTime}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(s.Upstream.Hostname(), port))
+	if err != nil {
+		found.note("%s: the API does not answer now, and requests to it would be a 502: %v", s.spelledAs("upstream.url"), err)
+		return
+	}
+	_ = conn.Close()
+}
+
+// upstreamTime is how long the API may take to take a connection.
+const upstreamTime = 3 * time.Second
 
 // certificate notes what a certificate is for, or what is wrong with it.
 func (c *checked) certificate(what string, cert *certificate, err error) {
