@@ -94,6 +94,9 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 			return p.serveHTTP(ctx, s, flags)
 		}
 		releaseCode()
+		// And what the client's first questions needed, and what looks after the
+		// credentials at the start.
+		defer time.AfterFunc(settled, releaseCode).Stop()
 		return s.ServeStdio(ctx, p.stdin, p.stdout)
 	})
 }
@@ -161,6 +164,10 @@ const (
 	drainTime  = 8 * time.Second
 	answerTime = time.Second
 )
+
+// settled is when a server on standard input and output has done what the start asks
+// for, most of the time.
+const settled = 2 * time.Second
 
 // readTime is for how long a client may take to send a request. An answer may take
 // longer, and a stream does.

@@ -24,7 +24,7 @@ func place(t *testing.T, kind string) store.Options {
 	return options(filepath.Join(t.TempDir(), "gateway.db"))
 }
 
-func opened(t *testing.T, o store.Options) *store.Store {
+func opened(t testing.TB, o store.Options) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), o)
 	if err != nil {

@@ -16,19 +16,10 @@ import (
 	"github.com/enlist-mcp/enlist/embeddedgateway/store/storetest"
 )
 
-// openURL opens a store on PostgreSQL and closes it with the test.
+// openURL opens a store on PostgreSQL.
 func openURL(t testing.TB, url string, now func() time.Time) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{URL: url, Now: now})
-	if err != nil {
-		t.Fatalf("Open: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
-	return s
+	return openOn(t, store.Options{URL: url, Now: now})
 }
 
 func TestPostgreSQL(t *testing.T) {

@@ -20,19 +20,22 @@ import (
 	"github.com/enlist-mcp/enlist/embeddedgateway/store/storetest"
 )
 
-// open opens a store on a file and closes it with the test.
-func open(t testing.TB, path string, now func() time.Time) *store.Store {
+// openOn opens a store and closes it with the test.
+func openOn(t testing.TB, o store.Options) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Path: path, Now: now})
-	if err != nil {
-		t.Fatalf("Open: %v", err)
-	}
+	s := opened(t, o)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
 	return s
+}
+
+// open opens a store on a file.
+func open(t testing.TB, path string, now func() time.Time) *store.Store {
+	t.Helper()
+	return openOn(t, store.Options{Path: path, Now: now})
 }
 
 func fresh(t testing.TB) *store.Store {
