@@ -55,13 +55,13 @@ func grow(b *testing.B, warm, turn int, few, many *contender) {
 }
 
 // BenchmarkPostgres is BenchmarkAuthenticated by Lona's token on PostgreSQL, on
-// this machine.
+// this machine and by its socket.
 //
 //	ENLIST_BENCH_AGENTS=1000000 go test ./cmd/enlist -run '^$' -bench Postgres -benchtime 100x
 func BenchmarkPostgres(b *testing.B) {
 	db := postgresWith(b, speedAgents(b))
 	b.Run("lona", func(b *testing.B) {
-		g := newSpeedGateway(b, db.url, db.agents)
+		g := newSpeedGateway(b, pgtest.Near(b, db.url), db.agents)
 		g.compare(b, newContender(b, "lona", g.at, sending(g.lonaRequests())), len(g.agents))
 	})
 }

@@ -64,6 +64,7 @@ type postgresDB struct {
 	agents      *shared[agentName, dated[Agent]]
 	tickets     *shared[ticketHash, dated[Ticket]]
 	kept        kept
+	looked      looked
 	rowReads    atomic.Uint64 // statements for rows, for tests
 
 	mu      sync.Mutex

@@ -290,6 +290,28 @@ func (s *Server) make(t testing.TB, how string) string {
 	return s.url(name)
 }
 
+// Near returns the URL of a database by way of the server's socket, which is how a
+// program on the same machine asks it.
+func Near(t testing.TB, database string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgconn.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	answer, err := conn.Exec(t.Context(), "SHOW unix_socket_directories").ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.RawQuery = url.Values{"host": {string(answer[0].Rows[0][0])}, "port": {u.Port()}, "sslmode": {"disable"}}.Encode()
+	u.Host = ""
+	return u.String()
+}
+
 // Exec runs a statement as the administrator, in the database postgres.
 func (s *Server) Exec(t testing.TB, q string) { t.Helper(); Exec(t, s.url("postgres"), q) }
 
