@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -79,6 +80,9 @@ func (s *shared[K, V]) run(b *batch[K, V]) {
 		}
 		b.found, b.err = s.read(b.ctx, keys)
 		close(b.done)
+		// Those who are ready to ask, do so first: the next statement is for twice as
+		// many of them.
+		runtime.Gosched()
 		s.mu.Lock()
 		b, s.next = s.next, nil
 		if b == nil {
