@@ -85,6 +85,6 @@ func late(from, to net.Conn, by time.Duration) {
 	}
 	_ = to.Close()
 	_ = from.Close()
-	for range way { //nolint:revive // until the reader has gone
+	for range way { // until the reader has gone
 	}
 }
