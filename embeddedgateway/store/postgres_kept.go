@@ -56,8 +56,11 @@ const readState = `(SELECT ` + readCount + `),
 const noState = "CAST(0 AS BIGINT), CAST(0 AS BIGINT)"
 
 // countLock is how long the statements that make the triggers wait for those who
-// write; nobody else writes meanwhile.
-const countLock = "2s"
+// write, while nobody else begins to; countTries is how often they are tried.
+const (
+	countLock  = "1s"
+	countTries = 5
+)
 
 // version is a state of the rows that are kept: what one connection said of it.
 // Another connection may be to another server, whose count says nothing here.
@@ -181,10 +184,16 @@ func (db *postgresDB) countOn(ctx context.Context, conn *pgx.Conn) error {
 	if err := conn.QueryRow(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
 		return err
 	}
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, countingIn(pgx.Identifier{schema}.Sanitize()))
-		return err
-	})
+	var err error
+	for range countTries {
+		err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, countingIn(pgx.Identifier{schema}.Sanitize()))
+			return err
+		})
+		if !isConflict(err) && !hasCode(err, "55P03") {
+			break
+		}
+	}
 	if _, refused := errors.AsType[*pgconn.PgError](err); refused && !isLost(err) {
 		db.log.WarnContext(ctx, "the server cannot be made to count changes, so that each request asks it for its rows", "error", err)
 		return nil
@@ -201,6 +210,9 @@ func countingIn(schema string) string {
 	}
 	q := `
 		SET LOCAL lock_timeout = '${LOCK}';
+		-- In the order in which every transaction comes to them.
+		LOCK TABLE ${SCHEMA}.agents IN SHARE ROW EXCLUSIVE MODE;
+		LOCK TABLE ${SCHEMA}.credentials IN SHARE ROW EXCLUSIVE MODE;
 		CREATE TABLE IF NOT EXISTS ${SCHEMA}.${TABLE} (shard INTEGER PRIMARY KEY, n BIGINT NOT NULL) WITH (fillfactor = 10);
 		CREATE OR REPLACE FUNCTION ${SCHEMA}.count_row_change() RETURNS trigger LANGUAGE plpgsql
 			SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -214,10 +226,11 @@ func countingIn(schema string) string {
 		INSERT INTO ${SCHEMA}.${TABLE} (shard, n)
 			VALUES (0, CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)) ON CONFLICT (shard) DO NOTHING;
 	`
-	for table, columns := range map[string]string{
-		"credentials": strings.ReplaceAll(keyColumns, "last_used_at,", ""), // which decides about nothing
-		"agents":      agentColumns,
+	for _, of := range []struct{ table, columns string }{
+		{"agents", agentColumns},
+		{"credentials", strings.ReplaceAll(keyColumns, "last_used_at,", "")}, // which decides about nothing
 	} {
+		table, columns := of.table, of.columns
 		names := strings.FieldsFunc(columns, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 		words = append(words, "${OLD "+table+"}", "(OLD."+strings.Join(names, ", OLD.")+")", "${NEW "+table+"}", "(NEW."+strings.Join(names, ", NEW.")+")")
 		q += strings.ReplaceAll(`
