@@ -322,8 +322,21 @@ func serveReleased(t *testing.T, o store.Options) {
 	s := opened(t, o)
 	defer shut(t, s)
 	for i := range total {
-		if _, err := s.Authenticate(t.Context(), "test", digest(fmt.Sprintf("old-%d", i))); err != nil {
+		key := digest(fmt.Sprintf("old-%d", i))
+		c, err := s.Authenticate(t.Context(), "test", key)
+		if err != nil {
 			t.Errorf("agent %d of the old version: %v", i, err)
+			continue
+		}
+		if i%2 == 0 {
+			continue
+		}
+		// What the new one has read before, the old one may end.
+		if _, err := old.ExecContext(t.Context(), say["revokeKey"], time.Now().UnixMicro(), c.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Authenticate(t.Context(), "test", key); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("agent %d of the old version, which has ended it: %v", i, err)
 		}
 	}
 }
