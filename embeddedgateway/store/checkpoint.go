@@ -9,8 +9,9 @@ import (
 
 const (
 	// checkpointFrames is how many pages in the write-ahead log are worth
-	// moving into the database.
-	checkpointFrames = 1000
+	// moving into the database. Pages that are changed again and again, as those
+	// of the last rows are, are moved once for all of it.
+	checkpointFrames = 4000
 	// checkpointPause is how long the log is left alone after a look at it.
 	checkpointPause = 10 * time.Millisecond
 	// largeLog is how many pages (of 4 KiB) the log may have before it is worth

@@ -41,7 +41,7 @@ func writerPragmas() []pragma {
 		{"synchronous", "FULL", "2"}, // a commit is on the disk,
 		{"fullfsync", "1", "1"},      // and on macOS not only in the disk's cache
 		{"foreign_keys", "1", "1"},
-		{"cache_size", "-65536", ""},
+		{"cache_size", "-131072", ""},    // KiB at most: the index of the hashes of a million credentials fits
 		{"wal_autocheckpoint", "0", "0"}, // it would be done inside a COMMIT; the checkpointer does it
 		{"journal_size_limit", "67108864", "67108864"},
 	}
