@@ -90,6 +90,7 @@ func (x *exchange) on(f func(*http.ResponseController)) {
 
 // stop ends the exchange before its time. The mutex is held.
 func (x *exchange) stop(why error) {
+	x.cancel(why) // first: the context of a request ends with what is read of it, for no reason
 	c := http.NewResponseController(x.ResponseWriter)
 	if x.reading.Load() {
 		_ = c.SetReadDeadline(past())
@@ -97,7 +98,6 @@ func (x *exchange) stop(why error) {
 	if x.begun.Load() { // there is nothing more to say
 		_ = c.SetWriteDeadline(past())
 	}
-	x.cancel(why)
 }
 
 // lasting notes that the answer has no end of its own, and reports whether it may
