@@ -41,7 +41,7 @@ const triggersThere = `FROM pg_catalog.pg_trigger WHERE tgenabled = 'A'
 	AND tgname IN ('` + countChanged + `', '` + countDeleted + `', '` + countEmptied + `')`
 
 // allTriggers is how many they are.
-const allTriggers = 6
+const allTriggers = "6"
 
 // readCount is the count as a statement reads it. It only grows.
 const readCount = `CAST(coalesce(sum(n), 0) AS BIGINT) FROM ` + changesTable
@@ -50,7 +50,7 @@ const readCount = `CAST(coalesce(sum(n), 0) AS BIGINT) FROM ` + changesTable
 // triggers that is another one after each change of them, 0 where one is missing or
 // was switched off.
 const readState = `(SELECT ` + readCount + `),
-	(SELECT CASE count(*) WHEN 6 THEN CAST(sum(CAST(CAST(xmin AS TEXT) AS BIGINT)) AS BIGINT) ELSE 0 END ` + triggersThere + `)`
+	(SELECT CASE count(*) WHEN ` + allTriggers + ` THEN CAST(sum(CAST(CAST(xmin AS TEXT) AS BIGINT)) AS BIGINT) ELSE 0 END ` + triggersThere + `)`
 
 // noState is the state where nothing counts.
 const noState = "CAST(0 AS BIGINT), CAST(0 AS BIGINT)"
@@ -176,8 +176,8 @@ func connOf(conn *pgconn.PgConn) uint64 {
 // countOn makes the server count, unless it does. Who has migrated the tables may do
 // so; what speaks the protocol and has no triggers does not.
 func (db *postgresDB) countOn(ctx context.Context, conn *pgx.Conn) error {
-	var n int
-	if err := conn.QueryRow(ctx, "SELECT count(*) "+triggersThere).Scan(&n); err == nil && n == allTriggers {
+	there := false
+	if err := conn.QueryRow(ctx, "SELECT count(*) = "+allTriggers+" "+triggersThere).Scan(&there); err == nil && there {
 		return nil
 	}
 	var schema string
