@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -182,11 +183,11 @@ func (a *agentDoor) register(ctx context.Context, c *call, in agentDoorRegisterB
 	if err != nil {
 		return none, err
 	}
-	agentID, nonce, err := a.newChallenge()
+	now := a.now().UTC().Truncate(time.Millisecond) // as it is written
+	agentID, nonce, err := a.newChallenge(now)
 	if err != nil {
 		return none, err
 	}
-	now := a.now().UTC().Truncate(time.Millisecond) // as it is written
 	message := wire.AgentDoorChallengeMessage(agentID, now.Unix(), nonce)
 	ticket := store.Ticket{
 		Protocol: wire.AgentDoorName, Kind: agentDoorChallenge, Hash: digest(agentID), Subject: agentID,
@@ -234,14 +235,18 @@ func (a *agentDoor) choose(asked []string) (scopes []string, err error) {
 	return scopes, nil
 }
 
-// newChallenge makes an agent_id, 21 characters of it random, and a nonce of 32.
-func (a *agentDoor) newChallenge() (agentID, nonce string, err error) {
-	id, err := a.mint.urlSafe(16)
+// newChallenge makes an agent_id and a nonce of 32 characters. Of the 21 characters of
+// the id nine say when it was made, to the millisecond (they are nine until 3084):
+// agents that come at the same time then lie side by side in every index that has
+// their names, and the database writes one page for many of them instead of one for
+// each. Twelve are random.
+func (a *agentDoor) newChallenge(now time.Time) (agentID, nonce string, err error) {
+	id, err := a.mint.urlSafe(9)
 	if err != nil {
 		return "", "", err
 	}
 	nonce, err = a.mint.urlSafe(24)
-	return wire.FormatAgentDoorAgentID(id[:21]), nonce, err
+	return wire.FormatAgentDoorAgentID(strconv.FormatInt(now.UnixMilli(), 32) + id), nonce, err
 }
 
 // unclaimedKey refuses a public key that an agent has.

@@ -353,6 +353,26 @@ func TestAgentDoorChallengeExpires(t *testing.T) {
 	}
 }
 
+// The database writes side by side what has names side by side: whoever comes later
+// has the larger one, and of those who come at once no two have the same.
+func TestAgentDoorNamesAgentsInTheOrderInWhichTheyCome(t *testing.T) {
+	gw := gatewaytest.New(t, behind())
+	before := ""
+	for n := range 8 {
+		first, _ := doorPending(t, gw, pair("one"), 2*n)
+		second, _ := doorPending(t, gw, pair("two"), 2*n+1)
+		const when = len("ag_") + 9
+		if first[:when] != second[:when] || first[when:] == second[when:] {
+			t.Fatalf("got %s and %s in one millisecond, want them to differ in their last 12 characters only", first, second)
+		}
+		if min(first, second) <= before {
+			t.Fatalf("got %s and %s a moment after %s, want larger ones", first, second, before)
+		}
+		before = max(first, second)
+		gw.Clock.Advance(time.Millisecond << (4 * n)) // up to three days
+	}
+}
+
 func TestAgentDoorChallengeTakesFiveWrongSignatures(t *testing.T) {
 	gw := gatewaytest.New(t, behind())
 	p, other := pair("one"), pair("two")

@@ -11,6 +11,7 @@ package wire
 
 import (
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -73,13 +74,20 @@ func Protocols() []Protocol {
 // protocol. It knows secrets by their looks only; where the secrets themselves
 // are known, they are to be looked for as well.
 func Mask(text string) string {
-	for _, p := range Protocols() {
-		for _, s := range p.Shapes {
-			text = s.Pattern.ReplaceAllString(text, s.Mask)
-		}
+	for _, s := range shapes() {
+		text = s.Pattern.ReplaceAllString(text, s.Mask)
 	}
 	return text
 }
+
+// shapes lists those of every protocol, in the order of [Protocols]. It is made once:
+// the gateway masks every line of its audit trail.
+var shapes = sync.OnceValue(func() (all []Shape) { //nolint:gochecknoglobals // it never changes, as a pattern does not
+	for _, p := range Protocols() {
+		all = append(all, p.Shapes...)
+	}
+	return all
+})
 
 // MilliTime is a time that is written as RFC 3339 in UTC with exactly three
 // digits of milliseconds and a Z, as in 2026-02-06T14:00:00.000Z. Any RFC 3339
