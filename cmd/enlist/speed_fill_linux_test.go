@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/base32"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,7 +38,16 @@ func sqliteWith(b testing.TB, agents int) speedDatabase {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return speedDatabase{"sqlite:" + path, fill(b, db, agents, false)}
+	used := fill(b, db, agents, false)
+	// What the system still has to write of it, it would write during the benchmark.
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		b.Fatal(err)
+	}
+	return speedDatabase{"sqlite:" + path, used}
 }
 
 // postgresWith makes a PostgreSQL database with so many agents, on a server that
