@@ -78,6 +78,10 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 		return &usageError{fmt.Errorf("--services: %w", err)}
 	}
 	p.serves = true
+	settle := func() {}
+	if flags.http == "" {
+		settle = p.startLean()
+	}
 	return p.withClient(cmd, func(ctx context.Context, c *client) error {
 		if flags.embeddedListen != "" {
 			stop, err := p.listenEmbedded(ctx, c, flags.embeddedListen)
@@ -93,10 +97,7 @@ func (p *program) serveMCP(cmd *cobra.Command, flags mcpFlags) error {
 		if flags.http != "" {
 			return p.serveHTTP(ctx, s, flags)
 		}
-		releaseCode()
-		// And what the client's first questions needed, and what looks after the
-		// credentials at the start.
-		defer time.AfterFunc(settled, releaseCode).Stop()
+		defer time.AfterFunc(settled, settle).Stop()
 		return s.ServeStdio(ctx, p.stdin, p.stdout)
 	})
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/binary"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -9,10 +11,10 @@ import (
 
 // releaseCode gives the program's code and its constants (texts, tables, what the
 // runtime knows of functions and types) back to the system: most of what has run or
-// was read by then is for the start only. A client starts a server a window, and
-// they wait for days. What is mapped counts as resident, and code is among the last
-// that the system takes where memory is short; given back, it stays in the page
-// cache, and what is needed again is mapped again, which takes a moment.
+// was read by then is for the start only. A client starts a server a window, and they
+// wait for days. What is mapped counts as resident, and code is among the last that
+// the system takes where memory is short; given back, it stays in the page cache, and
+// what is needed again is mapped again, which takes a moment.
 //
 // Nothing depends on it, so nothing is said where it cannot be done. What has been
 // written to, by a loader that put addresses in or by a debugger, would be lost: that
@@ -22,33 +24,58 @@ func releaseCode() {
 	if err != nil {
 		return
 	}
-	maps, err := os.ReadFile("/proc/self/smaps")
+	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return
 	}
-	var from, to uint64 // of the mapping that the lines are about; 0: it stays
+	pages, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return
+	}
+	defer func() { _ = pages.Close() }()
 	for line := range strings.Lines(string(maps)) {
-		// from-to perms offset dev inode path, and then lines of what it has.
+		// from-to perms offset dev inode path
 		fields := strings.Fields(line)
-		switch {
-		case len(fields) >= 5 && strings.Contains(fields[0], "-"):
-			from, to = 0, 0
-			if (fields[1] == "r-xp" || fields[1] == "r--p") && strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+program) {
-				from, to = span(fields[0])
-			}
-		case to > from && len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0":
-			_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, uintptr(from), uintptr(to-from), syscall.MADV_DONTNEED)
+		if len(fields) < 6 || fields[1] != "r-xp" && fields[1] != "r--p" || !strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+program) {
+			continue
+		}
+		if from, length := span(fields[0]); from > 0 && length > 0 && unwritten(pages, from, length) {
+			_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, uintptr(from), uintptr(length), syscall.MADV_DONTNEED)
 		}
 	}
 }
 
-// span reads the two addresses of a mapping; 0, 0: they are none.
-func span(text string) (from, to uint64) {
+// What proc(5) says of a page in /proc/pid/pagemap, eight bytes a page. The file smaps
+// tells the same, but counts the pages of all other mappings as well, for milliseconds
+// that a client waits.
+const (
+	pagePresent = 1 << 63
+	pageSwapped = 1 << 62
+	pageOfFile  = 1 << 61
+)
+
+// unwritten reports whether all pages of a mapping are as they are in the file.
+func unwritten(pages io.ReaderAt, from, length int64) bool {
+	size := int64(os.Getpagesize())
+	entries := make([]byte, length/size*8)
+	if _, err := pages.ReadAt(entries, from/size*8); err != nil {
+		return false
+	}
+	for ; len(entries) > 0; entries = entries[8:] {
+		if page := binary.NativeEndian.Uint64(entries); page&(pagePresent|pageSwapped) != 0 && page&pageOfFile == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// span reads where a mapping begins and how long it is; 0, 0: the text says neither.
+func span(text string) (from, length int64) {
 	first, last, _ := strings.Cut(text, "-")
-	from, fromErr := strconv.ParseUint(first, 16, 64)
-	to, toErr := strconv.ParseUint(last, 16, 64)
+	from, fromErr := strconv.ParseInt(first, 16, 64)
+	to, toErr := strconv.ParseInt(last, 16, 64)
 	if fromErr != nil || toErr != nil {
 		return 0, 0
 	}
-	return from, to
+	return from, to - from
 }
