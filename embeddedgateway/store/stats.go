@@ -30,7 +30,7 @@ type WriterStats struct {
 }
 
 // BatchSizes are the sizes that Batches counts by.
-func (*WriterStats) BatchSizes() []int { return []int{1, 2, 4, 8, 16, 32, 64, 128, 256, maxParts} }
+func (*WriterStats) BatchSizes() []int { return []int{1, 2, 4, 8, maxParts} }
 
 // stats is what a store counts.
 type stats struct {
@@ -83,7 +83,7 @@ func (s *Store) Stats() Stats {
 
 // batchStats counts the commits of a writer by their size.
 type batchStats struct {
-	counts [10]atomic.Uint64 // as BatchSizes has them, not added up
+	counts [5]atomic.Uint64 // as BatchSizes has them, not added up
 	sum    atomic.Uint64
 }
 
