@@ -35,8 +35,7 @@ const (
 
 	insertAgent = `INSERT INTO agents (protocol, name, display_name, attrs, seq, created_at, disabled_at, found_by)
 		VALUES ($1, $2, $3, $4, 0, $5, 0, $6)
-		ON CONFLICT (protocol, name) DO NOTHING
-		RETURNING id`
+		ON CONFLICT (protocol, name) DO NOTHING`
 
 	disableAgent = `UPDATE agents SET disabled_at = $1, seq = seq + 1 WHERE id = $2 AND disabled_at = 0`
 
@@ -68,7 +67,7 @@ func (s *Store) Agent(ctx context.Context, protocol, name string) (Agent, error)
 		return s.sharedAgent(ctx, protocol, name)
 	}
 	a, err := keep(ctx, s, &s.recent.byName, agentName{protocol, name}, agentID, func() (a Agent, err error) {
-		err = s.read(ctx, s.agent, []any{protocol, name}, a.dest()...)
+		err = s.read(ctx, selectAgent, []any{protocol, name}, a.dest()...)
 		return a, err
 	})
 	a.Attrs = maps.Clone(a.Attrs)
@@ -110,13 +109,14 @@ func (t *Tx) EnsureAgent(a Agent) (stored Agent, created bool, err error) {
 func (t *Tx) AddAgent(a Agent) (Agent, error) {
 	a.CreatedAt, a.DisabledAt, a.TokensEnded = t.now, time.Time{}, 0
 	terms := t.terms(a)
-	err := t.get(insertAgent, []any{a.Protocol, a.Name, a.DisplayName, pairs{&a.Attrs}, micros(t.now), terms.text()}, &a.ID)
+	id, err := t.insert(insertAgent, a.Protocol, a.Name, a.DisplayName, pairs{&a.Attrs}, micros(t.now), terms.text())
 	if errors.Is(err, ErrNotFound) {
 		return Agent{}, ErrExists
 	}
 	if err != nil {
 		return Agent{}, err
 	}
+	a.ID = id
 	t.locked = a
 	return a, t.addTerms(a, terms)
 }

@@ -44,16 +44,14 @@ const (
 			SELECT count(*) FROM credentials
 			WHERE agent_id = $1 AND kind = $4 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $8)
 		) < CAST($11 AS BIGINT)
-		ON CONFLICT (protocol, hash) DO NOTHING
-		RETURNING id`
+		ON CONFLICT (protocol, hash) DO NOTHING`
 
 	// One that no cap counts. (For a SELECT that may fail on its way SQLite would
 	// keep a journal.)
 	insertFreeKey = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
 			created_at, expires_at, revoked_at, last_used_at, label)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10)
-		ON CONFLICT (protocol, hash) DO NOTHING
-		RETURNING id`
+		ON CONFLICT (protocol, hash) DO NOTHING`
 
 	// Two that no cap counts, and that are of one agent.
 	insertTwoKeys = `INSERT INTO credentials (agent_id, protocol, agent_name, kind, key_id, hash, scopes,
@@ -124,7 +122,7 @@ func (s *Store) credential(ctx context.Context, protocol string, hash [32]byte) 
 		return s.sharedCredential(ctx, protocol, hash)
 	}
 	c, err := keep(ctx, s, &s.recent.byHash, keyHash{protocol, hash}, credentialID, func() (c Credential, err error) {
-		err = s.read(ctx, s.authenticate, []any{protocol, hash[:]}, c.dest()...)
+		err = s.read(ctx, selectKey, []any{protocol, hash[:]}, c.dest()...)
 		return c, err
 	})
 	c.Scopes = slices.Clone(c.Scopes)
@@ -158,7 +156,7 @@ func (t *Tx) CredentialByID(agentID int64, kind, keyID string) (Credential, erro
 // who write.
 func (s *Store) CredentialByID(ctx context.Context, agentID int64, kind, keyID string) (Credential, error) {
 	c, err := keep(ctx, s, &s.recent.byKeyID, keyName{agentID, kind, keyID}, credentialID, func() (c Credential, err error) {
-		err = s.read(ctx, s.keyID, []any{agentID, kind, keyID}, c.dest()...)
+		err = s.read(ctx, selectKeyID, []any{agentID, kind, keyID}, c.dest()...)
 		return c, err
 	})
 	c.Scopes = slices.Clone(c.Scopes)
@@ -229,7 +227,7 @@ func (t *Tx) Issue(c Credential, max int) (_ Credential, err error) {
 	if max != 0 {
 		q, args = insertKey, append(args, int64(max))
 	}
-	err = t.get(q, args, &c.ID)
+	c.ID, err = t.insert(q, args...)
 	if errors.Is(err, ErrNotFound) {
 		if _, err := t.Credential(c.Protocol, c.Hash); err == nil {
 			return Credential{}, ErrExists

@@ -86,6 +86,9 @@ type querier interface {
 	execute(ctx context.Context, q string, args []any) (int64, error)
 	// row runs a statement and scans its first row. No row is [sql.ErrNoRows].
 	row(ctx context.Context, q string, args, dest []any) error
+	// insert runs a statement that inserts one row or none, and returns its id. No
+	// row is [sql.ErrNoRows].
+	insert(ctx context.Context, q string, args []any) (id int64, err error)
 }
 
 // sqlTx is the querier of database/sql.
@@ -101,6 +104,11 @@ func (t sqlTx) execute(ctx context.Context, q string, args []any) (int64, error)
 
 func (t sqlTx) row(ctx context.Context, q string, args, dest []any) error {
 	return t.QueryRowContext(ctx, q, args...).Scan(dest...)
+}
+
+func (t sqlTx) insert(ctx context.Context, q string, args []any) (id int64, err error) {
+	err = t.row(ctx, q+" RETURNING id", args, []any{&id})
+	return id, err
 }
 
 //go:embed migrations/*.sql

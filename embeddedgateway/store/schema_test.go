@@ -71,3 +71,24 @@ func TestAChangeOfTheTablesFailsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsPreparedForGood asks over the connection that the start has used, on
+// which nothing may be prepared that the driver does not prepare anew.
+func TestNothingIsPreparedForGood(t *testing.T) {
+	t.Parallel()
+	at := pgtest.Ready(t)
+	s := openURL(t, at, time.Now)
+	pgtest.Exec(t, at, "DROP FUNCTION count_row_change() CASCADE")
+	for _, column := range []string{"credentials ALTER kind", "sealed ALTER name", "tickets ALTER subject", "agents ALTER name"} {
+		pgtest.Exec(t, at, "ALTER TABLE "+column+" TYPE VARCHAR(500)")
+	}
+	if _, err := s.Sealed(t.Context(), "mail", 10); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.CredentialByID(t.Context(), 1, "key", "k"); !errors.Is(err, store.ErrNotFound) {
+		t.Error(err)
+	}
+	if _, err := s.Ticket(t.Context(), "lona", "invite", digestOf(1)); !errors.Is(err, store.ErrNotFound) {
+		t.Error(err)
+	}
+}

@@ -73,20 +73,16 @@ func (s *rowStmt) bind(args []any) error {
 	return nil
 }
 
-// exec runs the statement and returns how many rows it changed.
-func (s *rowStmt) exec(ctx context.Context, args []any) (int64, error) {
+// exec runs the statement.
+func (s *rowStmt) exec(ctx context.Context, args []any) (driver.Result, error) {
 	stmt, ok := s.Stmt.(driver.StmtExecContext)
 	if !ok {
-		return 0, fmt.Errorf("store: a statement is %T", s.Stmt)
+		return nil, fmt.Errorf("store: a statement is %T", s.Stmt)
 	}
 	if err := s.bind(args); err != nil {
-		return 0, err
+		return nil, err
 	}
-	result, err := stmt.ExecContext(ctx, s.args)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return stmt.ExecContext(ctx, s.args)
 }
 
 // get runs the statement and scans its first row. No row is [sql.ErrNoRows].

@@ -90,22 +90,16 @@ type Options struct {
 // Store is an open database. Its methods may be called by many goroutines, and
 // several processes may have the same database open.
 type Store struct {
-	db           dialect
-	shared       *postgresDB          // whose reads requests share; nil: they read on their own
-	rows         *rowReader           // reads rows faster than the pool; nil: the pool does
-	recent       *recent              // rows that need not be read again
-	queries      map[*sql.Stmt]string // the text of each of the statements below
-	now          func() time.Time
-	terms        func(Agent) []string
-	authenticate *sql.Stmt
-	agent        *sql.Stmt
-	ticket       *sql.Stmt
-	keyID        *sql.Stmt
-	sealed       *sql.Stmt
-	audited      func(Event)
-	stats        stats
-	closed       atomic.Bool
-	close        func() error
+	db      dialect
+	shared  *postgresDB // whose reads requests share; nil: they read on their own
+	rows    *rowReader  // reads rows faster than the pool; nil: the pool does
+	recent  *recent     // rows that need not be read again
+	now     func() time.Time
+	terms   func(Agent) []string
+	audited func(Event)
+	stats   stats
+	closed  atomic.Bool
+	close   func() error
 }
 
 // Open opens the database, creates it if it is not there, and brings its tables
@@ -121,7 +115,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Terms = func(Agent) []string { return nil }
 	}
 	now := func() time.Time { return o.Now().UTC().Truncate(time.Microsecond) }
-	s := &Store{now: now, terms: o.Terms, queries: map[*sql.Stmt]string{}, recent: &recent{}}
+	s := &Store{now: now, terms: o.Terms, recent: &recent{}}
 	name := o.Path
 	if o.URL == "" {
 		db, err := openSQLite(ctx, o.Path, now, o.Logger)
@@ -138,33 +132,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.audited = o.Audited
 	s.close = sync.OnceValue(s.db.close)
-	err := s.admit(ctx, o)
-	if err == nil {
-		err = s.prepare(ctx)
-	}
-	if err != nil {
+	if err := s.admit(ctx, o); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", name, errors.Join(err, s.Close()))
 	}
 	return s, nil
-}
-
-func (s *Store) prepare(ctx context.Context) (err error) {
-	for _, p := range []struct {
-		to *(*sql.Stmt)
-		q  string
-	}{
-		{&s.authenticate, selectKey},
-		{&s.agent, selectAgent},
-		{&s.ticket, selectTicket},
-		{&s.keyID, selectKeyID},
-		{&s.sealed, selectSealed},
-	} {
-		if *p.to, err = s.db.reader().PrepareContext(ctx, p.q); err != nil {
-			return s.db.explain(err)
-		}
-		s.queries[*p.to] = p.q
-	}
-	return nil
 }
 
 // Close commits what has been handed to Tx and closes the database. Later calls
@@ -263,17 +234,18 @@ func keep[K comparable, V any](ctx context.Context, s *Store, in *rows[K, V], ke
 
 // read runs one statement of the read pool for a single row. The database does
 // not get the caller's context: watching it would cost more than the statement.
-func (s *Store) read(ctx context.Context, stmt *sql.Stmt, args []any, dest ...any) error {
+func (s *Store) read(ctx context.Context, q string, args []any, dest ...any) error {
 	if err := s.readable(ctx, args); err != nil {
 		return err
 	}
 	if s.rows != nil {
-		return s.readError(s.rows.get(context.WithoutCancel(ctx), s.queries[stmt], args, dest))
+		return s.readError(s.rows.get(context.WithoutCancel(ctx), q, args, dest))
 	}
 	// By its text: what the driver prepares itself it prepares anew when the
-	// tables have changed.
+	// tables have changed. (On a connection on which somebody else has prepared the
+	// same text, the driver would take that one, for ever.)
 	return s.readError(s.db.persist(ctx, func() (bool, error) {
-		err := s.db.reader().QueryRowContext(context.WithoutCancel(ctx), s.queries[stmt], args...).Scan(dest...)
+		err := s.db.reader().QueryRowContext(context.WithoutCancel(ctx), q, args...).Scan(dest...)
 		return s.db.passes(err), err
 	}))
 }
@@ -388,6 +360,22 @@ func (t *Tx) exec(q string, args ...any) (n int64, err error) {
 		return 0, t.fail(t.explain(err))
 	}
 	return n, nil
+}
+
+// insert runs a statement that inserts one row or none, and returns its id. No row is
+// [ErrNotFound].
+func (t *Tx) insert(q string, args ...any) (id int64, err error) {
+	if err := t.ok(args); err != nil {
+		return 0, err
+	}
+	id, err = t.q.insert(t.forever, q, args)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, ErrNotFound
+	}
+	if err != nil {
+		return 0, t.fail(t.explain(err))
+	}
+	return id, nil
 }
 
 // get runs a statement and scans its first row. No row is [ErrNotFound].

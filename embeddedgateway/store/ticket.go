@@ -128,7 +128,7 @@ func (s *Store) Ticket(ctx context.Context, protocol, kind string, hash [32]byte
 		return s.sharedTicket(ctx, protocol, kind, hash)
 	}
 	var k Ticket
-	if err := s.read(ctx, s.ticket, []any{protocol, kind, hash[:]}, k.dest()...); err != nil {
+	if err := s.read(ctx, selectTicket, []any{protocol, kind, hash[:]}, k.dest()...); err != nil {
 		return Ticket{}, err
 	}
 	return k, nil

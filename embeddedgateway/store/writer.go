@@ -421,11 +421,36 @@ func (w *writer) prepared(ctx context.Context, q string, f func(*rowStmt) error)
 
 // execute implements querier.
 func (w *writer) execute(ctx context.Context, q string, args []any) (n int64, err error) {
-	err = w.prepared(ctx, q, func(s *rowStmt) (err error) {
-		n, err = s.exec(ctx, args)
+	err = w.prepared(ctx, q, func(s *rowStmt) error {
+		result, err := s.exec(ctx, args)
+		if err != nil {
+			return err
+		}
+		n, err = result.RowsAffected()
 		return err
 	})
 	return n, err
+}
+
+// insert implements querier. (For RETURNING, SQLite makes a table of what comes back:
+// that takes as long as to insert the row.)
+func (w *writer) insert(ctx context.Context, q string, args []any) (id int64, err error) {
+	err = w.prepared(ctx, q, func(s *rowStmt) error {
+		result, err := s.exec(ctx, args)
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if err == nil && n == 0 {
+			err = sql.ErrNoRows
+		}
+		if err != nil {
+			return err
+		}
+		id, err = result.LastInsertId()
+		return err
+	})
+	return id, err
 }
 
 // row implements querier.
