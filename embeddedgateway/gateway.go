@@ -259,7 +259,7 @@ func checkPublicURL(text string) error {
 // newDeps returns what protocols are made from. What stands on the database
 // works when unlock has returned.
 func newDeps(cfg Config, relay *relay) deps {
-	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), usage: newUsage(cfg.Now), vault: &vault{}, metrics: newMetrics()}
+	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), usage: newUsage(cfg.Now, cfg.Logger), vault: &vault{}, metrics: newMetrics()}
 	d.signer = &signer{
 		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{}, metrics: d.metrics,
 	}

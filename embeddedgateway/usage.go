@@ -46,18 +46,20 @@ type usage struct {
 	store   *store.Store // nil until the database is open
 	replica string       // tells this run of this process from any other
 	now     func() time.Time
+	log     *slog.Logger
 
 	limits  []*keyLimit // in the order of their names' making; not changed after New
 	several bool        // there are other replicas, as a rule; not changed after New
 	hurry   chan struct{}
 	turn    sync.Mutex // one exchange at a time
 	last    time.Time  // the exchange before
+	warned  time.Time  // when the log was told of a clock that differs
 
 	settling
 }
 
-func newUsage(now func() time.Time) *usage {
-	return &usage{replica: rand.Text(), now: now, hurry: make(chan struct{}, 1), settling: settling{peers: map[string]time.Time{}, met: make(chan struct{})}}
+func newUsage(now func() time.Time, log *slog.Logger) *usage {
+	return &usage{replica: rand.Text(), now: now, log: log, hurry: make(chan struct{}, 1), settling: settling{peers: map[string]time.Time{}, met: make(chan struct{})}}
 }
 
 // limit returns a limit that all replicas keep together. Its name is its own
@@ -97,6 +99,7 @@ func (u *usage) exchange(ctx context.Context) (err error) {
 		return fmt.Errorf("read what other replicas counted: %w", err)
 	}
 	var errs []error
+	u.compare(ctx, now, list)
 	for _, row := range list {
 		u.heard(row)
 		i := slices.IndexFunc(u.limits, func(k *keyLimit) bool { return k.name == row.Name })
@@ -114,6 +117,22 @@ func (u *usage) exchange(ctx context.Context) (err error) {
 		errs = append(errs, u.tell(ctx))
 	}
 	return errors.Join(errs...)
+}
+
+// compare looks whether another replica's clock is so far ahead of this one's that it
+// does not hear what this one counts. Of two whose clocks differ, the one that is behind
+// hears the other, and says so.
+func (u *usage) compare(ctx context.Context, now time.Time, list []store.Usage) {
+	var ahead time.Duration
+	for _, row := range list {
+		ahead = max(ahead, row.ChangedAt.Sub(now))
+	}
+	if ahead <= skewed || now.Sub(u.warned).Abs() < time.Hour {
+		return
+	}
+	u.warned = now
+	u.log.WarnContext(ctx, "the clock of another replica differs from this one's, so that it does not hear what this one counts, "+
+		"and each may allow a whole limit: have both set by the same time server", "ahead", ahead.Round(time.Second))
 }
 
 // tell writes down what was counted here since it did so last.

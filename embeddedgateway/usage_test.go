@@ -1,10 +1,12 @@
 package embeddedgateway_test
 
 import (
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -180,6 +182,37 @@ func TestCountsOutliveARestart(t *testing.T) {
 			g := r.start()
 			if got := allowed(g, key, 10); got != 4 {
 				t.Errorf("after it: got %d requests through, want 4", got)
+			}
+		})
+	}
+}
+
+// Of two whose clocks differ too much, the one that is behind says so, and says so
+// once: the other one does not hear it.
+func TestReplicasWhoseClocksDifferSaySo(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ahead time.Duration
+		want  int
+	}{
+		"no more than they may": {4 * time.Second, 0},
+		"too much":              {time.Minute, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log syncBuffer
+			r := newReplicas(t, 0, embeddedgateway.Front{AgentLimit: embeddedgateway.Rate{N: 10, Per: time.Hour}})
+			r.cfg.Logger = log.logger()
+			behind := r.start()
+			now := r.cfg.Now
+			r.cfg.Now = func() time.Time { return now().Add(tt.ahead) }
+			r.cfg.Logger = slog.New(slog.DiscardHandler)
+			r.start()
+			for range 3 {
+				r.exchange()
+				allowed(behind, embeddedgateway.Caller{AgentID: 7}, 1)
+				r.clock.Advance(30 * time.Second)
+			}
+			if got := strings.Count(string(log.bytes()), "clock of another replica"); got != tt.want {
+				t.Errorf("got %d warnings, want %d: %s", got, tt.want, log.bytes())
 			}
 		})
 	}
