@@ -349,7 +349,7 @@ func TestSettings(t *testing.T) {
 			"fullfsync":          "1",
 			"foreign_keys":       "1",
 			"wal_autocheckpoint": "0",
-			"cache_size":         "-131072",
+			"cache_size":         "-8192",
 		}},
 		{"reader", s.Reader(), map[string]string{"query_only": "1", "mmap_size": "268435456"}},
 	} {
