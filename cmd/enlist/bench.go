@@ -210,16 +210,18 @@ func (l *benchLoad) drive(ctx context.Context, conns []*benchConn, f benchFlags)
 	return l.mix(ctx, conns, f, use)
 }
 
-// mix makes one account in twenty times, and else requests.
+// mix makes requests, and before each twentieth an account: the clients are
+// counted together, so that how many accounts come of a load does not depend on
+// which of them was the faster.
 func (l *benchLoad) mix(ctx context.Context, conns []*benchConn, f benchFlags, use benchOp) (made, used *benchTally, err error) {
 	made = &benchTally{statuses: map[int]int{}}
-	turns := make([]int, len(conns))
+	var turns atomic.Int64
 	results := make([]benchTally, len(conns))
 	for i := range results {
 		results[i].statuses = map[int]int{}
 	}
 	used = drive(ctx, conns, upTo(f.requests), func(ctx context.Context, client int, c *benchConn) (benchAnswer, error) {
-		if turns[client]++; turns[client]%benchMix == 0 {
+		if turns.Add(1)%benchMix == 0 {
 			results[client].one(ctx, client, c, func(ctx context.Context, _ int, c *benchConn) (benchAnswer, error) {
 				_, err := l.register(ctx, c, f.protocol)
 				return benchAnswer{status: http.StatusCreated}, err
