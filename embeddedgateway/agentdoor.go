@@ -190,7 +190,7 @@ func (a *agentDoor) register(ctx context.Context, c *call, in agentDoorRegisterB
 	}
 	message := wire.AgentDoorChallengeMessage(agentID, now.Unix(), nonce)
 	ticket := store.Ticket{
-		Protocol: wire.AgentDoorName, Kind: agentDoorChallenge, Hash: digest(agentID), Subject: agentID,
+		Protocol: wire.AgentDoorName, Kind: agentDoorChallenge, Hash: challengeHash(agentID), Subject: agentID,
 		ExpiresAt: now.Add(wire.AgentDoorChallengeSeconds * time.Second),
 		Data: map[string]string{
 			agentDoorPublicKey: in.PublicKey, agentDoorMessage: message, agentDoorScopes: strings.Join(scopes, " "),
@@ -235,11 +235,14 @@ func (a *agentDoor) choose(asked []string) (scopes []string, err error) {
 	return scopes, nil
 }
 
+// agentDoorIDTime is how many characters of an agent_id say when it was made.
+const agentDoorIDTime = 9
+
 // newChallenge makes an agent_id and a nonce of 32 characters. Of the 21 characters of
-// the id nine say when it was made, to the millisecond (they are nine until 3084):
-// agents that come at the same time then lie side by side in every index that has
-// their names, and the database writes one page for many of them instead of one for
-// each. Twelve are random.
+// the id agentDoorIDTime say when it was made, to the millisecond (that is enough until
+// 3084): agents that come at the same time then lie side by side in every index that
+// has their names, and the database writes one page for many of them instead of one
+// for each. Twelve are random.
 func (a *agentDoor) newChallenge(now time.Time) (agentID, nonce string, err error) {
 	id, err := a.mint.urlSafe(9)
 	if err != nil {
@@ -295,11 +298,10 @@ func signed(publicKey, message, signature string) (bool, error) {
 func (a *agentDoor) verify(ctx context.Context, c *call, in agentDoorVerifyBody) (wire.AgentDoorRegistered, error) {
 	var none wire.AgentDoorRegistered
 	c.agent = in.AgentID
-	hash := digest(in.AgentID)
-	ticket, known := a.opened.take(hash)
+	ticket, known := a.opened.take(challengeHash(in.AgentID))
 	var err error
 	if !known {
-		ticket, err = c.store.Ticket(ctx, wire.AgentDoorName, agentDoorChallenge, hash)
+		ticket, err = challengeOf(ctx, c)
 	}
 	switch {
 	case errors.Is(err, store.ErrNotFound) || err == nil && !ticket.UsedAt.IsZero():
@@ -307,16 +309,39 @@ func (a *agentDoor) verify(ctx context.Context, c *call, in agentDoorVerifyBody)
 	case err != nil:
 		return none, err
 	case !a.now().Before(ticket.ExpiresAt):
-		return none, expireChallenge(ctx, c)
+		return none, expireChallenge(ctx, c, ticket.Hash)
 	}
 	ok, err := signed(ticket.Data[agentDoorPublicKey], ticket.Data[agentDoorMessage], in.Signature)
 	if err != nil {
 		return none, err
 	}
 	if !ok {
-		return none, strikeChallenge(ctx, c)
+		return none, strikeChallenge(ctx, c, ticket.Hash)
 	}
 	return a.admit(ctx, c, ticket)
+}
+
+// challengeHash is what a challenge is found by. Who knows it knows nothing: the
+// agent_id is public. It begins with the part of that which says when it was made, for
+// the same reason (see newChallenge): challenges that are made and answered at one time
+// lie side by side, and of a batch of them a page or two of the index is written and
+// not one for each. The other 23 bytes are of its SHA-256.
+func challengeHash(agentID string) (hash [32]byte) {
+	sum := digest(agentID)
+	id := strings.TrimPrefix(agentID, wire.FormatAgentDoorAgentID(""))
+	n := copy(hash[:agentDoorIDTime], id)
+	copy(hash[n:], sum[:])
+	return hash
+}
+
+// challengeOf reads the challenge of the call's agent. The version before this one
+// made its hash of all of the agent_id; who had one from it may answer here.
+func challengeOf(ctx context.Context, c *call) (store.Ticket, error) {
+	ticket, err := c.store.Ticket(ctx, wire.AgentDoorName, agentDoorChallenge, challengeHash(c.agent))
+	if errors.Is(err, store.ErrNotFound) {
+		return c.store.Ticket(ctx, wire.AgentDoorName, agentDoorChallenge, digest(c.agent))
+	}
+	return ticket, err
 }
 
 func noChallenge() *problem {
@@ -325,10 +350,10 @@ func noChallenge() *problem {
 	return p
 }
 
-// pending tells a ticket of the call that can still be acted on from one that
-// somebody else was faster with.
-func pending(tx *store.Tx, c *call) error {
-	ticket, err := tx.Ticket(wire.AgentDoorName, agentDoorChallenge, digest(c.agent))
+// pending tells a challenge that can still be acted on from one that somebody else
+// was faster with.
+func pending(tx *store.Tx, hash [32]byte) error {
+	ticket, err := tx.Ticket(wire.AgentDoorName, agentDoorChallenge, hash)
 	if errors.Is(err, store.ErrNotFound) || err == nil && !ticket.UsedAt.IsZero() {
 		return noChallenge()
 	}
@@ -336,12 +361,12 @@ func pending(tx *store.Tx, c *call) error {
 }
 
 // expireChallenge drops a challenge and says once that it has expired.
-func expireChallenge(ctx context.Context, c *call) error {
+func expireChallenge(ctx context.Context, c *call, hash [32]byte) error {
 	err := c.store.Tx(ctx, func(tx *store.Tx) error {
-		if err := pending(tx, c); err != nil {
+		if err := pending(tx, hash); err != nil {
 			return err
 		}
-		return tx.DropTicket(wire.AgentDoorName, agentDoorChallenge, digest(c.agent))
+		return tx.DropTicket(wire.AgentDoorName, agentDoorChallenge, hash)
 	})
 	if err != nil {
 		return err
@@ -350,9 +375,9 @@ func expireChallenge(ctx context.Context, c *call) error {
 }
 
 // strikeChallenge counts a wrong signature.
-func strikeChallenge(ctx context.Context, c *call) error {
+func strikeChallenge(ctx context.Context, c *call, hash [32]byte) error {
 	err := c.store.Tx(ctx, func(tx *store.Tx) error {
-		if err := pending(tx, c); err != nil {
+		if err := pending(tx, hash); err != nil {
 			return err
 		}
 		_, err := tx.Strike(wire.AgentDoorName, agentDoorChallenge, c.agent, agentDoorTries)

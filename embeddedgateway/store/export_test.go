@@ -104,3 +104,6 @@ func (s *Store) KeptSealed() int {
 	defer r.mu.RUnlock()
 	return len(r.sealed.newer.of) + len(r.sealed.older.of)
 }
+
+// Pauses is how many pauses the writer of SQLite is still to make for others.
+func (t *Tx) Pauses() int { return t.q.(*writer).polite }

@@ -14,6 +14,9 @@ const (
 		ON CONFLICT (name) DO UPDATE SET seq = counters.seq + 1
 		RETURNING hits, seq`
 
+	addCounter = `INSERT INTO counters (name, hits, seq, expires_at) VALUES ($1, $2, 0, $3)
+		ON CONFLICT (name) DO NOTHING`
+
 	updateCounter = `UPDATE counters SET hits = $1, expires_at = $2 WHERE name = $3`
 
 	selectCounter = `SELECT hits FROM counters WHERE name = $1`
@@ -32,10 +35,8 @@ func (t *Tx) Hit(key string, limit int, per time.Duration) (retryAfter time.Dura
 		return 0, t.fail(errors.New("store: a rate limit must allow one hit or more in some time"))
 	}
 	now := t.now.UnixMicro()
-	var raw []byte
-	var seq int64
-	err = t.get(lockCounter, []any{key, appendHit(nil, now), now + per.Microseconds()}, &raw, &seq)
-	if err != nil || seq == 0 {
+	raw, fresh, err := t.counter(key, appendHit(nil, now), now+per.Microseconds())
+	if err != nil || fresh {
 		return 0, err
 	}
 	hits := window(raw, now, per.Microseconds())
@@ -52,6 +53,24 @@ func (t *Tx) Hit(key string, limit int, per time.Duration) (retryAfter time.Dura
 	}
 	_, err = t.exec(updateCounter, raw, hits[len(hits)-1]+per.Microseconds(), key)
 	return 0, err
+}
+
+// counter returns the hits under key and keeps others from them until the Tx is over.
+// Where there were none it stores the first one, and says so.
+func (t *Tx) counter(key string, first []byte, expires int64) (raw []byte, fresh bool, err error) {
+	if _, alone := t.q.(*writer); alone {
+		// Nobody else writes meanwhile. Most keys are new; for what comes back of one
+		// SQLite would make a table, which takes as long as to insert the row.
+		n, err := t.exec(addCounter, key, first, expires)
+		if err != nil || n == 1 {
+			return nil, true, err
+		}
+		err = t.get(selectCounter, []any{key}, &raw)
+		return raw, false, err
+	}
+	var seq int64
+	err = t.get(lockCounter, []any{key, first, expires}, &raw, &seq)
+	return raw, seq == 0, err
 }
 
 // Count returns how many hits under key are in the window that ends now, and

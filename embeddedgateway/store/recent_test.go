@@ -360,3 +360,32 @@ func TestRevokedIsNeverKept(t *testing.T) {
 	ended.Store(keys)
 	asked.Wait()
 }
+
+// A writer that is busy pauses for other ones once one of them has written, not for
+// itself.
+func TestAWriterPausesForOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gateway.db")
+	s, other := open(t, path, time.Now), open(t, path, time.Now)
+	pauses := func(name string) (n int) {
+		t.Helper()
+		err := s.Tx(t.Context(), func(tx *store.Tx) error {
+			n = tx.Pauses()
+			return registerAgent(tx, name)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for n := range 5 {
+		if n := pauses(fmt.Sprint("alone-", n)); n != 0 {
+			t.Fatalf("%d pauses for nobody", n)
+		}
+	}
+	if err := other.Tx(t.Context(), func(tx *store.Tx) error { return registerAgent(tx, "other") }); err != nil {
+		t.Fatal(err)
+	}
+	if pauses("beside") == 0 {
+		t.Error("no pause for who has written")
+	}
+}

@@ -38,12 +38,15 @@ const yields = 4
 // Several processes may write to one database, each with its own writer. SQLite
 // has no queue for them: whoever finds the database free gets it. So a writer
 // looks often for a time, and one that is busy leaves the database alone now
-// and then, longer than the others take to look again.
+// and then, longer than the others take to look again. It does so only for a time
+// after another one has written: it makes a fiftieth fewer commits for it. Who comes
+// anew finds the moment between two batches, at the first of some hundred looks.
 const (
 	patience   = 5 * time.Second
 	look       = time.Millisecond
 	pauseEvery = 100 * time.Millisecond
 	pause      = 2 * time.Millisecond
+	pauses     = 100 // after each commit that another process was seen to have made
 )
 
 // stuck is when a part that still waits looks whether it waits for itself.
@@ -82,6 +85,9 @@ type writer struct {
 
 	recent  *recent
 	changes *changes
+
+	version int64 // what SQLite said of others' commits; 0: nothing yet
+	polite  int   // how many pauses are still to be made for them
 }
 
 // part is the Tx of one caller on its way through a batch.
@@ -237,7 +243,7 @@ func (w *writer) loop(ctx context.Context) {
 			w.batch(ctx, p, hold)
 			select {
 			case <-busy.C:
-				<-time.After(pause)
+				w.giveWay()
 			default:
 			}
 		case err := <-w.log.pending():
@@ -255,6 +261,17 @@ func (w *writer) loop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// giveWay leaves the database alone for a moment, if others want it.
+func (w *writer) giveWay() {
+	if w.recent.index != nil { // else nobody says whether there are others
+		if w.polite == 0 {
+			return
+		}
+		w.polite--
+	}
+	<-time.After(pause)
 }
 
 // batch runs p and who else waits in one transaction.
@@ -320,6 +337,10 @@ func (w *writer) follow(ctx context.Context) (alone func() bool) {
 	if err != nil {
 		return nil
 	}
+	if w.version != 0 && before != w.version {
+		w.polite = pauses
+	}
+	w.version = before
 	return func() bool {
 		after, err := others()
 		return err == nil && after == before
