@@ -25,6 +25,7 @@ const (
 // it makes everybody wait for 14 to 30 ms.
 type checkpointer struct {
 	db      *sql.DB
+	sync    func() error // of the database
 	log     *slog.Logger
 	dirty   chan struct{} // something was committed
 	rest    chan struct{} // little is left: the writer may finish it
@@ -32,9 +33,9 @@ type checkpointer struct {
 	stopped chan struct{}
 }
 
-func newCheckpointer(db *sql.DB, log *slog.Logger) *checkpointer {
+func newCheckpointer(db *sql.DB, sync func() error, log *slog.Logger) *checkpointer {
 	return &checkpointer{
-		db: db, log: log,
+		db: db, sync: sync, log: log,
 		dirty: make(chan struct{}, 1), rest: make(chan struct{}, 1),
 		quit: make(chan struct{}), stopped: make(chan struct{}),
 	}
@@ -75,11 +76,16 @@ func (c *checkpointer) loop(ctx context.Context) {
 
 // once moves the log's pages if there are many. Meanwhile more are written, so
 // it rarely gets all; but only a log of which all are moved starts again from
-// its beginning. So it asks the writer to move the last few.
+// its beginning. So it asks the writer to move the last few. SQLite syncs the
+// database then, and not before all are moved: by that time most of it is to be
+// on the disk, or nobody could write for as long as that takes (8 to 30 ms).
 func (c *checkpointer) once(ctx context.Context) {
 	_, pages, moved, err := checkpoint(ctx, c.db, "NOOP")
 	if err == nil && pages-moved >= checkpointFrames {
 		_, _, _, err = checkpoint(ctx, c.db, "PASSIVE")
+		if err == nil {
+			err = c.sync()
+		}
 		offer(c.rest)
 	}
 	c.report(ctx, err)

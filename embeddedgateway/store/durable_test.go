@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -155,4 +156,42 @@ func TestWhatPassesIsCommitted(t *testing.T) {
 	if got := names(t, open(t, path, time.Now)); got != "passing" {
 		t.Errorf("events: got %q", got)
 	}
+}
+
+// TestTheWriterDoesNotWaitForTheDatabasesSync: after pages of the log were moved the
+// database is synced, and while that takes its time others write.
+func TestTheWriterDoesNotWaitForTheDatabasesSync(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	begun, on := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.SyncDatabase(func() error {
+		once.Do(func() {
+			close(begun)
+			<-on
+		})
+		return nil
+	})
+	write := func(text string) {
+		t.Helper()
+		if err := s.Tx(t.Context(), func(tx *store.Tx) error { return note(tx, text) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large := strings.Repeat("x", 4<<20)
+	for moved, n := false, 0; !moved; n++ {
+		if n == 100 {
+			t.Fatal("400 MiB were written, and the database was not synced")
+		}
+		write(large)
+		select {
+		case <-begun:
+			moved = true
+		default:
+		}
+	}
+	for range 3 {
+		write("meanwhile")
+	}
+	close(on)
 }

@@ -107,3 +107,7 @@ func (s *Store) KeptSealed() int {
 
 // Pauses is how many pauses the writer of SQLite is still to make for others.
 func (t *Tx) Pauses() int { return t.q.(*writer).polite }
+
+// SyncDatabase has the database synced by sync when pages of the log were moved into
+// it, and not only by SQLite. No Tx may run meanwhile.
+func (s *Store) SyncDatabase(sync func() error) { s.db.(*sqliteDB).writer.checkpoints.sync = sync }

@@ -135,7 +135,7 @@ func openSQLite(ctx context.Context, path string, now func() time.Time, log *slo
 		return nil, errors.Join(err, checkpoints.Close())
 	}
 	db.recent = &recent{index: index, max: maxRecent}
-	db.writer, err = startWriter(ctx, path, db.write, checkpoints, db.recent, db.explain, now, log)
+	db.writer, err = startWriter(ctx, path, db.write, newCheckpointer(checkpoints, db.file.sync, log), db.recent, db.explain, now)
 	return db, err
 }
 

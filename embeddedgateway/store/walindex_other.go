@@ -16,6 +16,9 @@ func (*walFile) view(string) (*walIndex, error) {
 
 func (*walFile) release() error { return nil }
 
+// sync leaves it to SQLite to sync the database.
+func (*walFile) sync() error { return nil }
+
 // located is where the file of a database is. SQLite keeps its other files beside
 // the name that it is given.
 func located(path string) (string, error) { return filepath.Abs(path) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -32,6 +33,7 @@ type walFile struct {
 	database fileID
 	users    int
 	views    []walView
+	main     *os.File // to sync it
 }
 
 // walView is a file of shared memory. There is more than one for a database only
@@ -53,7 +55,11 @@ func claimWALIndex(path string) (*walFile, error) {
 	defer walIndexes.Unlock()
 	f := walIndexes.open[id]
 	if f == nil {
-		f = &walFile{database: id}
+		main, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		f = &walFile{database: id, main: main}
 		walIndexes.open[id] = f
 	}
 	f.users++
@@ -103,7 +109,7 @@ func (f *walFile) release() error {
 		return nil
 	}
 	delete(walIndexes.open, f.database)
-	var errs []error
+	errs := []error{f.main.Close()}
 	for _, v := range f.views {
 		if v.memory != nil {
 			errs = append(errs, unix.Munmap(v.memory))
@@ -112,6 +118,10 @@ func (f *walFile) release() error {
 	}
 	return errors.Join(errs...)
 }
+
+// sync puts on the disk what was written to the database itself, as far as that can
+// be left to somebody who has not written it.
+func (f *walFile) sync() error { return syncDatabase(f.main) }
 
 // mayOpen reports why this process may not read and write a file, without opening
 // it.

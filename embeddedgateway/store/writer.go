@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -108,25 +107,25 @@ const (
 	withdrawn
 )
 
-func startWriter(ctx context.Context, path string, write, checkpoints *sql.DB, kept *recent, explain func(error) error, now func() time.Time, log *slog.Logger) (*writer, error) {
+func startWriter(ctx context.Context, path string, write *sql.DB, checkpoints *checkpointer, kept *recent, explain func(error) error, now func() time.Time) (*writer, error) {
 	conn, err := write.Conn(ctx)
 	if err != nil {
-		return nil, errors.Join(err, checkpoints.Close())
+		return nil, errors.Join(err, checkpoints.db.Close())
 	}
 	behind, err := newSyncer(path)
 	if err != nil {
-		return nil, errors.Join(err, conn.Close(), checkpoints.Close())
+		return nil, errors.Join(err, conn.Close(), checkpoints.db.Close())
 	}
 	w := &writer{
 		conn: conn, stmts: make(map[string]*rowStmt), explain: explain, now: now, patient: patience, longest: maxHold,
 		queue: make(chan *part, maxQueued), back: make(chan struct{}),
 		quit: make(chan struct{}), stopped: make(chan struct{}),
-		log: behind, checkpoints: newCheckpointer(checkpoints, log),
+		log: behind, checkpoints: checkpoints,
 		recent: kept, changes: &changes{touched: map[int64]time.Time{}},
 	}
 	if kept.index != nil {
 		if err := conn.Raw(w.changes.watch); err != nil {
-			return nil, errors.Join(err, behind.stop(), conn.Close(), checkpoints.Close())
+			return nil, errors.Join(err, behind.stop(), conn.Close(), checkpoints.db.Close())
 		}
 	}
 	settings := []string{
@@ -141,7 +140,7 @@ func startWriter(ctx context.Context, path string, write, checkpoints *sql.DB, k
 	}
 	for _, q := range settings {
 		if err := w.exec(ctx, q); err != nil {
-			return nil, errors.Join(err, behind.stop(), conn.Close(), checkpoints.Close())
+			return nil, errors.Join(err, behind.stop(), conn.Close(), checkpoints.db.Close())
 		}
 	}
 	forever := context.WithoutCancel(ctx)
