@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -101,6 +102,10 @@ func startSignalled(t *testing.T, program, settings string) *signalled {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Or the program would ignore SIGHUP where the tests do: under nohup.
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	defer signal.Stop(hangUps)
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
