@@ -175,6 +175,7 @@ const measure = `(() => {
 // wantGood checks a page as a person on this chromium.Screen has it.
 func (p *tab) wantGood(s chromium.Screen) {
 	p.t.Helper()
+	p.await(`document.readyState === 'complete'`) // what it says is there before its style is
 	l := chromium.Eval[look](p.Tab, measure)
 	if l.Wide > l.Room || l.Room > float64(s.Width) || len(l.Cut) > 0 {
 		p.t.Errorf("the page is %v wide, there is room for %v of %d, and this is cut: %q", l.Wide, l.Room, s.Width, l.Cut)
