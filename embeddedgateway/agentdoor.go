@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"filippo.io/edwards25519"
+	"filippo.io/edwards25519/field"
 	"github.com/go-json-experiment/json"
 
 	"github.com/enlist-mcp/enlist/embeddedgateway/store"
@@ -153,13 +154,23 @@ func (b agentDoorRegisterBody) metadata() (string, error) {
 
 // usablePoint reports whether 32 bytes are the canonical form of a point that
 // is not of small order: for one of those, signatures exist that fit messages
-// which nobody has signed, and in two forms one key would register twice.
+// which nobody has signed, and in two forms one key would register twice. A point has
+// a form that is not canonical if its y is not below the field's prime, or if it says
+// that an x of 0 is negative (RFC 8032, 5.1.3); those with an x of 0 are of small order.
 func usablePoint(key []byte) bool {
 	p, err := new(edwards25519.Point).SetBytes(key)
-	if err != nil || !bytes.Equal(p.Bytes(), key) {
+	if err != nil {
 		return false
 	}
-	return new(edwards25519.Point).MultByCofactor(p).Equal(edwards25519.NewIdentityPoint()) == 0
+	sign := key[31] & 0x80
+	y, err := new(field.Element).SetBytes(key) // without the sign
+	if err != nil {
+		return false
+	}
+	canonical := y.Bytes()
+	canonical[31] |= sign
+	return bytes.Equal(canonical, key) &&
+		new(edwards25519.Point).MultByCofactor(p).Equal(edwards25519.NewIdentityPoint()) == 0
 }
 
 // identity is the claim of a public key: a protocol has one credential of a

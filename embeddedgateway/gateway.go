@@ -33,7 +33,6 @@ package embeddedgateway
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -261,7 +260,7 @@ func checkPublicURL(text string) error {
 func newDeps(cfg Config, relay *relay) deps {
 	d := deps{Config: cfg, mint: minter{cfg.Rand}, uses: newLastUse(), usage: newUsage(cfg.Now, cfg.Logger), vault: &vault{}, metrics: newMetrics()}
 	d.signer = &signer{
-		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]ed25519.PrivateKey{}, metrics: d.metrics,
+		vault: d.vault, now: cfg.Now, issuer: cfg.PublicURL, opened: map[string]signingKey{}, metrics: d.metrics,
 	}
 	d.mail = &mailer{
 		vault: d.vault, mint: d.mint, now: cfg.Now, log: cfg.Logger, relay: relay, due: make(chan struct{}, 1), metrics: d.metrics,

@@ -47,7 +47,7 @@ type signer struct {
 	store  *store.Store // set when the gateway has opened it
 
 	mu     sync.Mutex
-	opened map[string]ed25519.PrivateKey // by kid: to open one costs more than to sign
+	opened map[string]signingKey // by kid: to open one costs more than to sign
 
 	seen    verified
 	metrics *metrics
@@ -57,6 +57,7 @@ type signer struct {
 type signingKey struct {
 	kid     string
 	private ed25519.PrivateKey
+	tokens  jose.Signer // of [tokenType]; safe for concurrent use
 	retired bool
 }
 
@@ -70,18 +71,28 @@ func (s *signer) keys(ctx context.Context) ([]signingKey, error) {
 	defer s.mu.Unlock()
 	keys := make([]signingKey, 0, len(list))
 	for _, sealed := range list {
-		private, ok := s.opened[sealed.Name]
+		key, ok := s.opened[sealed.Name]
 		if !ok {
-			seed, err := s.vault.open(signingKind, sealed.Name, sealed.Data)
-			if err != nil {
+			if key, err = s.open(sealed); err != nil {
 				return nil, err
 			}
-			private = ed25519.NewKeyFromSeed(seed)
-			s.opened[sealed.Name] = private
+			s.opened[sealed.Name] = key
 		}
-		keys = append(keys, signingKey{sealed.Name, private, !sealed.ExpiresAt.IsZero()})
+		key.retired = !sealed.ExpiresAt.IsZero()
+		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+// open decrypts a key.
+func (s *signer) open(sealed store.Sealed) (key signingKey, err error) {
+	seed, err := s.vault.open(signingKind, sealed.Name, sealed.Data)
+	if err != nil {
+		return key, err
+	}
+	key = signingKey{kid: sealed.Name, private: ed25519.NewKeyFromSeed(seed)}
+	key.tokens, err = key.signer(tokenType)
+	return key, err
 }
 
 // begin makes the first key, where there is none.
@@ -158,15 +169,11 @@ func (s *signer) sign(ctx context.Context, protocol, subject string, extra any) 
 		Issuer: s.issuer, Subject: subject, Audience: jwt.Audience{protocol}, ID: id,
 		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(tokenLife)),
 	}
-	by, err := key.signer(tokenType)
-	if err != nil {
-		return "", claims, err
-	}
 	payload, err := joined(claims, extra)
 	if err != nil {
 		return "", claims, fmt.Errorf("sign a token: %w", err)
 	}
-	signed, err := by.Sign(payload)
+	signed, err := key.tokens.Sign(payload)
 	if err != nil {
 		return "", claims, fmt.Errorf("sign a token: %w", err)
 	}
